@@ -1,0 +1,1 @@
+"""The faces: questions, flags, terminal, report. Only main.py imports them."""

@@ -1,0 +1,1 @@
+"""The contract between stages: options, errors, the manifest, records. Standard library only."""

@@ -1,0 +1,170 @@
+"""The manifest: one row for each image of a dataset, the truth that every stage reads."""
+
+import csv
+import dataclasses
+import io
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.records import write_text
+
+MANIFEST = "manifest.csv"
+SPLITS = ("train", "val", "test")
+LABELS = ("benign", "malignant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image of a dataset.
+
+    Clinical columns hold what the case description says, for an image with several lesions
+    joined with "|" in the order of the lesions. Empty numbers are None.
+
+    Attributes:
+        image_id: Unique in the dataset; the file's name without suffix.
+        patient_id: "P_00001"; one id space for masses and calcifications.
+        split: "train", "val" or "test".
+        label: "benign" or "malignant"; for an image with several lesions, any malignant one.
+        path: Of the image, relative to the dataset's folder, with forward slashes.
+        unit: "mammogram" (a whole film) or "crop" (one lesion).
+        laterality: "LEFT" or "RIGHT".
+        view: "CC" or "MLO".
+        finding: "mass", "calcification", or both joined.
+        pathology: MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK, as in the source.
+        lesions: How many lesions the image shows.
+        density: BI-RADS breast density, 1 to 4 (0 where the source says so).
+        assessment: BI-RADS assessment, 0 to 5.
+        subtlety: 1 (subtle) to 5 (obvious).
+        shape: Mass shape or calcification type.
+        margins: Mass margins or calcification distribution.
+        height: Of the image file, in pixels.
+        width: Of the image file, in pixels.
+        source_id: SeriesInstanceUID (or the like) of the file it was made from.
+        crop_x: Left edge, in pixels of the organised image, of what preprocessing kept.
+        crop_y: Upper edge of the same box.
+        crop_width: Width of the same box.
+        crop_height: Height of the same box.
+        scale: Pixels of this image for one pixel of the organised image.
+        parent: For an augmented image, the image_id that it was made from.
+    """
+
+    image_id: str
+    patient_id: str
+    split: str
+    label: str
+    path: str
+    unit: str = "mammogram"
+    laterality: str = ""
+    view: str = ""
+    finding: str = ""
+    pathology: str = ""
+    lesions: int = 1
+    density: int | None = None
+    assessment: str = ""
+    subtlety: str = ""
+    shape: str = ""
+    margins: str = ""
+    height: int = 0
+    width: int = 0
+    source_id: str = ""
+    crop_x: int | None = None
+    crop_y: int | None = None
+    crop_width: int | None = None
+    crop_height: int | None = None
+    scale: float | None = None
+    parent: str = ""
+
+
+COLUMNS = tuple(item.name for item in dataclasses.fields(Row))
+
+
+def image_path(split: str, label: str, image_id: str) -> str:
+    """Return where an image lies in a dataset: folders that torchvision's ImageFolder reads."""
+    return f"{split}/{label}/{image_id}.png"
+
+
+def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
+    """Write the manifest of a dataset, sorted by split and image_id, after checking it.
+
+    Raises:
+        UserError: The rows contradict each other; see `validate`.
+    """
+    ordered = sorted(rows, key=lambda row: (SPLITS.index(row.split), row.image_id))
+    validate(folder, ordered)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in ordered:
+        values = (getattr(row, column) for column in COLUMNS)
+        writer.writerow(["" if value is None else value for value in values])
+    write_text(folder / MANIFEST, text.getvalue())
+
+
+def read_manifest(folder: Path) -> list[Row]:
+    """Read the manifest of a dataset.
+
+    Raises:
+        UserError: It is missing, lacks columns, or holds values of the wrong type.
+    """
+    path = folder / MANIFEST
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            required = {
+                item.name for item in dataclasses.fields(Row) if item.default is dataclasses.MISSING
+            }
+            if missing := sorted(required - set(reader.fieldnames or ())):
+                raise UserError(f"{path}: lacks the columns {', '.join(missing)}")
+            rows = [_row(path, number, record) for number, record in enumerate(reader, start=2)]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file", "make the folder with: python main.py organize"
+        ) from None
+    validate(folder, rows)
+    return rows
+
+
+def _row(path: Path, number: int, record: dict[str, str]) -> Row:
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(Row):
+        text = record.get(item.name)
+        if text is None:
+            continue
+        optional = isinstance(item.type, types.UnionType)
+        kind: Any = typing.get_args(item.type)[0] if optional else item.type
+        try:
+            values[item.name] = None if optional and not text else kind(text)
+        except ValueError:
+            raise UserError(f"{path}: line {number}: {item.name} is {text!r}") from None
+    return Row(**values)
+
+
+def validate(folder: Path, rows: Sequence[Row]) -> None:
+    """Check what every stage relies on.
+
+    Raises:
+        UserError: An unknown split or label, an image_id twice, a patient in two splits, or an
+            augmented image outside training.
+    """
+    seen: set[str] = set()
+    home: dict[str, str] = {}
+    for row in rows:
+        where = f"{folder / MANIFEST}: {row.image_id}"
+        if row.split not in SPLITS or row.label not in LABELS:
+            raise UserError(f"{where}: split {row.split!r}, label {row.label!r} are not known")
+        if row.image_id in seen:
+            raise UserError(f"{where}: stands there twice")
+        if row.parent and row.split != "train":
+            raise UserError(f"{where}: is an augmented image in {row.split}")
+        seen.add(row.image_id)
+        if home.setdefault(row.patient_id, row.split) != row.split:
+            splits = f"{home[row.patient_id]} and {row.split}"
+            raise UserError(
+                f"{where}: patient {row.patient_id} is in {splits}, so results would be false",
+                "organise again with: python main.py organize",
+            )

@@ -1,0 +1,200 @@
+"""One declaration for each option: the question, the flag, the default and the check.
+
+A stage's options are a frozen dataclass whose fields are made with `option`. `parse` is the only
+place where text becomes a checked value, so a question and a flag refuse alike.
+"""
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+Answers = Mapping[str, Any]
+Choices = Mapping[str, str]  # value -> what it means to a person
+ChoicesSource = Choices | Callable[[Answers], Choices] | None
+
+TRUE, FALSE = {"y", "yes", "true", "on", "1"}, {"n", "no", "false", "off", "0"}
+
+
+def _accept(_value: Any) -> str | None:
+    return None
+
+
+def _always(_answers: Answers) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one option means, beside its name, type and default.
+
+    Attributes:
+        text: The question and the help text, with its unit, without a question mark.
+        check: Says what is wrong with a value, or None.
+        choices: The values it can take, each with its meaning: a mapping, or a function of the
+            answers so far.
+        other: What may be given beside the choices ("a file"); empty where nothing may.
+        when: Whether the option applies, given the answers so far.
+        suggest: What a question offers instead of the default, given the answers so far.
+        advanced: Whether a tour asks it only behind "Change advanced options?".
+    """
+
+    text: str
+    check: Callable[[Any], str | None]
+    choices: ChoicesSource
+    other: str
+    when: Callable[[Answers], bool]
+    suggest: Callable[[Answers], Any] | None
+    advanced: bool
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    check: Callable[[Any], str | None] = _accept,
+    choices: ChoicesSource = None,
+    other: str = "",
+    when: Callable[[Answers], bool] = _always,
+    suggest: Callable[[Answers], Any] | None = None,
+    advanced: bool = False,
+) -> Any:
+    """Declare one option of a stage; the parameters are those of `Spec`."""
+    spec = Spec(text, check, choices, other, when, suggest, advanced)
+    return field(default=default, metadata={"spec": spec})
+
+
+def named(name: str) -> Callable[[Answers], Any]:
+    """Return the function "module:function", imported when it is first called.
+
+    So the declarations can ask what a package above this one knows, and stay light.
+    """
+    module, function = name.split(":")
+    return lambda answers: getattr(importlib.import_module(module), function)(answers)
+
+
+def spec_of(item: "dataclasses.Field[Any]") -> Spec:
+    """Return what was declared for a field by `option`."""
+    return typing.cast(Spec, item.metadata["spec"])
+
+
+def kind_of(item: "dataclasses.Field[Any]") -> type:
+    """Return the plain type of a field: Path for `Path | None`."""
+    if isinstance(item.type, types.UnionType):
+        (kind,) = (part for part in typing.get_args(item.type) if part is not type(None))
+        return typing.cast(type, kind)
+    return typing.cast(type, item.type)
+
+
+def is_optional(item: "dataclasses.Field[Any]") -> bool:
+    """Tell whether a field may be left empty."""
+    return isinstance(item.type, types.UnionType)
+
+
+def choices_of(item: "dataclasses.Field[Any]", answers: Answers) -> Choices | None:
+    """Return the values an option can take, given the answers so far; None where it is free."""
+    source = spec_of(item).choices
+    return source(answers) if callable(source) else source
+
+
+def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = None) -> Any:
+    """Turn typed text (or a default, or a value from an answers file) into a checked value.
+
+    Args:
+        item: The dataclass field, made with `option`.
+        value: Text, or a value that is already of the field's type.
+        answers: The answers so far, for choices that depend on them.
+
+    Returns:
+        A value of the field's type; None for empty text where the field allows it.
+
+    Raises:
+        UserError: The text is not of the type, not among the choices, or fails the check.
+    """
+    if is_optional(item) and (value is None or str(value).strip() == ""):
+        return None
+    result = _convert(kind_of(item), value)
+    spec = spec_of(item)
+    choices = choices_of(item, answers or {})
+    if choices is not None and result not in choices and not spec.other:
+        raise UserError(f"{result}: not one of {', '.join(choices) or 'none'}")
+    if problem := spec.check(result):
+        raise UserError(f"{result}: {problem}")
+    return result
+
+
+def _convert(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return _path(str(value))
+    if kind is bool:
+        return _bool(value)
+    try:
+        if kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        return kind(value.strip() if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        article = {int: "a whole number", float: "a number"}.get(kind, f"a {kind.__name__}")
+        raise UserError(f"{value!r} is not {article}") from None
+
+
+def _path(text: str) -> Path:
+    """Read a path as a person gives it: quotes from drag-and-drop, a leading ~, stray spaces."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    if not text:
+        raise UserError("no path was given")
+    return Path(text).expanduser()
+
+
+def _bool(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in TRUE | FALSE:
+        raise UserError(f"{value!r} is not yes or no")
+    return text in TRUE
+
+
+def between(low: float, high: float) -> Callable[[Any], str | None]:
+    """Return a check that a number lies in [low, high]."""
+    return lambda value: None if low <= value <= high else f"must be between {low} and {high}"
+
+
+def odd_between(low: int, high: int) -> Callable[[Any], str | None]:
+    """Return a check for the side of a filter kernel in pixels: odd and in [low, high]."""
+
+    def check(value: int) -> str | None:
+        if value % 2 and low <= value <= high:
+            return None
+        return f"must be an odd number between {low} and {high}"
+
+    return check
+
+
+def existing_folder(path: Path) -> str | None:
+    """Check that a folder is there."""
+    if path.is_dir():
+        return None
+    return "is a file, not a folder" if path.is_file() else "no such folder"
+
+
+def usable_output(path: Path) -> str | None:
+    """Check that a path can be made a folder to write in."""
+    return "is a file, not a folder" if path.is_file() else None
+
+
+def defaults(options: type) -> dict[str, Any]:
+    """Return the declared defaults of a stage's options, by field name."""
+    return {item.name: item.default for item in dataclasses.fields(options)}
+
+
+def as_text(value: Any) -> str:
+    """Write a value as a person would type it, so that `parse` gives it back."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

@@ -1,0 +1,85 @@
+"""What a stage tells while it works and when it is done; the faces decide how it looks."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+Cell = str | int | float | None
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Where a stage reports; it never prints itself."""
+
+    def track(
+        self, text: str, total: int, unit: str, done: int = 0
+    ) -> AbstractContextManager[Advance]:
+        """Show a bar with rate and time left while the block runs; call the result to advance.
+
+        Args:
+            text: What is being done, such as "Reading headers".
+            total: How many steps there are.
+            unit: What one step is, in the plural: "images".
+            done: How many were done by an earlier run and do not count for the rate.
+        """
+        ...
+
+    def say(self, text: str) -> None:
+        """Show one line that the person should read."""
+        ...
+
+    def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:
+        """Add a row to a running table, such as one an epoch; `best` marks the best so far."""
+        ...
+
+
+class Silent:
+    """A Progress that shows nothing, for use as a library and in tests."""
+
+    @contextmanager
+    def track(self, text: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:  # noqa: ARG002
+        """Count nothing."""
+        yield lambda _steps: None
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table for the terminal and the report: at most 80 columns wide when drawn."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage returns.
+
+    Attributes:
+        folder: Where its output lies.
+        headline: One sentence that says what was made.
+        facts: The same in figures, for `--json` and for tests; values that JSON can hold.
+        tables: What to show a person.
+        notes: Warnings, one line each.
+        set_aside: How many inputs could not be used; each is listed with its reason in
+            `folder/set_aside.csv`.
+        next_stage: The stage that comes next, or empty.
+        next_options: What it should be given, by option name.
+    """
+
+    folder: Path
+    headline: str
+    facts: Mapping[str, Any]
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    set_aside: int = 0
+    next_stage: str = ""
+    next_options: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,208 @@
+"""Files that can be trusted: written whole or not at all, and the record that closes a stage."""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+RECORD = "stage.json"  # written last: its presence says that the folder is complete
+UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
+SET_ASIDE = "set_aside.csv"
+PACKAGES = (
+    "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
+    "numpy", "scikit-learn",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its name when the block ends well.
+
+    The temporary name starts with a dot and keeps the suffix, so that encoders which look at it
+    work and nothing takes it for a result.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write data as readable JSON, paths as text, whole or not at all."""
+    write_text(path, json.dumps(data, indent=2, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that the tool wrote.
+
+    Raises:
+        UserError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file whole or not at all."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_set_aside(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """List what could not be used, with the reason; no file where nothing was set aside."""
+    if rows:
+        write_table(folder / SET_ASIDE, ("what", "reason"), sorted(rows))
+    else:
+        (folder / SET_ASIDE).unlink(missing_ok=True)
+
+
+def digest(*parts: Any) -> str:
+    """Return a short SHA-256 of anything JSON can hold, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Return a short SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """Return a stage's options as JSON can hold them, paths as text."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(options).items()
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on: Python, the packages, the tool's commit."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        found["commit"] = commit.stdout.strip()
+    return found
+
+
+def open_folder(folder: Path, stage: str, options: Any) -> None:
+    """Make a stage's output folder, or take up one that the same stage left there.
+
+    Raises:
+        UserError: The folder holds something that the stage did not make, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        owned = (folder / UNFINISHED).is_file() or (folder / RECORD).is_file()
+        if not owned and any(folder.iterdir()):
+            raise UserError(
+                f"{folder}: is not empty and was not made by {stage}", "choose another --out"
+            )
+        if owned and (maker := _maker(folder)) != stage:
+            raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
+        for left_over in folder.rglob(".*.part*"):  # what a killed run was writing
+            left_over.unlink(missing_ok=True)
+        write_json(folder / UNFINISHED, {"stage": stage, "options": plain_options(options)})
+        (folder / RECORD).unlink(missing_ok=True)
+    except PermissionError:
+        raise UserError(f"{folder}: may not be written", "choose another --out") from None
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"{folder}: a file is in the way of this folder", "choose another --out"
+        ) from None
+
+
+def _maker(folder: Path) -> str:
+    record = folder / RECORD if (folder / RECORD).is_file() else folder / UNFINISHED
+    return str(read_json(record).get("stage", "something else"))
+
+
+def close_folder(
+    folder: Path, stage: str, options: Any, counts: Mapping[str, Any], inputs: str, seconds: float
+) -> None:
+    """Write the completion record and the answers file: the last act of a stage.
+
+    Args:
+        folder: The stage's output folder.
+        stage: The stage's name.
+        options: Its options.
+        counts: What was made, in figures.
+        inputs: A digest of what it was made from.
+        seconds: How long it took.
+    """
+    plain = plain_options(options)
+    answers = {"stages": [{"stage": stage, "options": plain}]}
+    write_json(folder / "answers.json", answers)
+    record = {
+        "stage": stage, "state": "done", "options": plain, "counts": dict(counts),
+        "input_hash": inputs, "seconds": round(seconds, 1), "versions": versions(),
+    }  # fmt: skip
+    write_json(folder / RECORD, record)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def read_record(folder: Path, *makers: str) -> dict[str, Any]:
+    """Read the record of a finished stage.
+
+    Args:
+        folder: The folder that the stage made.
+        makers: The stages whose output will do.
+
+    Raises:
+        UserError: There is no such folder, it is not complete, or another stage made it; the
+            message names the command that makes it.
+    """
+    command = f"run: python main.py {makers[0]}"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder", command)
+    if not (folder / RECORD).is_file():
+        if (folder / UNFINISHED).is_file():
+            raise UserError(f"{folder}: was not finished", f"to continue, {command}")
+        raise UserError(f"{folder}: is not a folder made by {' or '.join(makers)}", command)
+    record: dict[str, Any] = read_json(folder / RECORD)
+    if record.get("stage") not in makers:
+        raise UserError(f"{folder}: was made by {record.get('stage')}", command)
+    return record
+
+
+def made_by(*makers: str) -> Any:
+    """Return a check that a folder is the complete output of one of the stages."""
+
+    def check(folder: Path) -> str | None:
+        try:
+            read_record(folder, *makers)
+        except UserError as error:
+            return str(error).removeprefix(f"{folder}: ")
+        return None
+
+    return check

@@ -1,0 +1,143 @@
+"""Run folders: one for each training, complete enough to predict from."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.records import RECORD, read_json, read_record
+
+LATEST = "latest"
+METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder `runs/<model>/<time>-<seed>`.
+
+    It holds answers.json, model.json (all that prediction needs to know), history.csv,
+    weights.safetensors, stage.json; after evaluation predictions_{val,test}.csv, metrics.json
+    and figures.
+
+    Attributes:
+        folder: Where it lies.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Its name as people give it: "<model>/<time>-<seed>"."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def model(self) -> str:
+        """The registry name of the model that was trained."""
+        return self.folder.parent.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return (self.folder / RECORD).is_file()
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it has been evaluated."""
+        return (self.folder / METRICS).is_file()
+
+    def record(self) -> dict[str, Any]:
+        """Return the completion record of its training.
+
+        Raises:
+            UserError: Training did not finish.
+        """
+        return read_record(self.folder, "train")
+
+    def metrics(self) -> dict[str, Any]:
+        """Return what evaluation measured.
+
+        Raises:
+            UserError: It has not been evaluated.
+        """
+        if not self.evaluated:
+            command = f"run: python main.py evaluate --run {self.folder} --batch"
+            raise UserError(f"{self.folder}: has not been evaluated", command)
+        metrics: dict[str, Any] = read_json(self.folder / METRICS)
+        return metrics
+
+
+def create_run(runs: Path, model: str, seed: int) -> Run:
+    """Make the folder of a new run.
+
+    Args:
+        runs: The folder that holds all runs.
+        model: The registry name of the model.
+        seed: Of this run.
+
+    Raises:
+        UserError: The folder cannot be made.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(100):
+        name = f"{stamp}-{seed}" if not attempt else f"{stamp}.{attempt}-{seed}"
+        try:
+            (runs / model / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{runs}: cannot make a run here ({error.strerror})", "choose another --runs"
+            ) from None
+        return Run(runs / model / name)
+    raise UserError(f"{runs / model}: a hundred runs were started in one second", "wait a second")
+
+
+def list_runs(runs: Path) -> list[Run]:
+    """Return the finished runs, oldest first."""
+    found = [Run(path.parent) for path in runs.glob(f"*/*/{RECORD}")]
+    return sorted(found, key=lambda run: (run.folder.name, run.model))
+
+
+def find_run(runs: Path, name: str) -> Run:
+    """Find a finished run by its path, its name "<model>/<time>-<seed>", a model, or "latest".
+
+    Raises:
+        UserError: There is none; the message names those that there are.
+    """
+    known = list_runs(runs)
+    if name == LATEST or any(run.model == name for run in known):
+        fitting = [run for run in known if name in (LATEST, run.model)]
+        if not fitting:
+            raise UserError(f"{runs}: holds no finished run", "run: python main.py train")
+        return fitting[-1]
+    for folder in (Path(name).expanduser(), runs / name):
+        if folder.is_dir():
+            run = Run(folder.resolve())
+            run.record()
+            return run
+    names = ", ".join(run.name for run in known[-3:]) or "none"
+    raise UserError(f"{name}: no such run in {runs}", f"the newest there are: {names}")
+
+
+def run_choices(answers: Any) -> dict[str, str]:
+    """Return the runs to choose from, newest first, for a question."""
+    choices = {}
+    for run in reversed(list_runs(Path(answers.get("runs", "runs")))):
+        state = "evaluated" if run.evaluated else "not evaluated yet"
+        choices[str(run.folder)] = f"{run.name} ({state})"
+    return choices
+
+
+def options_of(record: dict[str, Any], options: type) -> Any:
+    """Rebuild a stage's options from its record, taking today's default for what it lacks."""
+    from pipeline.options import parse
+
+    given = record.get("options", {})
+    values = {
+        item.name: parse(item, given[item.name])
+        for item in dataclasses.fields(options)
+        if item.name in given
+    }
+    return options(**values)

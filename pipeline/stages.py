@@ -1,0 +1,340 @@
+"""The whole questionnaire: the options of every stage, in the order in which they are asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.options import (
+    Answers,
+    between,
+    existing_folder,
+    named,
+    odd_between,
+    option,
+    usable_output,
+)
+from pipeline.records import RECORD, made_by
+from pipeline.runs import LATEST, run_choices
+
+SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
+
+
+def film_height(size: str) -> int:
+    """Return the height of a synthetic film in pixels: "small", "real" or a number."""
+    return {"small": SMALL, "real": REAL}.get(size) or int(size)
+
+
+def _film_size(size: str) -> str | None:
+    if size in ("small", "real"):
+        return None
+    if size.isdecimal() and 256 <= int(size) <= 7200:
+        return None
+    return "must be small, real, or a height from 256 to 7200 pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every stage takes."""
+
+    seed: int = option(42, "Seed of everything random", check=between(0, 2**31 - 1), advanced=True)
+    workers: int = option(
+        0, "Worker processes (0: one for each core)", check=between(0, 256), advanced=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesize(Common):
+    """Write a small synthetic look-alike of CBIS-DDSM, to try everything without a download."""
+
+    out: Path = option(Path("raw"), "Folder to write the collection to", check=usable_output)
+    patients: int = option(60, "Number of patients", check=between(8, 5000))
+    size: str = option(
+        "small",
+        "Height of the films in pixels",
+        check=_film_size,
+        choices={
+            "small": f"{SMALL} pixels: quick to try",
+            "real": f"about {REAL} pixels, 30 MB each: as the real collection",
+        },
+        other="another height in pixels",
+    )
+    layout: str = option(
+        "descriptive",
+        "Layout of the folders",
+        choices={
+            "descriptive": "NBIA Data Retriever, descriptive names (as downloaded today)",
+            "descriptive-old": "NBIA Data Retriever, descriptive names before 2020",
+            "classic": "NBIA Data Retriever, classic names",
+            "csv": "as the paths in the case description CSVs",
+            "kaggle": "the JPEG copy on Kaggle",
+        },
+        advanced=True,
+    )
+    dialect: str = option(
+        "windows",
+        "Dialect of metadata.csv",
+        choices={"windows": "back-slashes, LF", "linux": "slashes, CRLF"},
+        when=lambda answers: answers["layout"] != "kaggle",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Organize(Common):
+    """Sort a raw CBIS-DDSM download into train, val and test, benign and malignant."""
+
+    source: Path = option(Path("raw"), "Folder of the raw download", check=existing_folder)
+    csv: Path | None = option(
+        None,
+        "Folder of the case description CSVs (empty: look in and beside the raw folder)",
+        advanced=True,
+    )
+    out: Path = option(Path("dataset"), "Folder to write the dataset to", check=usable_output)
+    unit: str = option(
+        "mammogram",
+        "What one image is",
+        choices={"mammogram": "a whole mammogram", "crop": "the crop around one lesion"},
+    )
+    finding: str = option(
+        "mass",
+        "Which findings",
+        choices={"mass": "masses", "calc": "calcifications", "both": "both, pooled"},
+    )
+    without_callback: str = option(
+        "benign",
+        "Lesions that are BENIGN_WITHOUT_CALLBACK",
+        choices={"benign": "count as benign", "leave-out": "are left out"},
+        advanced=True,
+    )
+    val_share: float = option(
+        0.15,
+        "Share of the training patients held out for validation (0.05 to 0.5)",
+        check=between(0.05, 0.5),
+        advanced=True,
+    )
+
+
+def _switched_on(name: str) -> Any:
+    return lambda answers: answers[name] not in ("none", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess(Common):
+    """Crop borders, remove annotations, blur, enhance contrast, resize, augment."""
+
+    data: Path = option(
+        Path("dataset"), "Folder of the organised dataset", check=made_by("organize")
+    )
+    out: Path = option(
+        Path("preprocessed"), "Folder to write the preprocessed dataset to", check=usable_output
+    )
+    size: int = option(
+        512, "Side of the square images to write, in pixels", check=between(64, 4096)
+    )
+    crop: str = option(
+        "auto",
+        "Crop the scanner's borders",
+        choices={
+            "auto": "where they are found in the image",
+            "fixed": "by a fixed margin on each side",
+            "none": "no",
+        },
+        advanced=True,
+    )
+    margin: float = option(
+        0.02,
+        "Margin to crop on each side, as a share of it",
+        check=between(0, 0.2),
+        when=lambda answers: answers["crop"] == "fixed",
+        advanced=True,
+    )
+    annotations: bool = option(
+        True, "Remove letters, labels and tape outside the breast", advanced=True
+    )
+    blur: str = option(
+        "gaussian",
+        "Smooth film grain",
+        choices={"gaussian": "Gaussian blur", "none": "no"},
+        advanced=True,
+    )
+    blur_kernel: int = option(
+        3,
+        "Side of the Gaussian kernel in pixels of the written image, odd",
+        check=odd_between(3, 31),
+        when=_switched_on("blur"),
+        advanced=True,
+    )
+    clahe: bool = option(True, "Enhance local contrast (CLAHE)", advanced=True)
+    clahe_clip: float = option(
+        2.0, "CLAHE clip limit", check=between(0.5, 40), when=_switched_on("clahe"), advanced=True
+    )
+    clahe_tiles: int = option(
+        8,
+        "CLAHE tiles along each side",
+        check=between(1, 64),
+        when=_switched_on("clahe"),
+        advanced=True,
+    )
+    augment: str = option(
+        "none",
+        "Write augmented copies of the training images",
+        choices={
+            "none": "no: training augments on the fly",
+            "flip": "flips",
+            "flip-rotate": "flips and rotations of up to 15 degrees",
+        },
+        advanced=True,
+    )
+    copies: int = option(
+        2,
+        "Augmented copies of each training image",
+        check=between(1, 20),
+        when=_switched_on("augment"),
+        advanced=True,
+    )
+
+
+def _default_data(_answers: Answers) -> Path:
+    """Offer the folder that exists, so that training without preprocessing needs no typing."""
+    preprocessed, plain = Path("preprocessed"), Path("dataset")
+    return plain if (plain / RECORD).is_file() and not preprocessed.exists() else preprocessed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Common):
+    """Train one model; the best weights by validation AUC are kept."""
+
+    data: Path = option(
+        Path("preprocessed"),
+        "Folder of the dataset to train on",
+        check=made_by("preprocess", "organize"),
+        suggest=_default_data,
+    )
+    model: str = option("ResNet18_CFT", "Model", choices=named("models.registry:model_choices"))
+    weights: str = option(
+        "imagenet",
+        "Pretrained weights",
+        choices=named("models.registry:weights_choices"),
+        other="a weights file (.safetensors, .pth, .pt)",
+        suggest=named("models.registry:suggested_weights"),
+        when=named("models.registry:takes_weights"),
+    )
+    epochs: int = option(
+        30,
+        "Passes over the training images at most (stops early when validation AUC no longer rises)",
+        check=between(1, 10_000),
+    )
+    untrained_head: bool = option(
+        False,
+        "Control: leave the head random instead of fitting it (scores chance)",
+        when=lambda answers: answers["model"].endswith("_OPW"),
+        advanced=True,
+    )
+    batch_size: int = option(
+        0, "Images in a batch (0: the model's own)", check=between(0, 4096), advanced=True
+    )
+    learning_rate: float = option(
+        0.0, "Learning rate (0: the model's own)", check=between(0, 10), advanced=True
+    )
+    patience: int = option(
+        8,
+        "Epochs without a better validation AUC before it stops",
+        check=between(1, 10_000),
+        advanced=True,
+    )
+    augment: str = option(
+        "flip-rotate",
+        "Augment training images on the fly",
+        choices={
+            "none": "no",
+            "flip": "flips",
+            "flip-rotate": "flips and rotations of up to 15 degrees",
+        },
+        advanced=True,
+    )
+    size: int = option(
+        0,
+        "Side of the network's input in pixels (0: the model's own)",
+        check=lambda value: None if value == 0 else between(32, 2048)(value),
+        advanced=True,
+    )
+    device: str = option(
+        "auto",
+        "Device",
+        choices={"auto": "a GPU if there is one", "cpu": "processor", "cuda": "GPU"},
+        advanced=True,
+    )
+    precision: str = option(
+        "auto",
+        "Number format of the network's arithmetic",
+        choices={
+            "auto": "bfloat16 where the device is fast at it",
+            "fp32": "32-bit float",
+            "bf16": "bfloat16 where it is safe, else 32-bit float",
+        },
+        advanced=True,
+    )
+    runs: Path = option(
+        Path("runs"), "Folder that holds all runs", check=usable_output, advanced=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Common):
+    """Score a trained model on validation and held-out test images."""
+
+    run: str = option(
+        LATEST,
+        "Run to evaluate",
+        choices=run_choices,
+        other="a run folder, a model's name (its newest run), or latest",
+    )
+    data: Path | None = option(
+        None, "Folder of the dataset (empty: the one that the run was trained on)", advanced=True
+    )
+    replicates: int = option(
+        2000,
+        "Bootstrap replicates for the 95 % intervals",
+        check=between(100, 100_000),
+        advanced=True,
+    )
+    runs: Path = option(Path("runs"), "Folder that holds all runs", advanced=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Common):
+    """Write one HTML page with the data, the models, their metrics and curves."""
+
+    out: Path = option(Path("reports"), "Folder to write the report to", check=usable_output)
+    runs: Path = option(Path("runs"), "Folder that holds the runs", advanced=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Common):
+    """Run everything on a synthetic collection, without a question, in a few minutes."""
+
+    out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
+
+
+def demo_plan(options: Demo) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the demo as what it is: a list of stages and their options."""
+    out, common = options.out, {"seed": options.seed, "workers": options.workers}
+    return [
+        ("synthesize", {"out": out / "raw", "patients": 200, **common}),
+        ("organize", {"source": out / "raw", "out": out / "dataset", **common}),
+        ("preprocess", {"data": out / "dataset", "out": out / "preprocessed", **common}),
+        (
+            "train",
+            {
+                "data": out / "preprocessed",
+                "runs": out / "runs",
+                "model": "ResNet18_CFT",
+                "weights": "none",
+                "epochs": 12,
+                **common,
+            },
+        ),
+        ("evaluate", {"runs": out / "runs", **common}),
+        ("report", {"runs": out / "runs", "out": out / "reports", **common}),
+    ]

@@ -1,0 +1,127 @@
+"""Doing thousands of images: in parallel, one bad file never stops it, and it continues."""
+
+import concurrent.futures as futures
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import UserError
+
+Job = TypeVar("Job")
+Value = TypeVar("Value")
+LEDGER = "ledger.jsonl"
+AHEAD = 4  # jobs in flight for each worker: enough to keep it busy, little enough for memory
+
+
+def worker_count(wanted: int) -> int:
+    """Return how many processes to use: 0 means one for each core this process may use."""
+    if wanted:
+        return wanted
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def run_all(
+    function: Callable[[Job], Value], jobs: Iterable[Job], workers: int
+) -> Iterator[tuple[Job, Value | UserError]]:
+    """Run a function on every job, over processes, and yield the results as they come.
+
+    A job that raises UserError yields that error in place of a value; any other exception is a
+    programming error and ends the work. Ctrl-C ends it at once; what was yielded is done.
+
+    Args:
+        function: Importable by name, since worker processes are started fresh (the same on every
+            platform, and safe beside libraries that keep threads).
+        jobs: Their order is the order of starting, not of the results.
+        workers: Processes; with one, everything runs in this process.
+    """
+    if workers == 1:
+        for job in jobs:
+            yield job, _guarded(function, job)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        yield from _stream(pool, function, iter(jobs), workers * AHEAD)
+    except futures.process.BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, most likely for want of memory",
+            "run the same command again with --workers 1",
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _stream(
+    pool: futures.Executor, function: Callable[[Job], Value], jobs: Iterator[Job], limit: int
+) -> Iterator[tuple[Job, Value | UserError]]:
+    running: dict[futures.Future[Value | UserError], Job] = {}
+    exhausted = False
+    while running or not exhausted:
+        while not exhausted and len(running) < limit:
+            try:
+                job = next(jobs)
+            except StopIteration:
+                exhausted = True
+            else:
+                running[pool.submit(_guarded, function, job)] = job
+        done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()
+
+
+def _guarded(function: Callable[[Job], Value], job: Job) -> Value | UserError:
+    try:
+        return function(job)
+    except UserError as error:
+        return error
+
+
+def _ignore_interrupt() -> None:
+    # Ctrl-C reaches the whole process group; only the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Ledger:
+    """What a stage has already made, image by image, so that a stopped run continues.
+
+    Each line says that `name` was made from inputs and options with digest `key`, and what was
+    learnt on the way. A line is appended after its file has its final name; a line cut off by a
+    kill is ignored. The ledger is no result: two runs may order it differently.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read what an earlier run left in `folder`."""
+        self._path = folder / LEDGER
+        self._made: dict[str, dict[str, Any]] = {}
+        if self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    self._made[entry["name"]] = entry
+
+    def facts(self, name: str, key: str) -> Any | None:
+        """Return what is known of `name`, or None where it must be made (again)."""
+        entry = self._made.get(name)
+        return entry["facts"] if entry and entry["key"] == key else None
+
+    def add(self, name: str, key: str, facts: Any) -> None:
+        """Note that `name` was made; `facts` must be what JSON can hold."""
+        entry = {"name": name, "key": key, "facts": facts}
+        self._made[name] = entry
+        with self._path.open("a", encoding="utf-8") as file:
+            # The leading line end closes a line that a kill cut off.
+            file.write("\n" + json.dumps(entry))
+
+    def keep_only(self, names: Iterable[str]) -> list[str]:
+        """Forget everything else, and return the names that were forgotten."""
+        wanted = set(names)
+        gone = sorted(set(self._made) - wanted)
+        for name in gone:
+            del self._made[name]
+        return gone
