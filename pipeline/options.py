@@ -43,6 +43,7 @@ class Spec:
         when: Whether the option applies, given the answers so far.
         suggest: What a question offers instead of the default, given the answers so far.
         advanced: Whether a tour asks it only behind "Change advanced options?".
+        remember: Whether the answer of last time is offered next time.
     """
 
     text: str
@@ -52,6 +53,7 @@ class Spec:
     when: Callable[[Answers], bool]
     suggest: Callable[[Answers], Any] | None
     advanced: bool
+    remember: bool
 
 
 def option(
@@ -64,9 +66,10 @@ def option(
     when: Callable[[Answers], bool] = _always,
     suggest: Callable[[Answers], Any] | None = None,
     advanced: bool = False,
+    remember: bool = True,
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
-    spec = Spec(text, check, choices, other, when, suggest, advanced)
+    spec = Spec(text, check, choices, other, when, suggest, advanced, remember)
     return field(default=default, metadata={"spec": spec})
 
 
@@ -121,12 +124,18 @@ def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = 
         return None
     result = _convert(kind_of(item), value)
     spec = spec_of(item)
-    choices = choices_of(item, answers or {})
-    if choices is not None and result not in choices and not spec.other:
-        raise UserError(f"{result}: not one of {', '.join(choices) or 'none'}")
+    if not spec.other:
+        choices = choices_of(item, answers or {})
+        if choices is not None and result not in choices:
+            raise UserError(f"{result}: not one of {', '.join(choices)}")
     if problem := spec.check(result):
         raise UserError(f"{result}: {problem}")
     return result
+
+
+def _converted(item: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Give an answer that does not apply its type, without checking it."""
+    return value if value is None else _convert(kind_of(item), value)
 
 
 def _convert(kind: type, value: Any) -> Any:
@@ -186,6 +195,38 @@ def existing_folder(path: Path) -> str | None:
 def usable_output(path: Path) -> str | None:
     """Check that a path can be made a folder to write in."""
     return "is a file, not a folder" if path.is_file() else None
+
+
+def applies(item: "dataclasses.Field[Any]", answers: Answers) -> bool:
+    """Tell whether an option matters, given the other answers."""
+    return spec_of(item).when(answers)
+
+
+def checked(options: type, values: Answers) -> Any:
+    """Make a stage's options from values that may still be text, checking each.
+
+    Args:
+        options: The dataclass of the stage.
+        values: By field name; what is missing takes its default.
+
+    Raises:
+        UserError: A value is refused; the message begins with the flag's name.
+    """
+    answers = defaults(options) | dict(values)
+    for item in dataclasses.fields(options):
+        if applies(item, answers):
+            try:
+                answers[item.name] = parse(item, answers[item.name], answers)
+            except UserError as error:
+                raise UserError(f"{flag(item)}: {error.problem}", error.remedy) from None
+        else:
+            answers[item.name] = _converted(item, answers[item.name])
+    return options(**answers)
+
+
+def flag(item: "dataclasses.Field[Any]") -> str:
+    """Return the flag of an option: "--val-share" for val_share."""
+    return "--" + item.name.replace("_", "-")
 
 
 def defaults(options: type) -> dict[str, Any]:

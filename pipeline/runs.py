@@ -1,6 +1,5 @@
 """Run folders: one for each training, complete enough to predict from."""
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,16 +127,3 @@ def run_choices(answers: Any) -> dict[str, str]:
         state = "evaluated" if run.evaluated else "not evaluated yet"
         choices[str(run.folder)] = f"{run.name} ({state})"
     return choices
-
-
-def options_of(record: dict[str, Any], options: type) -> Any:
-    """Rebuild a stage's options from its record, taking today's default for what it lacks."""
-    from pipeline.options import parse
-
-    given = record.get("options", {})
-    values = {
-        item.name: parse(item, given[item.name])
-        for item in dataclasses.fields(options)
-        if item.name in given
-    }
-    return options(**values)

@@ -45,7 +45,7 @@ class Common:
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesize(Common):
-    """Write a small synthetic look-alike of CBIS-DDSM, to try everything without a download."""
+    """Write a small synthetic look-alike of CBIS-DDSM."""
 
     out: Path = option(Path("raw"), "Folder to write the collection to", check=usable_output)
     patients: int = option(60, "Number of patients", check=between(8, 5000))
@@ -80,11 +80,17 @@ class Synthesize(Common):
     )
 
 
+def _download_folder(path: Path) -> str | None:
+    problem = existing_folder(path)
+    hint = "give the folder of the download, or make one to try: python main.py synthesize"
+    return f"{problem}; {hint}" if problem else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Organize(Common):
-    """Sort a raw CBIS-DDSM download into train, val and test, benign and malignant."""
+    """Sort a raw download into train/val/test x benign/malignant."""
 
-    source: Path = option(Path("raw"), "Folder of the raw download", check=existing_folder)
+    source: Path = option(Path("raw"), "Folder of the raw download", check=_download_folder)
     csv: Path | None = option(
         None,
         "Folder of the case description CSVs (empty: look in and beside the raw folder)",
@@ -121,7 +127,7 @@ def _switched_on(name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess(Common):
-    """Crop borders, remove annotations, blur, enhance contrast, resize, augment."""
+    """Crop borders, remove annotations, blur, enhance contrast."""
 
     data: Path = option(
         Path("dataset"), "Folder of the organised dataset", check=made_by("organize")
@@ -203,7 +209,7 @@ def _default_data(_answers: Answers) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Common):
-    """Train one model; the best weights by validation AUC are kept."""
+    """Train one model and keep its best weights."""
 
     data: Path = option(
         Path("preprocessed"),
@@ -282,13 +288,14 @@ class Train(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Common):
-    """Score a trained model on validation and held-out test images."""
+    """Score a trained model on held-out images."""
 
     run: str = option(
         LATEST,
         "Run to evaluate",
         choices=run_choices,
         other="a run folder, a model's name (its newest run), or latest",
+        remember=False,
     )
     data: Path | None = option(
         None, "Folder of the dataset (empty: the one that the run was trained on)", advanced=True
@@ -304,7 +311,7 @@ class Evaluate(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Common):
-    """Write one HTML page with the data, the models, their metrics and curves."""
+    """Write one HTML page of the data, models and metrics."""
 
     out: Path = option(Path("reports"), "Folder to write the report to", check=usable_output)
     runs: Path = option(Path("runs"), "Folder that holds the runs", advanced=True)
@@ -312,7 +319,7 @@ class Report(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Common):
-    """Run everything on a synthetic collection, without a question, in a few minutes."""
+    """Run everything on a synthetic collection, without a question."""
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
 

@@ -1,0 +1,282 @@
+"""Mammolab's front door: asks or parses, runs stages, turns errors into exit statuses."""
+
+import contextlib
+import dataclasses
+import errno
+import importlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interface import flags
+from pipeline import stages, workspace
+from pipeline.errors import UserError
+from pipeline.options import checked, defaults, spec_of
+from pipeline.progress import Result
+from pipeline.records import plain_options, read_json, write_json
+
+if TYPE_CHECKING:
+    from interface.screen import Screen
+
+DONE, MISTAKE, SET_ASIDE, STOPPED = 0, 1, 3, 130
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+QUIT = "quit"
+Plan = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its options, and the function that runs it as "module:function"."""
+
+    options: type
+    function: str
+
+
+STAGES = {
+    "synthesize": Stage(stages.Synthesize, "sources.synthetic:synthesize"),
+    "organize": Stage(stages.Organize, "organize_data:organize"),
+    "preprocess": Stage(stages.Preprocess, "preprocess_data:preprocess"),
+    "train": Stage(stages.Train, "models.training:train"),
+    "evaluate": Stage(stages.Evaluate, "models.evaluation:evaluate"),
+    "report": Stage(stages.Report, "interface.report:report"),
+}
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage that was run, and how long it took in seconds."""
+
+    stage: str
+    result: Result
+    seconds: float
+
+    def next_command(self) -> str:
+        """Return the command of the stage that comes next, or empty."""
+        result = self.result
+        if not result.next_stage:
+            return ""
+        options = STAGES[result.next_stage].options
+        values = defaults(options) | dict(result.next_options)
+        return flags.command(result.next_stage, options(**values)).removesuffix(" --batch")
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "stage": self.stage,
+            "folder": str(self.result.folder),
+            "headline": self.result.headline,
+            "facts": dict(self.result.facts),
+            "notes": list(self.result.notes),
+            "set_aside": self.result.set_aside,
+            "seconds": round(self.seconds, 1),
+            "next": self.next_command(),
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status; the one place where errors are told."""
+    try:
+        return _dispatch(argv)
+    except UserError as error:
+        return _complain(str(error), MISTAKE)
+    except EOFError:
+        return _complain("the input was closed; without a terminal give flags or --batch", MISTAKE)
+    except KeyboardInterrupt as stop:
+        return _complain(str(stop) or "stopped; nothing was run", STOPPED)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _complain(_disk_trouble(error), MISTAKE)
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"main.py: {text}", file=sys.stderr)
+    return status
+
+
+def _disk_trouble(error: OSError) -> str:
+    where = error.filename or "the output folder"
+    return f"{where}: {error.strerror}; make room or choose another folder, then run it again"
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    options = {name: stage.options for name, stage in STAGES.items()} | {DEMO: stages.Demo}
+    given = vars(flags.build_parser(options).parse_args(argv))
+    name = given.pop("stage")
+    answers = given.pop("answers", None)
+    if name is None and answers is None:
+        return _menu()
+    from interface.screen import Screen
+
+    batch, as_json = given.pop("batch", False), given.pop("json", False)
+    screen = Screen(as_json)
+    if name is None:
+        outcomes = _replay(_read_answers(answers), screen)
+    elif name == DEMO:
+        outcomes = _demo(checked(stages.Demo, given), screen)
+    else:
+        if answers:
+            given, batch = _answers_of(name, answers) | given, True
+        outcomes = [_run(name, _fill(name, given, batch, as_json, screen), screen)]
+    if as_json:
+        data = [outcome.as_data() for outcome in outcomes]
+        print(json.dumps(data if name == DEMO else data[0], indent=2, default=str))
+    return SET_ASIDE if any(outcome.result.set_aside for outcome in outcomes) else DONE
+
+
+def _fill(name: str, given: dict[str, Any], batch: bool, as_json: bool, screen: "Screen") -> Any:
+    """Return a stage's options: from flags and defaults, or asked for where some are left."""
+    options = STAGES[name].options
+    if batch:
+        return checked(options, given)
+    from interface import prompts
+
+    left = prompts.open_questions(options, given)
+    if not left:
+        return checked(options, given)
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"{name}: there is no terminal to ask in", f"give {', '.join(left)}, or --batch"
+        )
+    with prompts.on_stderr() if as_json else contextlib.nullcontext():
+        filled = _ask(name, given, {}, screen)
+    if filled is None:
+        raise KeyboardInterrupt
+    return filled
+
+
+def _ask(
+    name: str, given: Mapping[str, Any], offered: Mapping[str, Any], screen: "Screen"
+) -> Any | None:
+    """Ask a stage's questions, offering what the stage before suggests or was answered last."""
+    from interface import prompts
+
+    options = STAGES[name].options
+    last = workspace.recall().get(name, {})
+    remembered = {
+        item.name: last[item.name]
+        for item in dataclasses.fields(options)
+        if spec_of(item).remember and item.name in last
+    }
+    offers = remembered | dict(offered)
+    return prompts.fill(options, given, offers, lambda filled: screen.summary(name, filled))
+
+
+def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> Outcome:
+    """Run one stage and show its result; one of several in a row names no next step."""
+    if not in_a_row:
+        workspace.remember(name, plain_options(options))
+    module, function = STAGES[name].function.split(":")
+    started = time.monotonic()
+    try:
+        with screen.waiting(f"Loading what {name} needs ..."):
+            run = getattr(importlib.import_module(module), function)
+        result: Result = run(options, screen)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{name}: stopped; run it again to continue") from None
+    outcome = Outcome(name, result, time.monotonic() - started)
+    screen.result(result, "" if in_a_row else outcome.next_command(), outcome.seconds)
+    return outcome
+
+
+def _read_answers(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read an answers file: a list of stages with their options."""
+    data = read_json(path)
+    try:
+        plan = [(str(entry["stage"]), dict(entry["options"])) for entry in data["stages"]]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: is not an answers file", "every run writes one") from None
+    for name, options in plan:
+        if name not in STAGES:
+            raise UserError(f"{path}: {name!r} is not a stage")
+        known = defaults(STAGES[name].options)
+        if unknown := sorted(set(options) - set(known)):
+            raise UserError(f"{path}: {name} has no option {', '.join(unknown)}")
+    return plan
+
+
+def _answers_of(name: str, path: Path) -> dict[str, Any]:
+    for stage, options in _read_answers(path):
+        if stage == name:
+            return options
+    raise UserError(f"{path}: says nothing about {name}")
+
+
+def _replay(plan: Plan, screen: "Screen") -> list[Outcome]:
+    """Run several stages one after the other, as an answers file or the demo lists them."""
+    outcomes = []
+    for number, (name, values) in enumerate(plan, start=1):
+        screen.heading(f"{number}/{len(plan)}  {name}")
+        options = checked(STAGES[name].options, values)
+        outcomes.append(_run(name, options, screen, in_a_row=True))
+    return outcomes
+
+
+def _demo(options: stages.Demo, screen: "Screen") -> list[Outcome]:
+    """Run the demo's plan, and end with its report and the commands that repeat each stage."""
+    plan = stages.demo_plan(options)
+    outcomes = _replay(plan, screen)
+    replay = options.out / "answers.json"
+    write_json(
+        replay, {"stages": [{"stage": name, "options": dict(values)} for name, values in plan]}
+    )
+    screen.heading("The demo is done")
+    screen.say("Each stage again, as one command:")
+    for name, values in plan:
+        screen.say(f"  {flags.command(name, checked(STAGES[name].options, values))}")
+    screen.say(f"All of them again: python main.py --answers {replay}")
+    screen.say(f"The report: {outcomes[-1].result.facts['report']}")
+    return outcomes
+
+
+def _menu() -> int:
+    """Show where the work stands, offer the next step, run it, and come back."""
+    if not sys.stdin.isatty():
+        raise UserError(
+            "there is no terminal to ask in",
+            "name a stage and give its flags or --batch; see: python main.py --help",
+        )
+    from interface import prompts
+    from interface.screen import Screen
+
+    screen = Screen()
+    labels = {
+        name: f"{name:<12} {(stage.options.__doc__ or '').strip()}"
+        for name, stage in STAGES.items()
+    }
+    following, offered = "", dict[str, Any]()
+    while True:
+        state = workspace.survey(workspace.recall())
+        screen.home(state.lines)
+        choice = prompts.pick(
+            "What would you like to do", labels | {QUIT: "quit"}, following or state.next_stage
+        )
+        if choice == QUIT:
+            return DONE
+        result = _menu_step(choice, offered if choice == following else {}, screen)
+        following, offered = (result.next_stage, dict(result.next_options)) if result else ("", {})
+
+
+def _menu_step(name: str, offered: Mapping[str, Any], screen: "Screen") -> Result | None:
+    """Ask and run one stage from the menu; a mistake or Ctrl-C comes back to the menu."""
+    try:
+        options = _ask(name, {}, offered, screen)
+        return None if options is None else _run(name, options, screen).result
+    except UserError as error:
+        screen.say(str(error))
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        screen.say(_disk_trouble(error))
+    except KeyboardInterrupt as stop:
+        screen.say(str(stop) or "Back to the menu.")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

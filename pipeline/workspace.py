@@ -1,0 +1,106 @@
+"""Where the work stands in the current folder, what was answered last time, what comes next."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.records import RECORD, UNFINISHED, read_json, write_json
+from pipeline.runs import list_runs
+
+MEMORY = Path(".mammolab") / "answers.json"
+Memory = Mapping[str, Mapping[str, Any]]  # stage -> option -> last answer
+
+
+def recall() -> dict[str, dict[str, Any]]:
+    """Return the answers of the last run of each stage in this folder."""
+    with contextlib.suppress(UserError, TypeError, ValueError):
+        return {stage: dict(options) for stage, options in dict(read_json(MEMORY)).items()}
+    return {}
+
+
+def remember(stage: str, options: Mapping[str, Any]) -> None:
+    """Keep a stage's answers for the next time; a folder that cannot be written is no matter."""
+    with contextlib.suppress(OSError):
+        write_json(MEMORY, recall() | {stage: dict(options)})
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the work stands.
+
+    Attributes:
+        lines: For each kind of output its name and state, in the order of the work.
+        next_stage: The next sensible stage.
+    """
+
+    lines: tuple[tuple[str, str], ...]
+    next_stage: str
+
+
+def survey(memory: Memory) -> Workspace:
+    """Look at what has been made, in the folders of the last run or the usual ones."""
+
+    def folder(stage: str, name: str, usual: str) -> Path:
+        return Path(memory.get(stage, {}).get(name, usual))
+
+    raw = folder("organize", "source", str(folder("synthesize", "out", "raw")))
+    dataset = folder("organize", "out", "dataset")
+    preprocessed = folder("preprocess", "out", "preprocessed")
+    runs = list_runs(folder("train", "runs", "runs"))
+    reports = sorted(folder("report", "out", "reports").glob("*/report.html"))
+    evaluated = [run for run in runs if run.evaluated]
+    fresh = evaluated and (not reports or reports[-1].stat().st_mtime < _newest_metrics(evaluated))
+    steps = (
+        ("organize" if raw.is_dir() else "synthesize", not _finished(dataset)),
+        ("preprocess", not _finished(preprocessed)),
+        ("train", not runs),
+        ("evaluate", bool(runs) and not runs[-1].evaluated),
+        ("report", bool(fresh)),
+    )
+    lines = (
+        ("raw collection", _raw_state(raw)),
+        ("dataset", _state(dataset)),
+        ("preprocessed", _state(preprocessed)),
+        ("runs", _runs_state(runs)),
+        ("report", str(reports[-1]) if reports else "none yet"),
+    )
+    return Workspace(lines, next((stage for stage, due in steps if due), "train"))
+
+
+def _newest_metrics(evaluated: list[Any]) -> float:
+    return float(max((run.folder / "metrics.json").stat().st_mtime for run in evaluated))
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / RECORD).is_file()
+
+
+def _raw_state(raw: Path) -> str:
+    if not raw.is_dir():
+        return "none yet: put the download into a folder, or synthesize one to try"
+    if (raw / RECORD).is_file():
+        return f"{raw} (synthetic)"
+    return str(raw)
+
+
+def _state(folder: Path) -> str:
+    if (folder / UNFINISHED).is_file():
+        return f"{folder}: not finished; run it again to continue"
+    if not _finished(folder):
+        return "none yet"
+    with contextlib.suppress(UserError, KeyError):
+        counts = read_json(folder / RECORD)["counts"]
+        images = ", ".join(f"{split} {n}" for split, n in counts.get("images", {}).items())
+        return f"{folder}: {images or 'done'}"
+    return str(folder)
+
+
+def _runs_state(runs: list[Any]) -> str:
+    if not runs:
+        return "none yet"
+    last = runs[-1]
+    state = "evaluated" if last.evaluated else "not evaluated yet"
+    return f"{len(runs)}; the last is {last.name}, {state}"

@@ -1,0 +1,105 @@
+"""Fixtures that several test files use: typed keys, a terminal, a small collection made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.input.typeahead import get_typeahead
+from prompt_toolkit.output import DummyOutput
+
+ROOT = Path(__file__).parents[1]
+# Without it prompt_toolkit waits two seconds for a cursor report that pexpect never sends.
+TERMINAL = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "80", "TERM": "xterm"}
+
+
+@pytest.fixture
+def keys():
+    """Type ahead for every prompt, then hang up.
+
+    A question too many raises EOFError; a question too few leaves keys, which fails the test.
+    """
+    with (
+        create_pipe_input() as pipe,
+        create_app_session(input=pipe, output=DummyOutput()),
+    ):
+
+        def send(*strokes):
+            pipe.send_text("".join(strokes))
+            pipe.close()
+
+        yield send
+        left = get_typeahead(pipe) + pipe.read_keys()
+        assert not left, "keys left over: fewer questions than expected"
+
+
+@pytest.fixture
+def run_main(tmp_path):
+    """Run main.py as a person would, in an empty folder and without a terminal."""
+
+    def run(*arguments, cwd=tmp_path, script="main.py"):
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env=os.environ | {"COLUMNS": "80"},
+        )
+
+    return run
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Start main.py in a pseudo-terminal of 80 columns, in an empty folder."""
+    started = []
+
+    def start(*arguments, cwd=tmp_path):
+        child = pexpect.spawn(
+            sys.executable,
+            [str(ROOT / "main.py"), *map(str, arguments)],
+            cwd=str(cwd),
+            env=TERMINAL,
+            encoding="utf-8",
+            timeout=120,
+            dimensions=(40, 80),
+        )
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.close(force=True)
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory):
+    """A synthetic collection of 16 patients, made once; not to be written to."""
+    from pipeline.progress import Silent
+    from pipeline.stages import Synthesize
+    from sources.synthetic import synthesize
+
+    folder = tmp_path_factory.mktemp("collection") / "raw"
+    synthesize(Synthesize(out=folder, patients=16, seed=3), Silent())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(collection, tmp_path_factory):
+    """A workspace with that collection organised and preprocessed; not to be written to."""
+    from organize_data import organize
+    from pipeline.progress import Silent
+    from pipeline.stages import Organize, Preprocess
+    from preprocess_data import preprocess
+
+    folder = tmp_path_factory.mktemp("prepared")
+    organize(Organize(source=collection, out=folder / "dataset", workers=1), Silent())
+    options = Preprocess(data=folder / "dataset", out=folder / "preprocessed", workers=1)
+    preprocess(options, Silent())
+    return folder

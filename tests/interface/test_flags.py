@@ -1,0 +1,95 @@
+"""The flag face: what is refused and how, what help shows, the command that repeats a stage."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import pytest
+
+from interface.flags import build_parser, command
+from main import STAGES
+from pipeline.options import checked, flag
+from pipeline.stages import Demo, Organize, Preprocess, Synthesize, Train
+
+ALL = {name: stage.options for name, stage in STAGES.items()} | {"demo": Demo}
+
+
+def parse(*arguments):
+    return vars(build_parser(ALL).parse_args(list(arguments)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --epochs 0", "argument --epochs: 0: must be between 1 and 10000"),
+        ("train --epochs soon", "argument --epochs: 'soon' is not a whole number"),
+        ("train --model vgg", "argument --model: vgg: not one of ResNet18_OPW"),
+        ("train --epoch 3", "unrecognized arguments: --epoch 3"),
+        ("organize --val-share 0.9", "argument --val-share: 0.9: must be between 0.05 and 0.5"),
+        ("synthesize --size tall", "argument --size: tall: must be small, real, or a height"),
+        ("tidy", "argument STAGE: invalid choice: 'tidy'"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line_with_status_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        parse(*arguments.split())
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+    assert shown.rstrip().endswith("--help")
+
+
+def test_only_what_was_given_is_returned():
+    assert parse("train", "--no-untrained-head", "--epochs", "3") == {
+        "stage": "train",
+        "answers": None,
+        "untrained_head": False,
+        "epochs": 3,
+    }
+
+
+@pytest.mark.parametrize(("name", "options"), ALL.items())
+def test_help_shows_every_option_with_its_text(capsys, name, options):
+    with pytest.raises(SystemExit) as stop:
+        parse(name, "--help")
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for item in dataclasses.fields(options):
+        assert flag(item) in shown
+        assert " ".join(item.metadata["spec"].text.split()) in shown
+    for common in ("--batch", "--answers", "--json", "--seed", "--workers"):
+        assert common in shown
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Synthesize(),
+        Synthesize(out=Path("my films"), size="300", layout="kaggle"),
+        Organize(source=Path(), csv=Path("c s v"), val_share=0.2),
+        Preprocess(data=Path("d"), clahe=False, annotations=False, blur_kernel=5),
+        Train(data=Path("d"), model="MammoCNN", learning_rate=1e-4, untrained_head=True),
+    ],
+    ids=["defaults", "synthesize", "organize", "preprocess", "train"],
+)
+def test_the_printed_command_gives_the_same_options(options):
+    stage = type(options).__name__.lower()
+    words = shlex.split(command(stage, options))
+    assert words[:3] == ["python", "main.py", stage]
+    given = parse(*words[2:])
+    assert given.pop("batch") is True
+    values = {name: given[name] for name in given if name not in ("stage", "answers")}
+    again = dataclasses.replace(
+        options, **{name: type(getattr(options, name))(value) for name, value in values.items()}
+    )
+    assert again == options
+    assert set(values) == {
+        item.name
+        for item in dataclasses.fields(options)
+        if getattr(options, item.name) != item.default
+    }
+
+
+def test_flags_and_questions_share_one_declaration():
+    assert checked(Synthesize, {"patients": "9"}) == Synthesize(patients=9)

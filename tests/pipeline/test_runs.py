@@ -1,0 +1,81 @@
+"""Run folders: made, found by the names people use, listed when finished."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.records import close_folder
+from pipeline.runs import Run, create_run, find_run, list_runs, run_choices
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int = 1
+
+
+def finish(run):
+    close_folder(run.folder, "train", Options(), {}, "abc", 1.0)
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two finished runs and one that was stopped."""
+    for name in ("ResNet18_CFT/20260101-100000-1", "MammoCNN/20260102-100000-1"):
+        (tmp_path / name).mkdir(parents=True)
+        finish(Run(tmp_path / name))
+    (tmp_path / "MammoCNN" / "20260103-100000-1").mkdir()
+    return tmp_path
+
+
+def test_two_runs_of_one_second_do_not_share_a_folder(tmp_path):
+    first, second = (create_run(tmp_path, "MammoCNN", 7) for _ in range(2))
+    assert first.folder != second.folder
+    assert first.folder.name.endswith("-7")
+    assert first.model == second.model == "MammoCNN"
+
+
+def test_only_finished_runs_are_listed_oldest_first(runs):
+    assert [run.model for run in list_runs(runs)] == ["ResNet18_CFT", "MammoCNN"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("latest", "MammoCNN"),
+        ("ResNet18_CFT", "ResNet18_CFT"),
+        ("ResNet18_CFT/20260101-100000-1", "ResNet18_CFT"),
+    ],
+)
+def test_a_run_is_found_by_the_names_people_use(runs, name, model):
+    assert find_run(runs, name).model == model
+
+
+def test_a_run_is_found_by_its_path(runs, tmp_path):
+    folder = runs / "MammoCNN" / "20260102-100000-1"
+    assert find_run(tmp_path / "elsewhere", str(folder)).folder == folder.resolve()
+
+
+def test_what_is_not_there_is_said_with_what_is(runs, tmp_path):
+    with pytest.raises(UserError, match=r"nosuch: no such run .*MammoCNN/20260102-100000-1"):
+        find_run(runs, "nosuch")
+    with pytest.raises(UserError, match=r"holds no finished run; run: python main\.py train"):
+        find_run(tmp_path / "empty", "latest")
+    with pytest.raises(UserError, match="is not a folder made by train"):
+        find_run(runs, "MammoCNN/20260103-100000-1")
+
+
+def test_metrics_of_a_run_that_was_not_evaluated_name_the_command(runs):
+    run = find_run(runs, "latest")
+    with pytest.raises(UserError, match=r"python main\.py evaluate --run"):
+        run.metrics()
+    (run.folder / "metrics.json").write_text(json.dumps({"model": "MammoCNN"}))
+    assert run.metrics() == {"model": "MammoCNN"}
+
+
+def test_choices_are_newest_first_and_say_what_is_evaluated(runs):
+    labels = list(run_choices({"runs": runs}).values())
+    assert [label.split("/")[0] for label in labels] == ["MammoCNN", "ResNet18_CFT"]
+    assert all("not evaluated yet" in label for label in labels)
