@@ -1,7 +1,6 @@
 """Mammolab's front door: asks or parses, runs stages, turns errors into exit statuses."""
 
 import contextlib
-import dataclasses
 import errno
 import importlib
 import json
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from interface import flags
 from pipeline import stages, workspace
 from pipeline.errors import UserError
-from pipeline.options import checked, defaults, spec_of
+from pipeline.options import checked, defaults, items_of, spec_of
 from pipeline.progress import Result
 from pipeline.records import plain_options, read_json, write_json
 
@@ -160,7 +159,7 @@ def _ask(
     last = workspace.recall().get(name, {})
     remembered = {
         item.name: last[item.name]
-        for item in dataclasses.fields(options)
+        for item in items_of(options)
         if spec_of(item).remember and item.name in last
     }
     offers = remembered | dict(offered)
@@ -169,8 +168,6 @@ def _ask(
 
 def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> Outcome:
     """Run one stage and show its result; one of several in a row names no next step."""
-    if not in_a_row:
-        workspace.remember(name, plain_options(options))
     module, function = STAGES[name].function.split(":")
     started = time.monotonic()
     try:
@@ -178,7 +175,10 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
             run = getattr(importlib.import_module(module), function)
         result: Result = run(options, screen)
     except KeyboardInterrupt:
+        workspace.remember(name, plain_options(options))
         raise KeyboardInterrupt(f"{name}: stopped; run it again to continue") from None
+    if not in_a_row:
+        workspace.remember(name, plain_options(options))
     outcome = Outcome(name, result, time.monotonic() - started)
     screen.result(result, "" if in_a_row else outcome.next_command(), outcome.seconds)
     return outcome

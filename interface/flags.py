@@ -15,6 +15,7 @@ from pipeline.options import (
     choices_of,
     defaults,
     flag,
+    items_of,
     kind_of,
     parse,
     spec_of,
@@ -62,7 +63,7 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
             argument_default=SUPPRESS,
             allow_abbrev=False,
         )
-        for item in dataclasses.fields(options):
+        for item in items_of(options):
             _add_option(command, item)
         _add_common(command)
     return parser
@@ -133,7 +134,7 @@ def command(stage: str, options: Any) -> str:
     """Return the command that repeats a stage exactly: the flags that differ from the defaults."""
     standard = defaults(type(options))
     words = ["python", "main.py", stage]
-    for item in dataclasses.fields(options):
+    for item in items_of(type(options)):
         value = getattr(options, item.name)
         if value == standard[item.name]:
             continue

@@ -22,6 +22,7 @@ from pipeline.options import (
     defaults,
     flag,
     is_optional,
+    items_of,
     kind_of,
     parse,
     spec_of,
@@ -46,7 +47,7 @@ def open_questions(options: type, given: Answers) -> list[str]:
     answers = defaults(options) | dict(given)
     return [
         flag(item)
-        for item in dataclasses.fields(options)
+        for item in items_of(options)
         if item.name not in given and not spec_of(item).advanced and applies(item, answers)
     ]
 
@@ -71,7 +72,7 @@ def fill(options: type, given: Answers, offered: Answers, show: Show) -> Any | N
     """
     valid = _still_valid(options, offered)
     answers = defaults(options) | valid | dict(given)
-    fields = dataclasses.fields(options)
+    fields = items_of(options)
     for item in fields:
         if item.name not in given and not spec_of(item).advanced and applies(item, answers):
             answers[item.name] = ask(item, _offer(item, answers, valid), answers)
@@ -91,7 +92,7 @@ def _settle(options: type, answers: dict[str, Any], show: Show) -> Any | None:
         action = pick("What next", {RUN: "Run", CHANGE: "Change an answer", BACK: "Back"}, RUN)
         if action != CHANGE:
             return filled if action == RUN else None
-        fields = {item.name: item for item in dataclasses.fields(options) if applies(item, answers)}
+        fields = {item.name: item for item in items_of(options) if applies(item, answers)}
         labels = {name: f"{spec_of(item).text}" for name, item in fields.items()}
         name = pick("Which answer", labels | {BACK: "None of them"}, next(iter(labels)))
         if name != BACK:
@@ -100,7 +101,7 @@ def _settle(options: type, answers: dict[str, Any], show: Show) -> Any | None:
 
 def _still_valid(options: type, offered: Answers) -> dict[str, Any]:
     """Return the offered answers that still pass their checks."""
-    fields = {item.name: item for item in dataclasses.fields(options)}
+    fields = {item.name: item for item in items_of(options)}
     valid = {}
     for name, value in offered.items():
         with contextlib.suppress(UserError, KeyError):

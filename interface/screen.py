@@ -22,7 +22,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from interface.flags import command
-from pipeline.options import applies, as_text, defaults, spec_of
+from pipeline.options import applies, as_text, defaults, items_of, spec_of
 from pipeline.progress import Advance, Cell, Result, Table
 
 NOTICE = "Research software. Not a medical device; not for diagnosis."
@@ -105,7 +105,7 @@ class Screen:
         """Show the answers before a stage runs, what is not the default marked, and the command."""
         standard, values = defaults(type(options)), dataclasses.asdict(options)
         drawn = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for item in dataclasses.fields(options):
+        for item in items_of(type(options)):
             if not applies(item, values):
                 continue
             value = values[item.name]

@@ -82,6 +82,13 @@ def named(name: str) -> Callable[[Answers], Any]:
     return lambda answers: getattr(importlib.import_module(module), function)(answers)
 
 
+def items_of(options: type) -> list["dataclasses.Field[Any]"]:
+    """Return a stage's options in the order of asking: its own, then those of every stage."""
+    parent = options.__mro__[1]
+    inherited = defaults(parent) if dataclasses.is_dataclass(parent) else {}
+    return sorted(dataclasses.fields(options), key=lambda item: item.name in inherited)
+
+
 def spec_of(item: "dataclasses.Field[Any]") -> Spec:
     """Return what was declared for a field by `option`."""
     return typing.cast(Spec, item.metadata["spec"])

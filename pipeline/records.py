@@ -4,11 +4,9 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +102,9 @@ def plain_options(options: Any) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on: Python, the packages, the tool's commit."""
+    import importlib.metadata  # these two cost as much as all else that --help loads
+    import subprocess
+
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -124,14 +125,14 @@ def open_folder(folder: Path, stage: str, options: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         owned = (folder / UNFINISHED).is_file() or (folder / RECORD).is_file()
+        if owned and (maker := _maker(folder)) != stage:
+            raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
+        for left_over in folder.glob("**/.*.part*" if owned else ".*.part*"):
+            left_over.unlink(missing_ok=True)  # what a killed run was writing
         if not owned and any(folder.iterdir()):
             raise UserError(
                 f"{folder}: is not empty and was not made by {stage}", "choose another --out"
             )
-        if owned and (maker := _maker(folder)) != stage:
-            raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
-        for left_over in folder.rglob(".*.part*"):  # what a killed run was writing
-            left_over.unlink(missing_ok=True)
         write_json(folder / UNFINISHED, {"stage": stage, "options": plain_options(options)})
         (folder / RECORD).unlink(missing_ok=True)
     except PermissionError:

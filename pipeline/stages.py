@@ -17,6 +17,7 @@ from pipeline.options import (
 from pipeline.records import RECORD, made_by
 from pipeline.runs import LATEST, run_choices
 
+DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
 SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
 
 
@@ -228,7 +229,7 @@ class Train(Common):
     )
     epochs: int = option(
         30,
-        "Passes over the training images at most (stops early when validation AUC no longer rises)",
+        "Epochs at most (stops early without a better validation AUC)",
         check=between(1, 10_000),
     )
     untrained_head: bool = option(
@@ -322,13 +323,14 @@ class Demo(Common):
     """Run everything on a synthetic collection, without a question."""
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
+    patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
 
 
 def demo_plan(options: Demo) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the demo as what it is: a list of stages and their options."""
     out, common = options.out, {"seed": options.seed, "workers": options.workers}
     return [
-        ("synthesize", {"out": out / "raw", "patients": 200, **common}),
+        ("synthesize", {"out": out / "raw", "patients": options.patients, **common}),
         ("organize", {"source": out / "raw", "out": out / "dataset", **common}),
         ("preprocess", {"data": out / "dataset", "out": out / "preprocessed", **common}),
         (

@@ -92,10 +92,10 @@ def _state(folder: Path) -> str:
     if not _finished(folder):
         return "none yet"
     with contextlib.suppress(UserError, KeyError):
-        counts = read_json(folder / RECORD)["counts"]
-        images = ", ".join(f"{split} {n}" for split, n in counts.get("images", {}).items())
-        return f"{folder}: {images or 'done'}"
-    return str(folder)
+        splits = read_json(folder / RECORD)["counts"]["splits"]
+        images = ", ".join(f"{split} {counts['images']}" for split, counts in splits.items())
+        return f"{folder}: images: {images}"
+    return f"{folder}: done"
 
 
 def _runs_state(runs: list[Any]) -> str:

@@ -13,8 +13,10 @@ from prompt_toolkit.input.typeahead import get_typeahead
 from prompt_toolkit.output import DummyOutput
 
 ROOT = Path(__file__).parents[1]
-# Without it prompt_toolkit waits two seconds for a cursor report that pexpect never sends.
-TERMINAL = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "80", "TERM": "xterm"}
+# Tests never reach for weights over a network, whether there is one or not.
+OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
+# Without NO_CPR prompt_toolkit waits two seconds for a cursor report that pexpect never sends.
+TERMINAL = OFFLINE | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def run_main(tmp_path):
             capture_output=True,
             text=True,
             timeout=200,
-            env=os.environ | {"COLUMNS": "80"},
+            env=OFFLINE,
         )
 
     return run

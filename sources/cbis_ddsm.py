@@ -1,0 +1,300 @@
+"""CBIS-DDSM: what its case description CSVs say (Lee et al. 2017, Sci Data 4:170177).
+
+Four CSVs, one for each of mass and calcification, train and test; one row for each abnormality in
+each view. They are known by their columns and rows, since people rename and copy files.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+MASS, CALCIFICATION = "mass", "calcification"
+MALIGNANT, BENIGN = "MALIGNANT", "BENIGN"
+WITHOUT_CALLBACK = "BENIGN_WITHOUT_CALLBACK"
+OFFICIAL_CSVS = tuple(
+    f"{finding}_case_description_{split}_set.csv"
+    for finding in ("mass", "calc")
+    for split in ("train", "test")
+)
+# Column names are compared in lower case, "_" as a space: the official files spell
+# "breast_density" and "breast density".
+COLUMNS = (
+    "patient id", "breast density", "left or right breast", "image view", "abnormality id",
+    "abnormality type", "assessment", "pathology", "subtlety", "image file path",
+    "cropped image file path", "roi mask file path",
+)  # fmt: skip
+SHAPE_COLUMNS = {
+    MASS: ("mass shape", "mass margins"),
+    CALCIFICATION: ("calc type", "calc distribution"),
+}
+RESEMBLING = 7  # of the columns above: what has so many was a case description once
+KNOWN_VALUES = {
+    "left or right breast": ("LEFT", "RIGHT"),
+    "image view": ("CC", "MLO"),
+    "abnormality type": (MASS, CALCIFICATION),
+    "pathology": (MALIGNANT, BENIGN, WITHOUT_CALLBACK),
+}
+PATIENT = re.compile(r"P_\d+")
+SUBJECT = re.compile(r"(Mass|Calc)-(Training|Test)_")
+FINDING_OF = {"Mass": MASS, "Calc": CALCIFICATION}
+SPLIT_OF = {"Training": "train", "Test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesion:
+    """One abnormality in one view: a row of a case description.
+
+    Attributes:
+        patient_id: "P_00001"; one id space for masses and calcifications.
+        laterality: "LEFT" or "RIGHT".
+        view: "CC" or "MLO".
+        finding: "mass" or "calcification".
+        number: The abnormality's id within the breast, from 1.
+        split: The official one, "train" or "test".
+        pathology: MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK.
+        density: BI-RADS breast density, 1 to 4; 0 where the source says so.
+        assessment: BI-RADS assessment, 0 to 5.
+        subtlety: 1 (subtle) to 5 (obvious); 0 where the source says so.
+        shape: Mass shape or calcification type.
+        margins: Mass margins or calcification distribution.
+        subject: First part of the mammogram's path, "Mass-Training_P_00001_LEFT_CC".
+        mammogram_series: SeriesInstanceUID of the mammogram.
+        crop_series: That of the crop, as the CSV says; a few rows have it exchanged with the mask.
+        mask_series: That of the region-of-interest mask.
+    """
+
+    patient_id: str
+    laterality: str
+    view: str
+    finding: str
+    number: int
+    split: str
+    pathology: str
+    density: int
+    assessment: int
+    subtlety: int
+    shape: str
+    margins: str
+    subject: str
+    mammogram_series: str
+    crop_series: str
+    mask_series: str
+
+
+@dataclass(frozen=True)
+class CaseCsv:
+    """One of the four case descriptions.
+
+    Attributes:
+        path: Where it lies.
+        finding: "mass" or "calcification".
+        split: "train" or "test".
+        lesions: Its rows, in its order.
+    """
+
+    path: Path
+    finding: str
+    split: str
+    lesions: tuple[Lesion, ...]
+
+
+def read_case_csvs(source: Path, given: Path | None) -> list[CaseCsv]:
+    """Find and read the case descriptions of a download.
+
+    Args:
+        source: The folder of the download; looked through in full, and its parent by itself.
+        given: A folder, or one CSV, to look in instead.
+
+    Returns:
+        One to four, in the order mass train, mass test, calc train, calc test. Of identical
+        copies one is taken.
+
+    Raises:
+        UserError: There is none; one was edited or is not what it was given as; or two that
+            differ describe the same cases.
+    """
+    found: dict[tuple[str, str], CaseCsv] = {}
+    for path in find_case_csvs(source, given):
+        table = read_case_csv(path)
+        known = found.setdefault((table.finding, table.split), table)
+        if known.lesions != table.lesions:
+            kind = f"{table.finding} {table.split}"
+            raise UserError(
+                f"{known.path} and {path}: both describe the {kind} cases and differ",
+                "name the folder of the right one with --csv",
+            )
+    return sorted(found.values(), key=lambda table: (table.finding != MASS, table.split != "train"))
+
+
+def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
+    """Find the CSVs whose columns are, or once were, those of a case description.
+
+    Args:
+        source: As in `read_case_csvs`.
+        given: As in `read_case_csvs`.
+
+    Raises:
+        UserError: There is none; the message says which are expected and where they can be had.
+    """
+    if given is not None and not given.exists():
+        raise UserError(f"{given}: no such file or folder", "give --csv the folder of the CSVs")
+    if given is not None and given.is_file():
+        return [given]
+    if given is not None:
+        paths = sorted(_csvs_under(given))
+    else:
+        beside = (path for path in source.resolve().parent.iterdir() if path.is_file())
+        paths = [*sorted(_csvs_under(source)), *sorted(filter(_is_csv, beside))]
+    if fitting := [path for path in paths if _resembles(_header(path))]:
+        return fitting
+    place = given or source
+    others = ", ".join(path.name for path in paths[:3])
+    raise UserError(
+        f"{place}: holds none of the case description CSVs {', '.join(OFFICIAL_CSVS)}"
+        + (f" (other columns: {others})" if others else ""),
+        "get them from the CBIS-DDSM page of the Cancer Imaging Archive and name their folder "
+        "with --csv",
+    )
+
+
+def read_case_csv(path: Path) -> CaseCsv:
+    """Read one case description.
+
+    Raises:
+        UserError: Columns are missing, a value is not one that the collection has, or the rows
+            are of more than one of the four CSVs; the message names the file and the place.
+    """
+    _check_columns(path, _header(path))
+    lesions = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            names = [_plain(name) for name in next(reader)]
+            for number, values in enumerate(reader, start=1):
+                if any(values):
+                    # A quoted path ends in a line break in every row: strip them all.
+                    stripped = (value.strip() for value in values)
+                    record = dict(zip(names, stripped, strict=False))
+                    lesions.append(_lesion(f"{path}: row {number}", record))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+    kinds = sorted({(lesion.finding, lesion.split) for lesion in lesions})
+    if len(kinds) != 1:
+        held = " and ".join(" ".join(kind) for kind in kinds) or "no"
+        raise UserError(
+            f"{path}: holds {held} rows, where each of the four CSVs has those of one kind",
+            "use the official file",
+        )
+    return CaseCsv(path, *kinds[0], tuple(lesions))
+
+
+def _csvs_under(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from filter(_is_csv, (Path(parent, name) for name in names))
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and not path.name.startswith(".")
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", " ")
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            return [name.strip() for name in next(csv.reader(file), [])]
+    except csv.Error:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _resembles(header: list[str]) -> bool:
+    names = header[0].split(";") if len(header) == 1 else header
+    return len({_plain(name) for name in names} & set(COLUMNS)) >= RESEMBLING
+
+
+def _check_columns(path: Path, header: list[str]) -> None:
+    if not _resembles(header):
+        shown = ", ".join(header[:4]) or "none"
+        raise UserError(
+            f"{path}: is not a case description of CBIS-DDSM (its columns: {shown})",
+            f"give --csv the folder of {OFFICIAL_CSVS[0]} and the like",
+        )
+    if len(header) == 1:
+        problem = f"{path}: has its columns separated by semicolons, not by commas"
+        raise UserError(problem, "use the official file, not one saved by a spreadsheet")
+    present = {_plain(name) for name in header}
+    kind = CALCIFICATION if present & set(SHAPE_COLUMNS[CALCIFICATION]) else MASS
+    expected = (*COLUMNS, *SHAPE_COLUMNS[kind])
+    if missing := [name for name in expected if name not in present]:
+        unknown = [name for name in header if _plain(name) not in expected]
+        instead = f" and has instead {', '.join(unknown)}" if unknown else ""
+        raise UserError(
+            f"{path}: was edited; it lacks the columns {', '.join(missing)}{instead}",
+            "use the official file",
+        )
+
+
+def _lesion(where: str, record: Mapping[str, str]) -> Lesion:
+    for column, known in KNOWN_VALUES.items():
+        if record.get(column) not in known:
+            raise _unexpected(where, column, record, " or ".join(known))
+    if not PATIENT.fullmatch(record.get("patient id", "")):
+        raise _unexpected(where, "patient id", record, "like P_00001")
+    finding = record["abnormality type"]
+    if not all(column in record for column in SHAPE_COLUMNS[finding]):
+        raise _unexpected(where, "abnormality type", record, "what the columns are of")
+    subject, mammogram_series = _subject_and_series(where, "image file path", record)
+    prefix = SUBJECT.match(subject)
+    if not prefix or FINDING_OF[prefix[1]] != finding:
+        raise _unexpected(where, "image file path", record, f"one of a {finding}")
+    shape, margins = (record[column] for column in SHAPE_COLUMNS[finding])
+    return Lesion(
+        patient_id=record["patient id"],
+        laterality=record["left or right breast"],
+        view=record["image view"],
+        finding=finding,
+        number=_number(where, "abnormality id", record),
+        split=SPLIT_OF[prefix[2]],
+        pathology=record["pathology"],
+        density=_number(where, "breast density", record),
+        assessment=_number(where, "assessment", record),
+        subtlety=_number(where, "subtlety", record),
+        shape=shape,
+        margins=margins,
+        subject=subject,
+        mammogram_series=mammogram_series,
+        crop_series=_subject_and_series(where, "cropped image file path", record)[1],
+        mask_series=_subject_and_series(where, "roi mask file path", record)[1],
+    )
+
+
+def _subject_and_series(where: str, column: str, record: Mapping[str, str]) -> tuple[str, str]:
+    """Take subject and SeriesInstanceUID from "<subject>/<study>/<series>/<file>".
+
+    The file's name in it is fictional: downloads number the files otherwise.
+    """
+    parts = re.split(r"[/\\]", record.get(column, ""))
+    if len(parts) != 4:
+        raise _unexpected(where, column, record, "a path of four parts")
+    return parts[0], parts[2]
+
+
+def _number(where: str, column: str, record: Mapping[str, str]) -> int:
+    text = record.get(column, "")
+    if not text.isdecimal():
+        raise _unexpected(where, column, record, "a whole number")
+    return int(text)
+
+
+def _unexpected(where: str, column: str, record: Mapping[str, str], wanted: str) -> UserError:
+    value = record.get(column, "")
+    return UserError(f"{where}: {column} is {value!r}, not {wanted}", "use the official file")

@@ -1,0 +1,73 @@
+"""Where the work stands, and which step comes next."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from pipeline.records import close_folder, open_folder
+from pipeline.workspace import recall, remember, survey
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int = 1
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    """Each test begins in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def finish(folder, stage, **counts):
+    close_folder(folder, stage, Options(), counts, "abc", 1.0)
+
+
+def test_the_next_step_follows_the_work(empty_folder):
+    def next_stage():
+        return survey(recall()).next_stage
+
+    assert next_stage() == "synthesize"
+    (empty_folder / "raw").mkdir()
+    assert next_stage() == "organize"
+    finish(empty_folder / "dataset", "organize")
+    assert next_stage() == "preprocess"
+    finish(empty_folder / "preprocessed", "preprocess")
+    assert next_stage() == "train"
+    run = empty_folder / "runs" / "MammoCNN" / "20260101-100000-1"
+    finish(run, "train")
+    assert next_stage() == "evaluate"
+    (run / "metrics.json").write_text("{}")
+    assert next_stage() == "report"
+    report = empty_folder / "reports" / "20260101-110000" / "report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("<html>")
+    assert next_stage() == "train"
+
+
+def test_an_unfinished_folder_says_how_to_go_on(empty_folder):
+    open_folder(empty_folder / "dataset", "organize", Options())
+    lines = dict(survey({}).lines)
+    assert lines["dataset"] == "dataset: not finished; run it again to continue"
+
+
+def test_counts_of_each_split_are_shown(empty_folder):
+    finish(
+        empty_folder / "mine", "organize", splits={"train": {"images": 70}, "test": {"images": 20}}
+    )
+    lines = dict(survey({"organize": {"out": "mine"}}).lines)
+    assert lines["dataset"] == "mine: images: train 70, test 20"
+
+
+def test_answers_are_kept_for_the_next_time():
+    remember("train", {"epochs": 3})
+    remember("organize", {"unit": "crop"})
+    remember("train", {"epochs": 4})
+    assert recall() == {"train": {"epochs": 4}, "organize": {"unit": "crop"}}
+
+
+def test_a_broken_memory_is_no_memory(empty_folder):
+    (empty_folder / ".mammolab").mkdir()
+    (empty_folder / ".mammolab" / "answers.json").write_text("[1, 2")
+    assert recall() == {}

@@ -1,0 +1,243 @@
+"""The tool as a person meets it: a terminal, flags, exit statuses, files."""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+
+import pexpect
+import pytest
+
+from tests.conftest import ROOT, TERMINAL
+
+HEAVY = "torch torchvision timm albumentations cv2 pydicom optuna matplotlib sklearn".split()
+ENTER, DOWN, CTRL_C = "\r", "\x1b[B", "\x03"
+MENU = "What would you like to do"
+
+
+def one_line(done, status):
+    """Check that a refusal is one line with this status, and return the line."""
+    assert done.returncode == status, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+# Errors
+
+
+def test_no_terminal_names_the_flags_that_would_do(run_main, tmp_path):
+    line = one_line(run_main("organize"), 1)
+    assert "no terminal" in line
+    assert "--source, --out, --unit, --finding, or --batch" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_terminal_for_the_menu(run_main):
+    assert "python main.py --help" in one_line(run_main(), 1)
+
+
+def test_wrong_flag_has_status_2(run_main):
+    assert "--epochs: 0: must be between" in one_line(run_main("train", "--epochs", "0"), 2)
+
+
+@pytest.mark.parametrize(
+    ("stage", "flag", "hint"),
+    [
+        ("organize", "--source", "python main.py synthesize"),
+        ("preprocess", "--data", "run: python main.py organize"),
+        ("train", "--data", "run: python main.py preprocess"),
+    ],
+)
+def test_a_missing_folder_is_named_with_what_to_do(run_main, tmp_path, stage, flag, hint):
+    line = one_line(run_main(stage, flag, "no such", "--batch"), 1)
+    assert "no such: no such folder" in line
+    assert hint in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluating_without_a_run_names_the_command(run_main):
+    assert "run: python main.py train" in one_line(run_main("evaluate", "--batch"), 1)
+
+
+def test_an_answers_file_that_is_none(run_main, tmp_path):
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    assert "is not an answers file" in one_line(run_main("--answers", "x.json"), 1)
+    (tmp_path / "x.json").write_text('{"stages": [{"stage": "organize", "options": {"tree": 1}}]}')
+    assert "organize has no option tree" in one_line(run_main("--answers", "x.json"), 1)
+    assert "no such file" in one_line(run_main("train", "--answers", "gone.json"), 1)
+
+
+# Light start
+
+
+def loaded(child):
+    child.expect(r"LOADED([^\r\n]*)")
+    return child.match.group(1).split()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["train"], ["synthesize"]])
+def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
+    code = (
+        "import atexit, runpy, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.argv = ['main.py', *{arguments!r}]\n"
+        f"heavy = {HEAVY!r}\n"
+        "atexit.register(lambda: print('LOADED', *[m for m in heavy if m in sys.modules]))\n"
+        f"runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')"
+    )
+    child = pexpect.spawn(
+        sys.executable, ["-c", code], cwd=str(tmp_path), env=TERMINAL, encoding="utf-8", timeout=30
+    )
+    if arguments != ["--help"]:
+        child.expect(r"\?")
+        child.send(CTRL_C)
+    assert loaded(child) == []
+
+
+# The terminal
+
+
+def test_ctrl_c_and_back_return_to_the_menu_and_quit_leaves(terminal, tmp_path):
+    child = terminal()
+    child.expect_exact("Not a medical device")
+    child.expect_exact(MENU)
+    child.send(ENTER)
+    child.expect_exact("Folder to write the collection to [raw]:")
+    child.send(CTRL_C)
+    child.expect_exact(MENU)
+    child.send(ENTER)
+    child.expect_exact("[raw]:")
+    child.send(ENTER)
+    child.expect_exact("Number of patients [60]:")
+    child.send("7" + ENTER)
+    child.expect_exact("7: must be between 8 and 5000")
+    child.send("\x158" + ENTER)
+    child.expect_exact("Height of the films")
+    child.send(ENTER)
+    child.expect_exact("advanced")
+    child.send(ENTER)
+    child.expect_exact("python main.py synthesize --patients 8 --batch")
+    child.expect_exact("What next")
+    child.send(DOWN + DOWN + ENTER)
+    child.expect_exact(MENU)
+    child.send(CTRL_C)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert not (tmp_path / "raw").exists()
+
+
+def test_ctrl_c_in_the_question_of_a_single_stage_is_status_130(terminal):
+    child = terminal("synthesize")
+    child.expect_exact("[raw]:")
+    child.send(CTRL_C)
+    child.expect_exact("stopped; nothing was run")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+
+
+def test_tab_completes_a_path(terminal, tmp_path):
+    (tmp_path / "my download").mkdir()
+    child = terminal("organize")
+    child.expect_exact("Folder of the raw download [raw]:")
+    child.send("my d\t")
+    child.expect_exact("my download")
+    child.send(ENTER + ENTER)  # the first takes the completion
+    child.expect_exact("Folder to write the dataset to [dataset]:")
+
+
+def press(child, question, keys=ENTER):
+    child.expect_exact(question)
+    child.send(keys)
+
+
+def test_a_newcomer_comes_to_an_evaluated_model_by_pressing_mostly_enter(terminal, tmp_path):
+    child = terminal()
+    press(child, MENU)
+    press(child, "[raw]:")
+    press(child, "Number of patients", "12" + ENTER)
+    press(child, "Height of the films")
+    press(child, "advanced")
+    press(child, "What next")
+    for question in (MENU, "[raw]:", "[dataset]:", "What one image is", "Which findings"):
+        press(child, question)
+    press(child, "advanced")
+    press(child, "What next")
+    for question in (MENU, "[dataset]:", "[preprocessed]:"):
+        press(child, question)
+    press(child, "Side of the square images", "96" + ENTER)
+    press(child, "advanced")
+    press(child, "What next")
+    for question in (MENU, "[preprocessed]:", "Model", "Pretrained weights"):
+        press(child, question)
+    press(child, "Epochs at most", "1" + ENTER)
+    press(child, "advanced")
+    press(child, "What next")
+    for question in (MENU, "Run to evaluate", "advanced", "What next"):
+        press(child, question)
+    child.expect_exact("Test AUC")
+    press(child, MENU, CTRL_C)
+    child.expect(pexpect.EOF)
+    (metrics,) = tmp_path.glob("runs/ResNet18_CFT/*/metrics.json")
+    assert 0 <= json.loads(metrics.read_text())["splits"]["test"]["metrics"]["auc"]["value"] <= 1
+
+
+# Batch, JSON, answers
+
+
+def test_json_on_stdout_and_nothing_else(run_main, collection, tmp_path):
+    done = run_main("organize", "--source", collection, "--out", "d", "--batch", "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["stage"] == "organize"
+    assert data["folder"] == "d"
+    assert data["next"] == "python main.py preprocess --data d"
+    assert (tmp_path / "d" / "stage.json").is_file()
+
+
+def test_the_printed_command_and_the_answers_file_repeat_the_stage(terminal, run_main, prepared):
+    child = terminal("preprocess", "--data", prepared / "dataset", "--size", "64")
+    press(child, "Folder to write the preprocessed dataset to", "first" + ENTER)
+    press(child, "advanced")
+    child.expect(r"python main.py (preprocess [^\r\n]*--batch)\s")
+    words = shlex.split(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.match.group(1)))
+    press(child, "What next")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    folder = child.cwd and ROOT.__class__(child.cwd)
+    manifest = (folder / "first" / "manifest.csv").read_bytes()
+    answers = (folder / "first" / "answers.json").read_text()
+    shutil.rmtree(folder / "first")
+    assert run_main(*words).returncode == 0
+    assert (folder / "first" / "manifest.csv").read_bytes() == manifest
+    (folder / "again.json").write_text(answers)
+    done = run_main("preprocess", "--answers", "again.json", "--out", "second")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "second" / "manifest.csv").read_bytes() == manifest
+    done = run_main("--answers", "again.json")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "first" / "manifest.csv").read_bytes() == manifest
+
+
+@pytest.mark.parametrize("script", ["organize_data.py", "preprocess_data.py"])
+def test_the_two_scripts_alone_take_the_same_options(run_main, script, tmp_path):
+    done = run_main("--help", script=script)
+    assert done.returncode == 0
+    assert f"usage: main.py {script.split('_')[0]}" in done.stdout
+    folder = "--source" if script.startswith("organize") else "--data"
+    assert "gone: no such folder" in one_line(run_main(folder, "gone", "--batch", script=script), 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_does_everything_and_says_how_to_repeat_it(run_main, tmp_path):
+    done = run_main("demo", "--out", "d", "--patients", "12")
+    assert done.returncode == 0, done.stderr
+    report = re.search(r"The report: (\S+report\.html)", done.stdout).group(1)
+    assert (tmp_path / report).is_file()
+    for stage in ("synthesize", "organize", "preprocess", "train", "evaluate", "report"):
+        assert f"python main.py {stage} " in done.stdout
+    assert (tmp_path / "d" / "answers.json").is_file()
