@@ -1,0 +1,80 @@
+"""Augmentation recipes as named data, applied the same way on the fly and written to disk."""
+
+import os
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.records import digest
+
+Step = tuple[str, Mapping[str, Any]]  # a transform of albumentations and its arguments
+
+MAX_ANGLE = 15  # degrees
+MIRROR: tuple[Step, ...] = (("HorizontalFlip", {"p": 0.5}), ("VerticalFlip", {"p": 0.5}))
+RECIPES: Mapping[str, tuple[Step, ...]] = {
+    "none": (),
+    "flip": MIRROR,
+    "flip-rotate": (
+        *MIRROR,
+        ("Rotate", {"limit": (-MAX_ANGLE, MAX_ANGLE), "fill": 0, "p": 1.0}),
+    ),
+}
+
+
+class Augmenter:
+    """Applies one recipe; the result depends on the image and the seed alone.
+
+    One object may be pickled to a worker process, but not shared between threads.
+    """
+
+    def __init__(self, recipe: str) -> None:
+        """Build the transforms of a recipe.
+
+        Args:
+            recipe: A key of RECIPES.
+
+        Raises:
+            ValueError: There is no such recipe.
+        """
+        if recipe not in RECIPES:
+            raise ValueError(f"{recipe}: not one of {', '.join(RECIPES)}")
+        self._compose = _compose(RECIPES[recipe]) if RECIPES[recipe] else None
+
+    def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        """Return an augmented image; corners that a rotation turns in are black.
+
+        Args:
+            image: (H, W) uint8 in [0, 255].
+            seed: Such as `seed_for` gives.
+
+        Returns:
+            (H, W) uint8 in [0, 255].
+        """
+        if self._compose is None:
+            return image
+        # One stream for all transforms: set_random_seed would give each of them the same one, and
+        # flips would then always come with the same angles.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        result: NDArray[np.uint8] = self._compose(image=image)["image"]
+        return result
+
+
+def _compose(steps: tuple[Step, ...]) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported
+    import albumentations
+
+    return albumentations.Compose([getattr(albumentations, name)(**args) for name, args in steps])
+
+
+def seed_for(seed: int, image_id: str, turn: int) -> int:
+    """Return the seed of one augmentation, in [0, 2**64).
+
+    Args:
+        seed: Of the stage.
+        image_id: So that images differ, whatever their order and whichever process has them.
+        turn: The epoch, or the number of the copy.
+    """
+    return int(digest(seed, image_id, turn), 16)
