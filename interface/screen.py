@@ -52,6 +52,11 @@ class Screen:
     @contextmanager
     def track(self, text: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
         """Show a bar with rate and time left; see pipeline.progress.Progress."""
+        # A bar that comes back every epoch clears itself; the epoch's row stays.
+        passing = unit == "batches"
+        if not total or (passing and not self.console.is_terminal):
+            yield lambda _steps: None
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -60,9 +65,7 @@ class Screen:
             _Rate(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
-        # A bar that comes back every epoch clears itself; the epoch's row stays.
-        transient = bool(self._columns) or unit == "batches"
-        bar = Progress(*columns, console=self.console, transient=transient, expand=True)
+        bar = Progress(*columns, console=self.console, transient=passing, expand=True)
         with bar:
             task = bar.add_task(text, total=total, completed=done, done=done)
             yield lambda steps: bar.advance(task, steps)
