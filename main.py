@@ -253,9 +253,7 @@ def _menu() -> int:
     while True:
         state = workspace.survey(workspace.recall())
         screen.home(state.lines)
-        choice = prompts.pick(
-            "What would you like to do", labels | {QUIT: "quit"}, following or state.next_stage
-        )
+        choice = prompts.pick("Next step", labels | {QUIT: "quit"}, following or state.next_stage)
         if choice == QUIT:
             return DONE
         result = _menu_step(choice, offered if choice == following else {}, screen)

@@ -133,11 +133,12 @@ def ask(item: "Field[Any]", offer: Any, answers: Answers) -> Any:
     if kind_of(item) is bool:
         return _confirm(spec.text, offer)
     if choices is not None:
-        labels = {value: f"{value:<12} {meaning}" for value, meaning in choices.items()}
+        width = max(map(len, [*choices, "other"]))
+        labels = {value: f"{value:<{width}}  {meaning}" for value, meaning in choices.items()}
         if spec.other:
             if offer not in labels and _passes(item, offer, answers):
                 labels[offer] = as_text(offer)
-            labels[OTHER] = f"{'other':<12} {spec.other}"
+            labels[OTHER] = f"{'other':<{width}}  {spec.other}"
         value = pick(spec.text, labels, offer if offer in labels else next(iter(labels)))
         if value != OTHER:
             return parse(item, value, answers)

@@ -113,8 +113,9 @@ class Screen:
                 continue
             value = values[item.name]
             changed = "" if value == standard[item.name] else "changed"
-            text = spec_of(item).text.split(" (")[0]
-            drawn.add_row(Text(text, style="dim"), Text(as_text(value) or "-"), Text(changed))
+            drawn.add_row(
+                Text(spec_of(item).text, style="dim"), Text(as_text(value) or "-"), Text(changed)
+            )
         title = f"[bold]{stage}[/]"
         self.console.print(Panel(drawn, title=title, title_align="left", border_style="dim"))
         self.console.print("The same as one command:", style="dim")

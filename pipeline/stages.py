@@ -89,7 +89,7 @@ def _download_folder(path: Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Organize(Common):
-    """Sort a raw download into train/val/test x benign/malignant."""
+    """Sort a raw CBIS-DDSM download by split and label."""
 
     source: Path = option(Path("raw"), "Folder of the raw download", check=_download_folder)
     csv: Path | None = option(
@@ -128,7 +128,7 @@ def _switched_on(name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess(Common):
-    """Crop borders, remove annotations, blur, enhance contrast."""
+    """Crop, remove annotations, blur, enhance contrast."""
 
     data: Path = option(
         Path("dataset"), "Folder of the organised dataset", check=made_by("organize")
@@ -312,7 +312,7 @@ class Evaluate(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Common):
-    """Write one HTML page of the data, models and metrics."""
+    """Write one HTML page: data, models, metrics."""
 
     out: Path = option(Path("reports"), "Folder to write the report to", check=usable_output)
     runs: Path = option(Path("runs"), "Folder that holds the runs", advanced=True)
@@ -341,6 +341,7 @@ def demo_plan(options: Demo) -> list[tuple[str, Mapping[str, Any]]]:
                 "model": "ResNet18_CFT",
                 "weights": "none",
                 "epochs": 12,
+                "batch_size": 8,
                 **common,
             },
         ),

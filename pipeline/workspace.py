@@ -93,8 +93,8 @@ def _state(folder: Path) -> str:
         return "none yet"
     with contextlib.suppress(UserError, KeyError):
         splits = read_json(folder / RECORD)["counts"]["splits"]
-        images = ", ".join(f"{split} {counts['images']}" for split, counts in splits.items())
-        return f"{folder}: images: {images}"
+        images = ", ".join(f"{counts['images']} {split}" for split, counts in splits.items())
+        return f"{folder}: {images} images"
     return f"{folder}: done"
 
 

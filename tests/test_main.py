@@ -13,7 +13,7 @@ from tests.conftest import ROOT, TERMINAL
 
 HEAVY = "torch torchvision timm albumentations cv2 pydicom optuna matplotlib sklearn".split()
 ENTER, DOWN, CTRL_C = "\r", "\x1b[B", "\x03"
-MENU = "What would you like to do"
+MENU = "Next step?"
 
 
 def one_line(done, status):

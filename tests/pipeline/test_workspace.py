@@ -57,7 +57,7 @@ def test_counts_of_each_split_are_shown(empty_folder):
         empty_folder / "mine", "organize", splits={"train": {"images": 70}, "test": {"images": 20}}
     )
     lines = dict(survey({"organize": {"out": "mine"}}).lines)
-    assert lines["dataset"] == "mine: images: train 70, test 20"
+    assert lines["dataset"] == "mine: 70 train, 20 test images"
 
 
 def test_answers_are_kept_for_the_next_time():

@@ -1,0 +1,232 @@
+"""Scores of a network over images, and the files that make a run folder enough to predict from."""
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from models.loading import EvalTransform, Split
+from models.metrics import Estimate, confusion
+from models.networks import build, has_depthwise, logits
+from models.registry import Head
+from pipeline.errors import UserError
+from pipeline.records import atomic, read_json, write_json
+from pipeline.work import worker_count
+
+MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
+SCORING_BATCH = 32
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+KEPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how to compute.
+
+    Attributes:
+        device: The processor or a GPU.
+        dtype: Of autocast arithmetic; None for float32 throughout.
+    """
+
+    device: torch.device
+    dtype: torch.dtype | None
+
+    @property
+    def precision(self) -> str:
+        """Its name as in the options."""
+        return "bf16" if self.dtype is torch.bfloat16 else "fp32"
+
+
+def choose_compute(device: str, precision: str, network: nn.Module) -> Compute:
+    """Choose device and arithmetic.
+
+    "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it, save
+    for networks of depthwise convolutions, which are slower in it on a processor.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        precision: "auto", "fp32" or "bf16".
+        network: The network that will be computed.
+
+    Raises:
+        UserError: A GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU", "give --device cpu")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    chosen = torch.device("cuda" if on_gpu else "cpu")
+    if precision == "auto":
+        able = torch.cuda.is_bf16_supported() if on_gpu else _fast_bf16_processor()
+        fast = able and (on_gpu or not has_depthwise(network))
+        precision = "bf16" if fast else "fp32"
+    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
+
+
+def _fast_bf16_processor() -> bool:
+    ask = getattr(torch.cpu, "get_capabilities", None)  # absent from older torch
+    found = ask() if ask else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def prepare_process(workers: int) -> None:
+    """Set threads and allocator for this process; to be called before the first tensor.
+
+    glibc gives every large tensor back to the kernel and takes it again, page by page, which
+    costs up to half of a training step. mallopt(3) makes it keep them.
+    """
+    torch.set_num_threads(worker_count(workers))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def run_over(
+    function: Callable[[Tensor], Tensor],
+    images: NDArray[np.uint8],
+    transform: EvalTransform,
+    advance: Callable[[int], None] = lambda _steps: None,
+) -> NDArray[np.float32]:
+    """Apply a function of image tensors to many images, without gradients.
+
+    Args:
+        function: Takes (B, 1, S, S) float32, gives (B, ...).
+        images: (N, S, S) uint8.
+        transform: Makes the tensors.
+        advance: Told how many images were done.
+
+    Returns:
+        (N, ...) float32.
+    """
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), SCORING_BATCH):
+            part = images[start : start + SCORING_BATCH]
+            parts.append(function(transform(part)).float().cpu().numpy())
+            advance(len(part))
+    return np.concatenate(parts)
+
+
+def image_logits(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    transform: EvalTransform,
+    compute: Compute,
+    advance: Callable[[int], None] = lambda _steps: None,
+) -> NDArray[np.float32]:
+    """Return (N,) float32 logits of malignancy of (N, S, S) uint8 images, in eval mode."""
+    network.eval()
+    return run_over(lambda batch: logits(network, batch, compute.dtype), images, transform, advance)
+
+
+def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the logistic function of logits, (N,) float64 in [0, 1]."""
+    result: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
+    return result
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One split with its scores and what they are worth.
+
+    Attributes:
+        split: The images.
+        scores: (N,) float64 probabilities of malignancy.
+        threshold: The operating point.
+        estimates: Of each measure, with its interval.
+    """
+
+    split: Split
+    scores: NDArray[np.float64]
+    threshold: float
+    estimates: Mapping[str, Estimate]
+
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """(N,), true for malignant."""
+        return self.split.targets > 0
+
+    @property
+    def confusion(self) -> dict[str, int]:
+        """The confusion matrix at the operating point, in images."""
+        return confusion(self.targets, self.scores, self.threshold)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a run folder holds.
+
+    Attributes:
+        network: With its best weights, in eval mode.
+        facts: model.json.
+    """
+
+    network: nn.Module
+    facts: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Side of the input in pixels."""
+        return int(self.facts["input"]["size"])
+
+    def transform(self, compute: Compute) -> EvalTransform:
+        """Return the transform that its images went through in training."""
+        expected = self.facts["input"]
+        return EvalTransform(float(expected["mean"]), float(expected["std"]), compute.device)
+
+
+def save_weights(folder: Path, network: nn.Module) -> None:
+    """Write the weights of a run, whole or not at all."""
+    # Plain layout: safetensors refuses tensors that are stored channels last. Its own save_file
+    # makes files that nobody but the owner may read.
+    state = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+    with atomic(folder / WEIGHTS_FILE) as temporary:
+        temporary.write_bytes(save(state))
+
+
+def restore_weights(folder: Path, network: nn.Module) -> None:
+    """Read the weights of a run into a network, in place.
+
+    Raises:
+        UserError: The file is missing, damaged, or of another network.
+    """
+    path = folder / WEIGHTS_FILE
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: cannot be read ({reason})", "train again with: python main.py train"
+        ) from None
+
+
+def save_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write model.json: all that prediction needs to know beside the weights."""
+    write_json(folder / MODEL_FILE, dict(facts))
+
+
+def load_run(folder: Path) -> TrainedModel:
+    """Rebuild the network of a run, from the run folder alone.
+
+    Raises:
+        UserError: A file of it is missing or damaged.
+    """
+    facts = read_json(folder / MODEL_FILE)
+    try:
+        head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
+        network = build(str(facts["architecture"]), head)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / MODEL_FILE}: is not what training writes ({error})") from None
+    restore_weights(folder, network)
+    return TrainedModel(network.eval(), facts)

@@ -1,0 +1,172 @@
+"""The manifest -> arrays in memory -> tensors: one decoding, one transform for each purpose."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.augmentation import Augmenter, seed_for
+from pipeline.errors import UserError
+from pipeline.manifest import Row
+from pipeline.progress import Progress
+from pipeline.work import worker_count
+from sources.images import SPREAD, read_image
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, decoded.
+
+    Attributes:
+        rows: One for each image.
+        images: (N, S, S) uint8 in [0, 255].
+        targets: (N,) float32, 1 for malignant.
+        set_aside: What could not be read, with the reason.
+    """
+
+    rows: tuple[Row, ...]
+    images: NDArray[np.uint8]
+    targets: NDArray[np.float32]
+    set_aside: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def patients(self) -> list[str]:
+        """The patients, each once, in order."""
+        return sorted({row.patient_id for row in self.rows})
+
+    @property
+    def both_classes(self) -> bool:
+        """Whether there are benign and malignant images."""
+        return len(set(self.targets.tolist())) == 2
+
+
+def load_split(
+    folder: Path, rows: Sequence[Row], split: str, size: int, workers: int, progress: Progress
+) -> Split:
+    """Decode the images of a split, once, to the network's input size.
+
+    Decoding and resizing leave Python's lock, so threads do it: no process has to be started and
+    no image copied between processes.
+
+    Args:
+        folder: The dataset.
+        rows: Its manifest.
+        split: "train", "val" or "test".
+        size: Side of the network's input in pixels.
+        workers: Threads; 0 for one for each core.
+        progress: Where it reports.
+    """
+    wanted = [row for row in rows if row.split == split]
+    images = np.zeros((len(wanted), size, size), np.uint8)
+    good, bad = [], []
+
+    def decode(index: int) -> str:
+        try:
+            images[index] = fit_square(read_image(folder / wanted[index].path), size)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    pool = ThreadPoolExecutor(worker_count(workers))
+    try:
+        with progress.track(f"Reading {split} images", len(wanted), "images") as advance:
+            for index, problem in enumerate(pool.map(decode, range(len(wanted)))):
+                if problem:
+                    bad.append((wanted[index].path, problem))
+                else:
+                    good.append(index)
+                advance(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    kept = tuple(wanted[index] for index in good)
+    targets = np.array([row.label == "malignant" for row in kept], np.float32)
+    return Split(kept, images[good] if bad else images, targets, tuple(bad))
+
+
+def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
+    """Scale an image into a square, keeping its aspect; the rest of the square is black.
+
+    Shrinking averages over area, so that fine detail fades and does not alias.
+
+    Args:
+        image: (H, W) uint16 in [0, 65535].
+        size: Side of the square in pixels.
+
+    Returns:
+        (size, size) uint8 in [0, 255]; an 8-bit image read as 16 bits comes back as it was.
+    """
+    height, width = image.shape
+    scale = size / max(height, width)
+    if scale != 1:
+        shape = max(1, round(width * scale)), max(1, round(height * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, shape, interpolation=method).astype(np.uint16, copy=False)
+    grey = cv2.convertScaleAbs(image, alpha=1 / SPREAD)
+    square = np.zeros((size, size), np.uint8)
+    top, left = (size - grey.shape[0]) // 2, (size - grey.shape[1]) // 2
+    square[top : top + grey.shape[0], left : left + grey.shape[1]] = grey
+    return square
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Turns decoded images into what a network takes; the only place where that is done.
+
+    Attributes:
+        mean: Of the grey values in [0, 1] that the network expects.
+        std: Their standard deviation.
+        device: Where the tensors go.
+        channels_last: Whether pixels are stored channels last, which convolutions are faster on.
+    """
+
+    mean: float
+    std: float
+    device: torch.device
+    channels_last: bool = True
+
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return (B, 1, S, S) float32 normalised tensors of (B, S, S) uint8 images."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        tensor = batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        tensor = tensor.unsqueeze(1)  # (B, 1, S, S)
+        # With one channel both layouts look alike to torch, so the layout is said explicitly.
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return tensor.contiguous(memory_format=layout)
+
+
+class TrainTransform:
+    """Augments decoded images, each by its own seed, then does what the eval transform does."""
+
+    def __init__(self, transform: EvalTransform, recipe: str, seed: int) -> None:
+        """Take the eval transform, a recipe of `models.augmentation` and the run's seed."""
+        self._transform = transform
+        self._augment = Augmenter(recipe)
+        self._seed = seed
+
+    def __call__(self, split: Split, indices: NDArray[np.int64], epoch: int) -> Tensor:
+        """Return (B, 1, S, S) float32 tensors of the images at `indices` in one epoch."""
+        seeds = (seed_for(self._seed, split.rows[index].image_id, epoch) for index in indices)
+        pairs = zip(indices, seeds, strict=True)
+        return self._transform(
+            np.stack([self._augment(split.images[index], seed) for index, seed in pairs])
+        )
+
+
+def batches(count: int, batch_size: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Cut an order of images into batches.
+
+    One image left over joins the batch before: batch norm cannot be trained on a single image.
+    """
+    cuts = list(range(batch_size, count, batch_size))
+    if cuts and count - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)

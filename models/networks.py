@@ -1,0 +1,208 @@
+"""A row of the registry -> a network: what it is made of, what is trained, where that begins.
+
+Every network is a chain of units (`units`), so "everything before the first trained unit" is a
+network of its own: the frozen prefix, a pure function of the image.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from models.registry import MAMMO_CNN, Head
+
+CONTAINERS = {"features", "blocks"}  # children of timm's networks that are chains themselves
+MAMMO_CNN_BLOCKS = ((32, 0.1), (64, 0.2), (128, 0.3), (256, 0.4))  # filters, dropout
+MAMMO_CNN_NORMALISATION = (0.5, 0.25)
+
+
+def build(architecture: str, head: Head) -> nn.Module:
+    """Build a network with random weights.
+
+    It takes (B, 1, S, S) float32 images normalised by `normalisation` and gives (B, 1) logits of
+    malignancy. Torch's global seed decides the weights.
+
+    Args:
+        architecture: A timm name, or "mammo_cnn" (which has a head of its own).
+        head: The classifier on the pooled features.
+    """
+    if architecture == MAMMO_CNN:
+        return mammo_cnn()
+    network: nn.Module = timm.create_model(architecture, num_classes=1, in_chans=1)
+    *_, (name, linear) = units(network).items()
+    if head.widths or head.dropout:
+        setattr(network, name, _deep_head(linear.in_features, head))
+    return network
+
+
+def _deep_head(features: Any, head: Head) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = int(features)
+    for hidden in head.widths:
+        layers += [nn.Dropout(head.dropout), nn.Linear(width, hidden), nn.ReLU()]
+        width = hidden
+    return nn.Sequential(*layers, nn.Dropout(head.dropout), nn.Linear(width, 1))
+
+
+def mammo_cnn() -> nn.Sequential:
+    """Build MammoCNN: four double-convolution blocks and three dense layers.
+
+    It takes (B, 1, S, S), S = 512 by design, and gives (B, 1) logits.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = 1
+    for number, (filters, dropout) in enumerate(MAMMO_CNN_BLOCKS, start=1):
+        layers[f"block{number}"] = _double_convolution(channels, filters, dropout)
+        channels = filters
+    layers["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())  # (B, 256 * 4 * 4)
+    layers["head"] = nn.Sequential(
+        nn.Linear(channels * 4 * 4, 512),
+        nn.LeakyReLU(),
+        nn.Linear(512, 128),
+        nn.LeakyReLU(),
+        nn.Linear(128, 1),
+    )
+    return nn.Sequential(layers)
+
+
+def _double_convolution(channels: int, filters: int, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs in (channels, filters):
+        layers += [
+            nn.Conv2d(inputs, filters, 3, padding=1, bias=False),
+            nn.BatchNorm2d(filters),
+            nn.LeakyReLU(),
+        ]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout2d(dropout))
+
+
+def normalisation(architecture: str) -> tuple[float, float]:
+    """Return mean and standard deviation of the grey values in [0, 1] that a network expects.
+
+    A pretrained network brings three of each, one for each colour. The first convolution's
+    kernels are summed over the colours, so one channel takes their mean.
+    """
+    if architecture == MAMMO_CNN:
+        return MAMMO_CNN_NORMALISATION
+    config = timm.get_pretrained_cfg(architecture)
+    return sum(config.mean) / len(config.mean), sum(config.std) / len(config.std)
+
+
+def units(network: nn.Module) -> "OrderedDict[str, nn.Module]":
+    """Return the chain that a network is: applied one after the other they are its forward pass.
+
+    The last unit is the head. The modules are the network's own, not copies.
+    """
+    return OrderedDict(_flat(network))
+
+
+def _flat(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in network.named_children():
+        if name in CONTAINERS:
+            for inner, unit in child.named_children():
+                yield f"{name}.{inner}", unit
+        else:
+            yield name, child
+
+
+def split_before(network: nn.Module, first: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Cut a network in two: what comes before a unit, and the rest.
+
+    Args:
+        network: From `build`.
+        first: The name of the first unit of the second part; empty for the very first one.
+
+    Returns:
+        Two chains that share the network's modules; the first may be empty.
+    """
+    chain = units(network)
+    names = list(chain)
+    at = names.index(first) if first else 0
+    prefix = nn.Sequential(OrderedDict((_key(name), chain[name]) for name in names[:at]))
+    rest = nn.Sequential(OrderedDict((_key(name), chain[name]) for name in names[at:]))
+    return prefix, rest
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")  # a child's name may hold no dot
+
+
+def head_name(network: nn.Module) -> str:
+    """Return the name of the head among the units."""
+    return list(units(network))[-1]
+
+
+def freeze(network: nn.Module, trained_from: str) -> None:
+    """Let gradients reach only what comes from a unit on."""
+    prefix, rest = split_before(network, trained_from)
+    prefix.requires_grad_(False)
+    rest.requires_grad_(True)
+
+
+def train_mode(network: nn.Module, trained_from: str) -> None:
+    """Set what is trained to train mode; the frozen prefix stays in eval mode, batch norm too."""
+    network.eval()
+    _, trained = split_before(network, trained_from)
+    trained.train()
+
+
+@contextmanager
+def settling_mode(network: nn.Module, trained_from: str) -> Iterator[None]:
+    """Let trained batch norm layers average what passes through them, from nothing.
+
+    Everything else, the frozen prefix and dropout too, is in eval mode; afterwards all is.
+    """
+    _, trained = split_before(network, trained_from)
+    norms = [one for one in trained.modules() if isinstance(one, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's way to say: the plain average over batches
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.eval()
+
+
+def parameter_counts(network: nn.Module) -> tuple[int, int]:
+    """Return how many parameters a network has, and how many of them are trained."""
+    parameters = list(network.parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in parameters), trainable
+
+
+def has_depthwise(network: nn.Module) -> bool:
+    """Tell whether a network holds depthwise convolutions."""
+    return any(
+        isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        for module in network.modules()
+    )
+
+
+def logits(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return the logits of malignancy.
+
+    The head is always computed in float32: a logit in bfloat16 keeps three digits, too few to
+    order images by.
+
+    Args:
+        network: From `build`.
+        images: (B, 1, S, S) float32, normalised.
+        dtype: Of the arithmetic before the head under autocast; None for float32.
+
+    Returns:
+        (B,) float32.
+    """
+    body, head = split_before(network, head_name(network))
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        features = body(images)  # (B, F)
+    result: Tensor = head(features.float()).squeeze(1)
+    return result

@@ -1,0 +1,127 @@
+"""The linear probe: a logistic regression on frozen features, folded into the network's head."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from models.inference import Compute, run_over
+from models.loading import EvalTransform, Split
+from models.metrics import rank, validation_figures, weighted_loss
+from models.networks import head_name, split_before
+from pipeline.progress import Cell, Progress
+
+STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
+ITERATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A fitted read-out.
+
+    Attributes:
+        history: One row for each C that was tried.
+        best: The row of the one that was kept.
+    """
+
+    history: tuple[dict[str, Cell], ...]
+    best: dict[str, Cell]
+
+
+def features_of(
+    network: nn.Module,
+    split: Split,
+    transform: EvalTransform,
+    compute: Compute,
+    progress: Progress,
+    text: str,
+) -> NDArray[np.float32]:
+    """Return (N, F) float32: what the head gets for each image, the network in eval mode."""
+    network.eval()
+    body, _ = split_before(network, head_name(network))
+
+    def function(batch: torch.Tensor) -> torch.Tensor:
+        enabled = compute.dtype is not None
+        with torch.autocast(batch.device.type, dtype=compute.dtype, enabled=enabled):
+            result: torch.Tensor = body(batch)  # (B, F)
+        return result
+
+    with progress.track(text, len(split), "images") as advance:
+        return run_over(function, split.images, transform, advance)
+
+
+def fit_readout(
+    network: nn.Module,
+    train: Split,
+    val: Split,
+    transform: EvalTransform,
+    compute: Compute,
+    positive_weight: float,
+    untrained: bool,
+    progress: Progress,
+) -> Readout:
+    """Fit the head of a network whose other layers stay as they are (Alain & Bengio 2016).
+
+    Features are standardised on the training images; C is the one with the best AUC on the
+    validation images, whose patients training does not have. Standardisation and coefficients
+    are folded into the linear head, so that what is saved is one ordinary network.
+
+    Args:
+        network: Its head must be one linear layer; changed in place.
+        train: To fit on.
+        val: To choose C on.
+        transform: Makes the tensors.
+        compute: Device and arithmetic.
+        positive_weight: Of malignant images in the reported loss; the fit balances the classes.
+        untrained: Leave the head random: the control, which is chance.
+        progress: Told one row for each C.
+    """
+    known = features_of(network, train, transform, compute, progress, "Features of train images")
+    fresh = features_of(network, val, transform, compute, progress, "Features of val images")
+    head = split_before(network, head_name(network))[1][0]
+    history: list[dict[str, Cell]] = []
+    best: dict[str, Cell] = {}
+    kept = _linear(head)
+    for strength in (None,) if untrained else STRENGTHS:
+        started = time.perf_counter()
+        weight, bias = kept if strength is None else _solve(known, train.targets > 0, strength)
+        row: dict[str, Any] = {
+            "C": "" if strength is None else f"{strength:g}",
+            "train_loss": weighted_loss(train.targets > 0, known @ weight + bias, positive_weight),
+            **validation_figures(val.targets > 0, fresh @ weight + bias, positive_weight),
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+        better = not best or rank(row) > rank(best)
+        if better:
+            best, kept = row, (weight, bias)
+        history.append(row)
+        progress.row(row, best=better)
+    _put(head, *kept)
+    return Readout(tuple(history), best)
+
+
+def _solve(
+    features: NDArray[np.float32], targets: NDArray[np.bool_], strength: float
+) -> tuple[NDArray[np.float64], float]:
+    """Return weights (F,) and bias of a logistic regression, for features as they come."""
+    scaler = StandardScaler().fit(features)
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=ITERATIONS)
+    model.fit(scaler.transform(features).astype(np.float64), targets)
+    weight = model.coef_[0] / scaler.scale_
+    return weight, float(model.intercept_[0] - weight @ scaler.mean_)
+
+
+def _linear(head: Any) -> tuple[NDArray[np.float64], float]:
+    return head.weight.detach().double().cpu().numpy()[0], float(head.bias.detach()[0])
+
+
+def _put(head: Any, weight: NDArray[np.float64], bias: float) -> None:
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight)[None])  # (1, F)
+        head.bias.fill_(bias)

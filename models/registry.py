@@ -1,0 +1,239 @@
+"""The models by name: one row of data each; nothing heavy is imported here."""
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.options import Answers
+
+IMAGENET, NO_WEIGHTS = "imagenet", "none"
+MAMMO_CNN = "mammo_cnn"
+HUB_FILE = "model.safetensors"
+HUB_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """The classifier on top of the pooled features.
+
+    Attributes:
+        widths: Of its hidden layers, in units; empty for one linear layer.
+        dropout: Share of units dropped in training, before the first and each hidden layer.
+    """
+
+    widths: tuple[int, ...] = ()
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """One model that people can name.
+
+    Attributes:
+        name: What people type.
+        architecture: A timm name with its pretrained tag, or "mammo_cnn".
+        strategy: "opw" (only pretrained weights: a read-out is fitted on frozen features), "pft"
+            (partial fine tuning) or "cft" (complete fine tuning).
+        trained_from: The first unit of the network that is trained (see
+            `models.networks.units`); everything before it is the frozen prefix. Empty: all.
+        size: Side of the square one-channel input, in pixels.
+        batch_size: Images in a batch.
+        learning_rate: AdamW's peak learning rate when starting from pretrained weights.
+        scratch_learning_rate: The same when starting from random weights.
+        weight_decay: AdamW's decoupled weight decay.
+        head: The classifier.
+        description: What it is, in one line.
+    """
+
+    name: str
+    architecture: str
+    strategy: str
+    trained_from: str
+    size: int
+    batch_size: int
+    learning_rate: float
+    scratch_learning_rate: float
+    weight_decay: float = 0.01
+    head: Head = field(default_factory=Head)
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """What the three rows of one pretrained architecture share."""
+
+    name: str
+    architecture: str
+    size: int
+    batch_size: int
+    learning_rate: float
+    last_stage: str  # the first unit of the stages at 1/32 of the input's size
+    head: str
+
+
+FAMILIES = (
+    _Family(
+        name="ResNet18", architecture="resnet18.a1_in1k", size=224, batch_size=16,
+        learning_rate=2e-4, last_stage="layer4", head="fc",
+    ),
+    _Family(
+        name="DenseNet121", architecture="densenet121.ra_in1k", size=224, batch_size=16,
+        learning_rate=2e-4, last_stage="features.denseblock4", head="classifier",
+    ),
+    _Family(
+        name="EfficientNetB3", architecture="efficientnet_b3.ra2_in1k", size=288, batch_size=16,
+        learning_rate=3e-4, last_stage="blocks.5", head="classifier",
+    ),
+)  # fmt: skip
+
+
+def _row(family: _Family, strategy: str, trained_from: str, description: str) -> ModelRow:
+    return ModelRow(
+        name=f"{family.name}_{strategy.upper()}",
+        architecture=family.architecture,
+        strategy=strategy,
+        trained_from=trained_from,
+        size=family.size,
+        batch_size=family.batch_size,
+        learning_rate=family.learning_rate,
+        scratch_learning_rate=1e-3,
+        description=description,
+    )
+
+
+def _rows() -> Iterable[ModelRow]:
+    for family in FAMILIES:
+        yield _row(family, "opw", family.head, "frozen features, fitted read-out")
+        yield _row(family, "pft", family.last_stage, "last stages and head trained")
+        yield _row(family, "cft", "", "all layers trained")
+    yield ModelRow(
+        name="EfficientNetB3_Optuna",
+        architecture="efficientnet_b3.ra2_in1k",
+        strategy="pft",
+        trained_from="blocks.5",
+        size=288,
+        batch_size=16,
+        learning_rate=4e-4,
+        scratch_learning_rate=1e-3,
+        weight_decay=0.003,
+        head=Head(widths=(256,), dropout=0.3),
+        description="last stages and a deeper head trained",
+    )
+    yield ModelRow(
+        name="MammoCNN",
+        architecture=MAMMO_CNN,
+        strategy="cft",
+        trained_from="",
+        size=512,
+        batch_size=8,
+        learning_rate=5e-4,
+        scratch_learning_rate=5e-4,
+        description="small network of its own, from scratch",
+    )
+
+
+def table(rows: Iterable[ModelRow]) -> dict[str, ModelRow]:
+    """Return rows by name.
+
+    Raises:
+        ValueError: Two rows have the same name.
+    """
+    found: dict[str, ModelRow] = {}
+    for row in rows:
+        if row.name in found:
+            raise ValueError(f"two models are called {row.name}")
+        found[row.name] = row
+    return found
+
+
+MODELS = table(_rows())
+
+
+def find_model(name: str) -> ModelRow:
+    """Return the row of a model.
+
+    Raises:
+        UserError: There is no such model; the message names those that there are.
+    """
+    if name not in MODELS:
+        raise UserError(f"{name}: no such model", f"there are: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def model_choices(_answers: Answers) -> dict[str, str]:
+    """Return the models to choose from, for a question."""
+    return {row.name: f"{row.description}; {row.size} px" for row in MODELS.values()}
+
+
+def takes_weights(answers: Answers) -> bool:
+    """Tell whether the chosen model can start from pretrained weights."""
+    row = MODELS.get(str(answers.get("model")))
+    return row is None or row.architecture != MAMMO_CNN
+
+
+def weights_choices(answers: Answers) -> dict[str, str]:
+    """Return the named starting weights, for a question; a file may be given beside them."""
+    row = MODELS.get(str(answers.get("model")))
+    here = row is not None and cached_weights(row.architecture) is not None
+    where = "on this machine already" if here else "from huggingface.co, once"
+    return {
+        IMAGENET: f"trained on ImageNet ({where})",
+        NO_WEIGHTS: "none: start from random weights",
+    }
+
+
+def suggested_weights(answers: Answers) -> str:
+    """Return "imagenet" where those weights can be had, else "none"."""
+    row = MODELS.get(str(answers.get("model")))
+    if row is None or row.architecture == MAMMO_CNN:
+        return NO_WEIGHTS
+    return IMAGENET if cached_weights(row.architecture) or hub_reachable() else NO_WEIGHTS
+
+
+def hub_repository(architecture: str) -> str:
+    """Return where the Hugging Face hub keeps the weights of a timm architecture."""
+    return f"timm/{architecture}"
+
+
+def cached_weights(architecture: str) -> Path | None:
+    """Return the weights file in the Hugging Face cache of this machine, if it is there.
+
+    The layout of the cache is documented: `models--<owner>--<name>/snapshots/<commit>/<file>`.
+    """
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    folder = hub / f"models--{hub_repository(architecture).replace('/', '--')}" / "snapshots"
+    found = [path for path in folder.glob(f"*/{HUB_FILE}") if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def hub_reachable() -> bool:
+    """Tell, within about a second, whether the Hugging Face hub answers (proxies are honoured)."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return False
+    return _answers(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+
+
+@cache
+def _answers(address: str) -> bool:
+    """Ask once in a thread: a name server that does not answer heeds no timeout of ours."""
+    import urllib.request  # heavy, and only needed when somebody is asked about weights
+
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, method="HEAD")
+            with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+                answers.append(True)
+        except (OSError, ValueError):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(1.5 * HUB_SECONDS)
+    return answers == [True]

@@ -1,0 +1,156 @@
+"""What goes into a training, what comes out, and how that is told: model.json, headline, notes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.inference import Compute
+from models.loading import EvalTransform, Split
+from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
+from pipeline.manifest import MANIFEST
+from pipeline.progress import Cell, Table
+from pipeline.records import file_digest
+from pipeline.stages import Train
+
+FEW_PATIENTS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained; see `pipeline.stages.Train` for the meanings."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    patience: int
+    augment: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training gave.
+
+    Attributes:
+        history: One row for each epoch, or for each read-out that was tried.
+        best: The row of the weights that were kept.
+        epochs: Epochs that were trained; 0 for a read-out.
+        best_epoch: The epoch of the weights that were kept; 0 for a read-out.
+    """
+
+    history: Sequence[Mapping[str, Cell]]
+    best: Mapping[str, Any]
+    epochs: int
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a model is trained from: images, and how they become tensors."""
+
+    train: Split
+    val: Split
+    transform: EvalTransform
+    compute: Compute
+
+    @property
+    def positive_weight(self) -> float:
+        """Benign for each malignant training image: weighs the classes alike in the loss."""
+        malignant = float(self.train.targets.sum())
+        return (len(self.train) - malignant) / malignant
+
+
+def starting_weights(options: Train) -> str:
+    """Return what a training starts from; a model that takes no weights starts from none."""
+    return options.weights if takes_weights({"model": options.model}) else NO_WEIGHTS
+
+
+def model_facts(
+    options: Train,
+    row: ModelRow,
+    counts: tuple[int, int],
+    material: Material,
+    data_record: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return model.json: all that prediction, evaluation and the report need to know."""
+    parameters, trainable = counts
+    weights = starting_weights(options)
+    file = Path(weights).expanduser()
+    named = weights in (NO_WEIGHTS, IMAGENET)
+    transform = material.transform
+    first = material.train.rows[0]
+    return {
+        "model": row.name,
+        "architecture": row.architecture,
+        "strategy": row.strategy,
+        "trained_from": row.trained_from,
+        "untrained_head": options.untrained_head,
+        "head": {"widths": list(row.head.widths), "dropout": row.head.dropout},
+        "input": {
+            "size": options.size or row.size,
+            "channels": 1,
+            "mean": transform.mean,
+            "std": transform.std,
+        },
+        "weights": weights if named else str(file.resolve()),
+        "weights_hash": "" if named else file_digest(file),
+        "precision": material.compute.precision,
+        "parameters": parameters,
+        "trainable": trainable,
+        "unit": first.unit,
+        "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
+        "data": str(options.data.resolve()),
+        "data_hash": file_digest(options.data / MANIFEST),
+        "patients": {"train": material.train.patients, "val": material.val.patients},
+    }
+
+
+def headline(options: Train, fitted: Fitted, counts: Mapping[str, Any]) -> str:
+    """Return what training came to, in one sentence."""
+    area = counts["best_val_auc"]
+    known = "unknown (one class only)" if area is None else f"{area:.3f}"
+    if options.untrained_head:
+        return f"{options.model}, control with an untrained head: validation AUC {known}"
+    if not fitted.epochs:
+        return f"{options.model}: validation AUC {known}, read-out with C = {fitted.best['C']}"
+    where = f"epoch {fitted.best_epoch} of {fitted.epochs}"
+    return f"{options.model}: best validation AUC {known}, in {where}"
+
+
+def best_table(fitted: Fitted) -> Table:
+    """Return the figures of the weights that were kept."""
+    columns = tuple(name for name in fitted.best if name != "seconds")
+    titles = {
+        "epoch": "Epoch", "C": "C", "train_loss": "Train loss", "val_loss": "Val loss",
+        "val_auc": "Val AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
+    }  # fmt: skip
+    return Table(
+        "The weights that were kept",
+        tuple(titles[name] for name in columns),
+        (tuple(fitted.best[name] for name in columns),),
+    )
+
+
+def notes_on(options: Train, row: ModelRow, material: Material, from_scratch: bool) -> list[str]:
+    """Return what a person should know before believing the figures."""
+    notes = []
+    if from_scratch and row.trained_from:
+        notes.append(
+            "the frozen layers are random (no weights were given), so this is a control, "
+            "not transfer learning"
+        )
+    if options.untrained_head:
+        notes.append("the head is random and was not fitted: the scores are chance")
+    if not material.val.both_classes:
+        notes.append(
+            "validation shows one class only, so there is no AUC; the smallest loss was kept"
+        )
+    if (few := len(material.val.patients)) < FEW_PATIENTS:
+        notes.append(f"validation has {few} patients only: its AUC is a rough figure")
+    side = max(max(one.height, one.width) for one in material.train.rows)
+    if side and side < material.train.images.shape[1]:
+        size = material.train.images.shape[1]
+        notes.append(f"images of {side} pixels were enlarged to {size}")
+    return notes

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from models.training import train
+from pipeline.progress import Silent
+from pipeline.stages import Train
+from tests.models.datasets import SIZE, make_dataset
+
+
+class Listener(Silent):
+    """Keeps what a stage told."""
+
+    def __init__(self):
+        self.rows = []
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def row(self, cells, best=False):
+        self.rows.append((dict(cells), best))
+
+
+@pytest.fixture
+def listener():
+    return Listener()
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """Stages set the number of threads of the process: give it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A dataset of 24 patients; not to be written to."""
+    return make_dataset(tmp_path_factory.mktemp("tiny") / "preprocessed")
+
+
+@pytest.fixture(scope="session")
+def options_for(tiny_data):
+    """Options of a quick training on the tiny dataset."""
+
+    def make(runs, **given):
+        quick = {
+            "data": tiny_data,
+            "model": "ResNet18_CFT",
+            "weights": "none",
+            "epochs": 1,
+            "size": SIZE,
+            "batch_size": 12,
+            "workers": 1,
+            "augment": "none",
+            "precision": "fp32",
+            "device": "cpu",
+        }
+        return Train(**{**quick, "runs": runs, **given})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(options_for, tmp_path_factory):
+    """A real training that learns; its folder is not to be written to."""
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    return train(options_for(runs, epochs=4, batch_size=6), Silent())

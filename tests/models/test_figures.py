@@ -1,0 +1,71 @@
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from models.figures import draw_confusion, draw_roc, read_history, write_figures
+from models.inference import Scored
+from models.loading import Split
+from models.metrics import estimates
+from pipeline.manifest import Row
+
+HISTORY = "epoch,train_loss,val_loss,val_auc\n1,0.7,0.8,nan\n2,0.5,0.6,0.9\n"
+
+
+def scored(targets, scores, threshold=0.5):
+    rows = tuple(
+        Row(image_id=f"i{n}", patient_id=f"p{n}", split="test", label="benign", path="x.png")
+        for n in range(len(targets))
+    )
+    images = np.zeros((len(targets), 2, 2), np.uint8)
+    split = Split(rows, images, np.array(targets, np.float32), ())
+    values = np.array(scores, float)
+    patients = [row.patient_id for row in rows]
+    found = estimates(split.targets > 0, values, threshold, patients, 100, 1)
+    return Scored(split, values, threshold, found)
+
+
+MIXED = scored([0, 0, 1, 1, 0, 1], [0.1, 0.6, 0.7, 0.9, 0.2, 0.4])
+ONE_CLASS = scored([0, 0, 0], [0.1, 0.6, 0.7])
+
+
+def axes():
+    return Figure().add_subplot()
+
+
+def test_the_roc_curve_passes_through_the_operating_point():
+    drawn = axes()
+    draw_roc(drawn, MIXED, MIXED)
+    lines = {line.get_label().split(":")[0]: line for line in drawn.get_lines()}
+    curve = set(zip(*(data.round(6) for data in lines["Test AUC"].get_data()), strict=True))
+    point = lines["operating point (0.50)"].get_data()
+    assert (round(1 / 3, 6), round(2 / 3, 6)) in curve
+    assert (round(float(point[0][0]), 6), round(float(point[1][0]), 6)) in curve
+
+
+def test_the_confusion_matrix_shows_images_and_shares():
+    drawn = axes()
+    draw_confusion(drawn, MIXED)
+    assert [text.get_text() for text in drawn.texts] == ["2\n67%", "1\n33%", "1\n33%", "2\n67%"]
+
+
+@pytest.mark.parametrize("test", [MIXED, ONE_CLASS], ids=["both classes", "one class"])
+def test_figures_are_white_and_readable_and_repeat_byte_for_byte(tmp_path, test):
+    written = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "history.csv").write_text(HISTORY)
+        write_figures(tmp_path / name, "ResNet18_CFT", MIXED, test)
+        files = sorted((tmp_path / name / "figures").iterdir())
+        written.append({path.name: path.read_bytes() for path in files})
+    assert len(written[0]) == 10
+    assert written[0] == written[1]
+    png = cv2.imread(str(tmp_path / "a" / "figures" / "roc.png"), cv2.IMREAD_UNCHANGED)
+    assert (png[0, 0] == 255).all()
+    assert min(png.shape[:2]) > 400
+    assert b"<svg" in written[0]["roc.svg"]
+
+
+def test_a_read_out_has_no_epochs_to_draw(tmp_path):
+    (tmp_path / "history.csv").write_text("C,train_loss\n0.1,0.5\n1.0,0.4\n")
+    assert read_history(tmp_path / "history.csv") == {}

@@ -1,0 +1,103 @@
+import pytest
+import torch
+from torch import nn
+
+from models.networks import (
+    build,
+    freeze,
+    head_name,
+    logits,
+    normalisation,
+    split_before,
+    train_mode,
+    units,
+)
+from models.registry import MODELS, Head
+
+ROWS = list(MODELS.values())
+ARCHITECTURES = sorted({row.architecture for row in ROWS})
+
+
+def images(count=2, size=64):
+    return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_gradients_reach_what_the_strategy_trains_and_nothing_else(row):
+    network = build(row.architecture, row.head)
+    freeze(network, row.trained_from)
+    train_mode(network, row.trained_from)
+    prefix, trained = split_before(network, row.trained_from)
+    frozen_before = {name: value.clone() for name, value in prefix.state_dict().items()}
+
+    output = logits(network, images(), None)
+    assert output.shape == (2,)
+    output.square().sum().backward()
+
+    assert all(parameter.grad is None for parameter in prefix.parameters())
+    assert all(parameter.grad is not None for parameter in trained.parameters())
+    # Running statistics of batch norm are part of the state.
+    after = prefix.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in frozen_before.items())
+    assert not any(module.training for module in prefix.modules() if module is not prefix)
+    expected = {"opw": 1, "cft": len(units(network))}
+    if row.strategy in expected:
+        assert len(trained) == expected[row.strategy]
+    else:
+        assert 1 < len(trained) < len(units(network))
+
+
+def test_batch_norm_that_is_trained_does_move():
+    network = build("resnet18.a1_in1k", Head())
+    train_mode(network, "layer4")
+    before = network.layer4[0].bn1.running_mean.clone()
+    logits(network, images(), None)
+    assert not torch.equal(network.layer4[0].bn1.running_mean, before)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_chain_of_units_is_the_network(architecture):
+    network = build(architecture, Head()).eval()
+    batch = images()
+    with torch.inference_mode():
+        chained = nn.Sequential(*units(network).values())(batch)
+        torch.testing.assert_close(chained, network(batch), rtol=0, atol=0)
+        prefix, rest = split_before(network, head_name(network))
+        torch.testing.assert_close(rest(prefix(batch)), chained, rtol=0, atol=0)
+
+
+def test_mammo_cnn_is_built_as_described():
+    network = build("mammo_cnn", Head())
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [32, 32, 64, 64, 128, 128, 256, 256]
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout2d)] == [0.1, 0.2, 0.3, 0.4]
+    dense = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    assert [(d.in_features, d.out_features) for d in dense] == [(4096, 512), (512, 128), (128, 1)]
+    assert convolutions[0].in_channels == 1
+    assert MODELS["MammoCNN"].size == 512
+
+
+def test_a_head_of_its_own_is_built_from_its_widths():
+    network = build("resnet18.a1_in1k", Head(widths=(32, 8), dropout=0.5))
+    dense = [m for m in network.fc if isinstance(m, nn.Linear)]
+    assert [(d.in_features, d.out_features) for d in dense] == [(512, 32), (32, 8), (8, 1)]
+    assert [m.p for m in network.fc if isinstance(m, nn.Dropout)] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_normalisation_is_of_one_channel(architecture):
+    mean, std = normalisation(architecture)
+    if architecture == "mammo_cnn":
+        assert (mean, std) == (0.5, 0.25)
+    else:
+        assert (round(mean, 3), round(std, 3)) == (0.449, 0.226)
+
+
+def test_the_head_is_computed_in_float32_under_bfloat16():
+    network = build("resnet18.a1_in1k", Head()).eval()
+    nn.init.constant_(network.fc.weight, 0)
+    nn.init.constant_(network.fc.bias, 1.0001)  # bfloat16 would round it to 1
+    with torch.inference_mode():
+        assert logits(network, images(), torch.bfloat16)[0].item() == pytest.approx(
+            1.0001, abs=1e-6
+        )
