@@ -17,6 +17,7 @@ from models.inference import (
     choose_compute,
     image_logits,
     load_run,
+    place,
     prepare_process,
     probabilities,
 )
@@ -133,7 +134,7 @@ def _score(
 ) -> tuple[dict[str, Split], dict[str, NDArray[np.float64]]]:
     # Computed as in training, so that the same images get the same scores.
     compute = choose_compute("auto", str(model.facts["precision"]), model.network)
-    model.network.to(compute.device)
+    place(model.network, compute)
     splits, scores = {}, {}
     for name in SPLITS:
         split = load_split(data, rows, name, model.size, workers, progress)

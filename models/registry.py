@@ -41,9 +41,10 @@ class ModelRow:
         trained_from: The first unit of the network that is trained (see
             `models.networks.units`); everything before it is the frozen prefix. Empty: all.
         size: Side of the square one-channel input, in pixels.
-        batch_size: Images in a batch.
-        learning_rate: AdamW's peak learning rate when starting from pretrained weights.
-        scratch_learning_rate: The same when starting from random weights.
+        batch_size: Images in a batch when starting from pretrained weights.
+        learning_rate: AdamW's peak learning rate, likewise.
+        scratch_batch_size: Images in a batch when starting from random weights.
+        scratch_learning_rate: AdamW's peak learning rate, likewise.
         weight_decay: AdamW's decoupled weight decay.
         head: The classifier.
         description: What it is, in one line.
@@ -56,7 +57,8 @@ class ModelRow:
     size: int
     batch_size: int
     learning_rate: float
-    scratch_learning_rate: float
+    scratch_batch_size: int = 8
+    scratch_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     head: Head = field(default_factory=Head)
     description: str
@@ -100,7 +102,6 @@ def _row(family: _Family, strategy: str, trained_from: str, description: str) ->
         size=family.size,
         batch_size=family.batch_size,
         learning_rate=family.learning_rate,
-        scratch_learning_rate=1e-3,
         description=description,
     )
 
@@ -118,7 +119,6 @@ def _rows() -> Iterable[ModelRow]:
         size=288,
         batch_size=16,
         learning_rate=4e-4,
-        scratch_learning_rate=1e-3,
         weight_decay=0.003,
         head=Head(widths=(256,), dropout=0.3),
         description="last stages and a deeper head trained",
@@ -182,7 +182,7 @@ def weights_choices(answers: Answers) -> dict[str, str]:
     where = "on this machine already" if here else "from huggingface.co, once"
     return {
         IMAGENET: f"trained on ImageNet ({where})",
-        NO_WEIGHTS: "none: start from random weights",
+        NO_WEIGHTS: "start from random weights",
     }
 
 

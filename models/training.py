@@ -14,6 +14,7 @@ from models.inference import (
     SCORING_BATCH,
     choose_compute,
     image_logits,
+    place,
     prepare_process,
     restore_weights,
     save_facts,
@@ -124,17 +125,19 @@ def recipe_of(options: Train, row: ModelRow) -> Recipe:
     """Return how a model is trained: what the options say, else what its row records.
 
     Raises:
-        UserError: A batch of one image is asked for.
+        UserError: A batch of one image, or a random head where none is fitted.
     """
+    if options.untrained_head and row.strategy != "opw":
+        raise UserError("--untrained-head: is for the models that end in _OPW", "leave it out")
     if options.batch_size == 1:
         raise UserError("--batch-size 1: batch norm needs at least two images", "give 2 or more")
-    own = (
-        row.learning_rate if starting_weights(options) != NO_WEIGHTS else row.scratch_learning_rate
-    )
+    scratch = starting_weights(options) == NO_WEIGHTS
+    own_rate = row.scratch_learning_rate if scratch else row.learning_rate
+    own_batch = row.scratch_batch_size if scratch else row.batch_size
     return Recipe(
         epochs=options.epochs,
-        batch_size=options.batch_size or row.batch_size,
-        learning_rate=options.learning_rate or own,
+        batch_size=options.batch_size or own_batch,
+        learning_rate=options.learning_rate or own_rate,
         weight_decay=row.weight_decay,
         patience=options.patience,
         augment=options.augment,
@@ -168,7 +171,7 @@ def _material(
     options: Train, row: ModelRow, rows: Sequence[Row], network: nn.Module, progress: Progress
 ) -> Material:
     compute = choose_compute(options.device, options.precision, network)
-    network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(network, compute)
     size = options.size or row.size
     train, val = (
         load_split(options.data, rows, split, size, options.workers, progress)

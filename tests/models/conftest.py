@@ -27,9 +27,10 @@ def listener():
 
 
 @pytest.fixture(autouse=True)
-def _threads():
-    """Stages set the number of threads of the process: give it back."""
+def _one_thread():
+    """On pictures this small threads wait for each other longer than they work."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

@@ -8,6 +8,7 @@ from models.networks import (
     head_name,
     logits,
     normalisation,
+    settling_mode,
     split_before,
     train_mode,
     units,
@@ -53,6 +54,25 @@ def test_batch_norm_that_is_trained_does_move():
     before = network.layer4[0].bn1.running_mean.clone()
     logits(network, images(), None)
     assert not torch.equal(network.layer4[0].bn1.running_mean, before)
+
+
+def test_settling_gives_batch_norm_the_statistics_of_what_passed_through():
+    network = build("mammo_cnn", Head())
+    first, frozen = network.block1[1], network.block1[4]
+    nn.init.constant_(first.running_mean, 100)
+    with settling_mode(network, ""), torch.no_grad():
+        assert not network.block1[-1].training  # dropout
+        for batch in (images(), images() + 1):
+            logits(network, batch, None)
+    both = network.block1[0](torch.cat([images(), images() + 1]))
+    torch.testing.assert_close(first.running_mean, both.mean(dim=(0, 2, 3)))
+    assert not any(module.training for module in network.modules())
+    assert first.momentum == 0.1
+
+    before = frozen.running_mean.clone()
+    with settling_mode(network, "block2"), torch.no_grad():
+        logits(network, images(), None)
+    assert torch.equal(frozen.running_mean, before)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

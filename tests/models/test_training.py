@@ -13,7 +13,7 @@ from models.loading import load_split
 from models.networks import build
 from models.readout import STRENGTHS, features_of
 from models.registry import MODELS
-from models.training import train
+from models.training import recipe_of, train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
@@ -40,6 +40,16 @@ def test_a_real_training_learns(trained):
     assert trained.headline.startswith("ResNet18_CFT: best validation AUC ")
     assert trained.next_stage == "evaluate"
     assert trained.next_options["run"] == str(trained.folder)
+
+
+def test_the_row_says_how_to_train_and_options_say_otherwise(options_for, tmp_path):
+    row = MODELS["ResNet18_CFT"]
+    scratch = recipe_of(options_for(tmp_path, batch_size=0), row)
+    pretrained = recipe_of(options_for(tmp_path, batch_size=0, weights="imagenet"), row)
+    assert (scratch.batch_size, scratch.learning_rate) == (8, 1e-3)
+    assert (pretrained.batch_size, pretrained.learning_rate) == (16, 2e-4)
+    given = recipe_of(options_for(tmp_path, batch_size=5, learning_rate=0.1), row)
+    assert (given.batch_size, given.learning_rate) == (5, 0.1)
 
 
 def test_the_run_folder_is_complete(trained, tiny_data):
@@ -210,6 +220,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
     ("given", "problem"),
     [
         ({"batch_size": 1}, "needs at least two images"),
+        ({"untrained_head": True}, "is for the models that end in _OPW"),
         ({"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
         ({"learning_rate": 1e30, "epochs": 3}, "loss is no longer finite"),
     ],
