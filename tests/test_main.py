@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 
 import pexpect
 import pytest
@@ -145,7 +146,9 @@ def test_tab_completes_a_path(terminal, tmp_path):
     child.expect_exact("Folder of the raw download [raw]:")
     child.send("my d\t")
     child.expect_exact("my download")
-    child.send(ENTER + ENTER)  # the first takes the completion
+    child.send(ENTER)  # takes the completion
+    time.sleep(1)
+    child.send(ENTER)
     child.expect_exact("Folder to write the dataset to [dataset]:")
 
 
