@@ -144,11 +144,11 @@ def test_tab_completes_a_path(terminal, tmp_path):
     (tmp_path / "my download").mkdir()
     child = terminal("organize")
     child.expect_exact("Folder of the raw download [raw]:")
-    child.send("my d\t")
-    child.expect_exact("my download")
-    child.send(ENTER)  # takes the completion
-    time.sleep(1)
-    child.send(ENTER)
+    child.send("my d")
+    child.expect_exact("my download")  # the list that opens while typing
+    for key in ("\t", ENTER, ENTER):  # choose, take, answer: at the pace of a person
+        child.send(key)
+        time.sleep(0.7)
     child.expect_exact("Folder to write the dataset to [dataset]:")
 
 
