@@ -1,18 +1,12 @@
 import csv
-import random
-import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.progress import Silent
 from sources.cbis_ddsm import Lesion, read_case_csv, read_case_csvs
-from sources.cbis_ddsm_cohort import assign_splits, plan_cohort, validation_patients
-from sources.cbis_ddsm_files import index_files, is_mask
-from sources.images import write_png
+from sources.cbis_ddsm_cohort import plan_cohort
 
 REAL = Path(__file__).parents[3] / "shared" / "real_cbis_ddsm"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real case descriptions are not here")
@@ -51,16 +45,6 @@ def save(path, rows, columns=None, delimiter=","):
         writer.writeheader()
         writer.writerows(rows)
     return path
-
-
-def lesion(patient="P_00001", split="train", pathology="BENIGN", **changes):
-    values = {
-        "patient_id": patient, "laterality": "LEFT", "view": "CC", "finding": "mass", "number": 1,
-        "split": split, "pathology": pathology, "density": 2, "assessment": 4, "subtlety": 3,
-        "shape": "OVAL", "margins": "OBSCURED", "subject": "", "mammogram_series": "1.1",
-        "crop_series": "1.2", "mask_series": "1.2",
-    }  # fmt: skip
-    return Lesion(**values | changes)
 
 
 # --- the case descriptions
@@ -208,198 +192,3 @@ def test_the_real_mass_csvs_have_their_known_counts():
         ("train", "malignant"): 602, ("train", "benign"): 629,
         ("test", "malignant"): 145, ("test", "benign"): 216,
     }  # fmt: skip
-
-
-# --- the cohort
-
-
-def test_a_film_is_malignant_where_any_lesion_is_and_lesions_are_in_order():
-    shown = [
-        lesion(finding="calcification", mammogram_series="1.9"),
-        lesion(number=2),
-        lesion(number=1, pathology="MALIGNANT"),
-    ]
-    (image,) = plan_cohort(shown, "mammogram", False).images
-    assert image.image_id == "P_00001_LEFT_CC"
-    assert image.label == "malignant"
-    assert [(x.finding, x.number) for x in image.lesions] == [
-        ("mass", 1),
-        ("mass", 2),
-        ("calcification", 1),
-    ]
-    assert image.series == ("1.1", "1.9")
-
-
-def test_crops_are_one_image_for_each_lesion():
-    shown = [lesion(), lesion(number=2, pathology="MALIGNANT"), lesion(finding="calcification")]
-    images = plan_cohort(shown, "crop", False).images
-    assert {x.image_id: x.label for x in images} == {
-        "P_00001_LEFT_CC_mass_1": "benign",
-        "P_00001_LEFT_CC_mass_2": "malignant",
-        "P_00001_LEFT_CC_calc_1": "benign",
-    }
-
-
-def test_a_film_in_test_for_one_finding_is_a_test_image_with_all_that_is_known_of_it():
-    shown = [
-        lesion(split="test"),
-        lesion(split="train", finding="calcification", pathology="MALIGNANT"),
-        lesion(split="train", finding="calcification", view="MLO"),
-        lesion("P_00002"),
-    ]
-    cohort = plan_cohort(shown, "mammogram", False)
-    assert {(x.image_id, x.split, x.label) for x in cohort.images} == {
-        ("P_00001_LEFT_CC", "test", "malignant"),
-        ("P_00002_LEFT_CC", "train", "benign"),
-    }
-    assert (cohort.pooled_patients, cohort.pooled_images) == (1, 1)
-    crops = plan_cohort(shown, "crop", False)
-    assert [x.image_id for x in crops.images] == [
-        "P_00001_LEFT_CC_mass_1",
-        "P_00002_LEFT_CC_mass_1",
-    ]
-    assert (crops.pooled_patients, crops.pooled_images) == (1, 2)
-
-
-def test_without_callback_is_left_out_before_films_are_formed():
-    shown = [
-        lesion(),
-        lesion(number=2, pathology="BENIGN_WITHOUT_CALLBACK"),
-        lesion("P_00002", pathology="BENIGN_WITHOUT_CALLBACK"),
-    ]
-    assert len(plan_cohort(shown, "mammogram", False).images) == 2
-    cohort = plan_cohort(shown, "mammogram", True)
-    assert [(x.image_id, len(x.lesions)) for x in cohort.images] == [("P_00001_LEFT_CC", 1)]
-    assert (cohort.lesions_without_callback, cohort.images_without_callback) == (2, 1)
-
-
-# --- the split
-
-
-def strata(count, seed=0):
-    dice = random.Random(seed)
-    return {
-        f"P_{number:05d}": (
-            dice.choice(("benign", "malignant")),
-            dice.choice(("mass", "calcification")),
-            dice.choice("1234"),
-        )
-        for number in range(count)
-    }
-
-
-def test_the_choice_is_the_same_for_any_order_and_another_for_another_seed():
-    patients = strata(200)
-    shuffled = list(patients.items())
-    random.Random(1).shuffle(shuffled)
-    chosen = validation_patients(patients, 0.15, 42)
-    assert validation_patients(dict(shuffled), 0.15, 42) == chosen
-    assert validation_patients(patients, 0.15, 43) != chosen
-
-
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
-def test_each_label_gives_its_share_and_each_stratum_its_own_within_one(share):
-    patients = strata(400)
-    chosen = validation_patients(patients, share, 42)
-    for label in ("benign", "malignant"):
-        members = [name for name, stratum in patients.items() if stratum[0] == label]
-        assert len(chosen & set(members)) == round(share * len(members))
-    for stratum, count in Counter(patients.values()).items():
-        taken = sum(patients[name] == stratum for name in chosen)
-        assert abs(taken - share * count) < 1.1
-
-
-@pytest.mark.parametrize("share", [0.05, 0.5])
-@pytest.mark.parametrize(("benign", "malignant"), [(2, 2), (1, 5), (0, 3), (1, 1), (50, 2)])
-def test_no_label_is_emptied_and_two_patients_suffice_for_both_sides(share, benign, malignant):
-    patients = {f"B{number}": ("benign", str(number)) for number in range(benign)}
-    patients |= {f"M{number}": ("malignant", str(number)) for number in range(malignant)}
-    chosen = validation_patients(patients, share, 7)
-    for letter, count in (("B", benign), ("M", malignant)):
-        held_out = sum(name.startswith(letter) for name in chosen)
-        assert held_out < max(count, 1)
-        assert bool(held_out) == (count >= 2)
-
-
-def test_patients_are_never_divided_and_test_stays_test():
-    dice = random.Random(5)
-    lesions = [
-        lesion(
-            f"P_{number // 4:05d}",
-            split="test" if number // 4 % 5 == 0 else "train",
-            pathology=dice.choice(("BENIGN", "MALIGNANT")),
-            laterality=("LEFT", "RIGHT")[number % 2],
-            view=("CC", "MLO")[number // 2 % 2],
-        )
-        for number in range(400)
-    ]
-    images = plan_cohort(lesions, "mammogram", False).images
-    splits = assign_splits(images, 0.2, 42)
-    assert len(splits) == 100
-    assert {name for name, split in splits.items() if split == "test"} == {
-        x.patient_id for x in lesions if x.split == "test"
-    }
-    assert Counter(splits.values())["val"] == pytest.approx(16, abs=1)
-
-
-# --- the files
-
-
-def test_files_are_known_by_their_headers_whatever_their_names(collection, tmp_path):
-    plain = index_files(collection, 1, Silent())
-    moved = tmp_path / "moved"
-    files = sorted(collection.rglob("*.dcm"))
-    random.Random(1).shuffle(files)
-    for number, file in enumerate(files):
-        target = moved / f"a {number % 7}" / ("film" if number % 2 else "") / f"{number:06d}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    index = index_files(moved, 1, Silent())
-    assert index.unreadable == ()
-    assert sizes(index) == sizes(plain)
-    assert len(sizes(index)) > 30
-
-
-def sizes(index):
-    return {uid: sorted((x.bits, x.size) for x in held) for uid, held in index.series.items()}
-
-
-def test_what_is_no_image_is_passed_over_and_what_should_be_one_is_told(tmp_path):
-    for name in ("LICENSE", "notes.txt", "x.lnk", "._1-1.dcm", "__MACOSX/1-1.dcm", ".DS_Store"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("text\n" * 100)
-    write_png(tmp_path / "thumbnails" / "film.png", np.zeros((4, 4), np.uint8))
-    (tmp_path / "1-1.dcm").write_text("text\n" * 100)
-    (tmp_path / "1-2.DCM").write_bytes(b"")
-    index = index_files(tmp_path, 1, Silent())
-    assert index.series == {}
-    assert index.unreadable == (
-        ("1-1.dcm", "is a text file, not DICOM"),
-        ("1-2.DCM", "is empty"),
-    )
-
-
-def test_a_jpeg_copy_is_known_by_its_folder(tmp_path):
-    uid = "1.3.6.1.4.1.9590.100.1.2.1"
-    write_png(tmp_path / "jpeg" / uid / "1-172.png", np.zeros((4, 4), np.uint8))
-    index = index_files(tmp_path, 1, Silent())
-    assert [x.name for x in index.series[uid]] == [f"jpeg/{uid}/1-172.png"]
-
-
-def test_16_bit_files_come_first_among_the_candidates(collection):
-    index = index_files(collection, 1, Silent())
-    pairs = [members for members in index.series.values() if len(members) == 2]
-    assert len(pairs) > 5
-    for members in pairs:
-        assert [x.bits for x in index.candidates([members[0].series])] == [16, 8]
-
-
-def test_a_mask_is_black_and_white_even_after_jpeg():
-    mask = np.zeros((200, 200), np.uint16)
-    mask[50:80, 60:90] = 65535
-    assert is_mask(mask)
-    ringing = mask.copy()
-    ringing[50:80, 58:60] = 90 * 257
-    assert is_mask(np.maximum(ringing, 8 * 257))
-    assert not is_mask(np.linspace(0, 65535, 40_000).astype(np.uint16).reshape(200, 200))

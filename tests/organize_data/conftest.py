@@ -1,0 +1,29 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.progress import Silent
+from pipeline.stages import Synthesize
+from sources.synthetic import synthesize
+from tests.organize_data.reading import run
+
+
+@pytest.fixture
+def copy(collection, tmp_path):
+    """A copy of the synthetic collection that a test may damage."""
+    return Path(shutil.copytree(collection, tmp_path / "raw"))
+
+
+@pytest.fixture(scope="module")
+def whole(collection, tmp_path_factory):
+    """Its mass mammograms, organised undisturbed."""
+    out = tmp_path_factory.mktemp("whole") / "dataset"
+    return run(collection, out)
+
+
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kaggle") / "raw"
+    synthesize(Synthesize(out=folder, patients=16, seed=3, layout="kaggle", workers=1), Silent())
+    return folder

@@ -1,0 +1,68 @@
+import random
+import shutil
+
+import numpy as np
+
+from pipeline.progress import Silent
+from sources.cbis_ddsm_files import index_files, is_mask
+from sources.images import write_png
+
+
+def test_files_are_known_by_their_headers_whatever_their_names(collection, tmp_path):
+    plain = index_files(collection, 1, Silent())
+    moved = tmp_path / "moved"
+    files = sorted(collection.rglob("*.dcm"))
+    random.Random(1).shuffle(files)
+    for number, file in enumerate(files):
+        target = moved / f"a {number % 7}" / ("film" if number % 2 else "") / f"{number:06d}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    index = index_files(moved, 1, Silent())
+    assert index.unreadable == ()
+    assert sizes(index) == sizes(plain)
+    assert len(sizes(index)) > 30
+
+
+def sizes(index):
+    return {uid: sorted((x.bits, x.size) for x in held) for uid, held in index.series.items()}
+
+
+def test_what_is_no_image_is_passed_over_and_what_should_be_one_is_told(tmp_path):
+    for name in ("LICENSE", "notes.txt", "x.lnk", "._1-1.dcm", "__MACOSX/1-1.dcm", ".DS_Store"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("text\n" * 100)
+    write_png(tmp_path / "thumbnails" / "film.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "1-1.dcm").write_text("text\n" * 100)
+    (tmp_path / "1-2.DCM").write_bytes(b"")
+    index = index_files(tmp_path, 1, Silent())
+    assert index.series == {}
+    assert index.unreadable == (
+        ("1-1.dcm", "is a text file, not DICOM"),
+        ("1-2.DCM", "is empty"),
+    )
+
+
+def test_a_jpeg_copy_is_known_by_its_folder(tmp_path):
+    uid = "1.3.6.1.4.1.9590.100.1.2.1"
+    write_png(tmp_path / "jpeg" / uid / "1-172.png", np.zeros((4, 4), np.uint8))
+    index = index_files(tmp_path, 1, Silent())
+    assert [x.name for x in index.series[uid]] == [f"jpeg/{uid}/1-172.png"]
+
+
+def test_16_bit_files_come_first_among_the_candidates(collection):
+    index = index_files(collection, 1, Silent())
+    pairs = [members for members in index.series.values() if len(members) == 2]
+    assert len(pairs) > 5
+    for members in pairs:
+        assert [x.bits for x in index.candidates([members[0].series])] == [16, 8]
+
+
+def test_a_mask_is_black_and_white_even_after_jpeg():
+    mask = np.zeros((200, 200), np.uint16)
+    mask[50:80, 60:90] = 65535
+    assert is_mask(mask)
+    ringing = mask.copy()
+    ringing[50:80, 58:60] = 90 * 257
+    assert is_mask(np.maximum(ringing, 8 * 257))
+    assert not is_mask(np.linspace(0, 65535, 40_000).astype(np.uint16).reshape(200, 200))
