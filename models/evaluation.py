@@ -223,7 +223,9 @@ def _headline(facts: Mapping[str, Any], test: Scored) -> str:
     control = "Control with an untrained head: " if facts["untrained_head"] else ""
     if np.isnan(area.value):
         return f"{control}no test AUC: the {len(split)} test images show one class only"
-    interval = f"95 % interval {area.low:.2f} to {area.high:.2f}"
+    interval = "too few patients for an interval"
+    if not np.isnan(area.low):
+        interval = f"95 % interval {area.low:.2f} to {area.high:.2f}"
     return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
 
 

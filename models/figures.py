@@ -72,7 +72,8 @@ def _curves(scored: Scored) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _label(name: str, estimate: Estimate) -> str:
     if np.isnan(estimate.value):
         return f"{name}: one class only"
-    return f"{name}: {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    interval = "" if np.isnan(estimate.low) else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{name}: {estimate.value:.2f}{interval}"
 
 
 def draw_roc(axes: Any, val: Scored, test: Scored) -> None:

@@ -16,6 +16,7 @@ METRICS = (
     "auc", "pr_auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision",
     "f1", "mcc", "brier",
 )  # fmt: skip
+INTERVAL_PATIENTS = 3  # of each class, below which a bootstrap says nothing
 CHUNK = 2_000_000  # weights in memory at a time
 
 
@@ -222,7 +223,9 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return every measure with its 95 % percentile interval from a bootstrap over patients.
 
-    Replicates in which a measure does not exist (no malignant image drawn) do not count.
+    Replicates in which a measure does not exist (no malignant image drawn) do not count. With
+    fewer than `INTERVAL_PATIENTS` patients of either class there is no interval (NaN): drawing
+    the same one or two again and again would show no spread, or next to none.
 
     Args:
         targets: (N,), true for malignant.
@@ -233,6 +236,10 @@ def estimates(
         seed: Of the bootstrap.
     """
     values = measure(targets, scores, threshold, np.ones((1, len(scores))))
+    names = np.asarray(patients)
+    if min(len(np.unique(names[targets == label])) for label in (True, False)) < INTERVAL_PATIENTS:
+        nan = float("nan")
+        return {name: Estimate(float(values[name][0]), nan, nan) for name in METRICS}
     drawn = [
         measure(targets, scores, threshold, weights)
         for weights in patient_weights(patients, replicates, seed)

@@ -127,6 +127,15 @@ def test_intervals_repeat_with_the_seed_and_enclose_the_value():
     assert all(one.low < one.value < one.high for one in first.values())
 
 
+def test_two_patients_of_a_class_have_no_interval():
+    targets = np.array([1, 1, 0, 0, 0, 0, 0, 0]) > 0
+    scores = np.linspace(0.9, 0.1, 8)
+    found = estimates(targets, scores, 0.5, list("aabcdefg"), 200, 1)["auc"]
+    assert found.value == 1
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)
+
+
 def test_two_thousand_replicates_of_five_hundred_images_are_quick():
     targets, scores = example(500)
     names = [str(one // 2) for one in range(500)]
