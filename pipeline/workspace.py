@@ -53,8 +53,10 @@ def survey(memory: Memory) -> Workspace:
     reports = sorted(folder("report", "out", "reports").glob("*/report.html"))
     evaluated = [run for run in runs if run.evaluated]
     fresh = evaluated and (not reports or reports[-1].stat().st_mtime < _newest_metrics(evaluated))
+    to_organize = not _finished(dataset)
     steps = (
-        ("organize" if raw.is_dir() else "synthesize", not _finished(dataset)),
+        ("synthesize", to_organize and (not raw.is_dir() or (raw / UNFINISHED).is_file())),
+        ("organize", to_organize),
         ("preprocess", not _finished(preprocessed)),
         ("train", not runs),
         ("evaluate", bool(runs) and not runs[-1].evaluated),
@@ -81,7 +83,9 @@ def _finished(folder: Path) -> bool:
 def _raw_state(raw: Path) -> str:
     if not raw.is_dir():
         return "none yet: put the download into a folder, or synthesize one to try"
-    if (raw / RECORD).is_file():
+    if (raw / UNFINISHED).is_file():
+        return f"{raw}: not finished; run it again to continue"
+    if _finished(raw):
         return f"{raw} (synthetic)"
     return str(raw)
 

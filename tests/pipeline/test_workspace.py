@@ -52,6 +52,13 @@ def test_an_unfinished_folder_says_how_to_go_on(empty_folder):
     assert lines["dataset"] == "dataset: not finished; run it again to continue"
 
 
+def test_a_synthetic_collection_that_was_stopped_is_not_organised_yet(empty_folder):
+    open_folder(empty_folder / "raw", "synthesize", Options())
+    state = survey({})
+    assert state.next_stage == "synthesize"
+    assert "not finished" in dict(state.lines)["raw collection"]
+
+
 def test_counts_of_each_split_are_shown(empty_folder):
     finish(
         empty_folder / "mine", "organize", splits={"train": {"images": 70}, "test": {"images": 20}}
