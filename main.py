@@ -44,6 +44,7 @@ STAGES = {
     "report": Stage(stages.Report, "interface.report:report"),
 }
 DEMO = "demo"
+SCORING = ("train", "evaluate", "report")  # show scores, and with them what they are not for
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
     if not in_a_row:
         workspace.remember(name, plain_options(options))
     outcome = Outcome(name, result, time.monotonic() - started)
+    if name in SCORING:
+        screen.notice()
     screen.result(result, "" if in_a_row else outcome.next_command(), outcome.seconds)
     return outcome
 

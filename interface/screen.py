@@ -136,6 +136,10 @@ class Screen:
         if next_command:
             self.say(f"Next: {next_command}")
 
+    def notice(self) -> None:
+        """Say what the figures are not for; shown with every score."""
+        self.console.print(NOTICE, style="dim")
+
     def home(self, lines: Sequence[tuple[str, str]]) -> None:
         """Show where the work stands."""
         drawn = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
