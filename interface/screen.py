@@ -108,6 +108,9 @@ class Screen:
         """Show the answers before a stage runs, what is not the default marked, and the command."""
         standard, values = defaults(type(options)), dataclasses.asdict(options)
         drawn = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
+        drawn.add_column()
+        drawn.add_column(overflow="fold")  # a path that is cut short is no use
+        drawn.add_column()
         for item in items_of(type(options)):
             if not applies(item, values):
                 continue

@@ -117,7 +117,7 @@ def train(options: Train, progress: Progress) -> Result:
         notes=tuple(notes_on(options, row, material, from_scratch)),
         set_aside=len(set_aside),
         next_stage="evaluate",
-        next_options={"run": str(run.folder), "runs": options.runs},
+        next_options={"run": run.name, "runs": options.runs},
     )  # fmt: skip
 
 

@@ -124,6 +124,5 @@ def run_choices(answers: Any) -> dict[str, str]:
     """Return the runs to choose from, newest first, for a question."""
     choices = {}
     for run in reversed(list_runs(Path(answers.get("runs", "runs")))):
-        state = "evaluated" if run.evaluated else "not evaluated yet"
-        choices[str(run.folder)] = f"{run.name} ({state})"
+        choices[run.name] = "evaluated" if run.evaluated else "not evaluated yet"
     return choices

@@ -295,7 +295,7 @@ class Evaluate(Common):
         LATEST,
         "Run to evaluate",
         choices=run_choices,
-        other="a run folder, a model's name (its newest run), or latest",
+        other="a run folder or a model's name",
         remember=False,
     )
     data: Path | None = option(

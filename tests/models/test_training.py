@@ -39,7 +39,7 @@ def test_a_real_training_learns(trained):
     assert trained.facts["best_val_auc"] == max(float(row["val_auc"]) for row in rows)
     assert trained.headline.startswith("ResNet18_CFT: best validation AUC ")
     assert trained.next_stage == "evaluate"
-    assert trained.next_options["run"] == str(trained.folder)
+    assert trained.next_options["run"] == f"{trained.folder.parent.name}/{trained.folder.name}"
 
 
 def test_the_row_says_how_to_train_and_options_say_otherwise(options_for, tmp_path):

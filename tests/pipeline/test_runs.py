@@ -76,6 +76,8 @@ def test_metrics_of_a_run_that_was_not_evaluated_name_the_command(runs):
 
 
 def test_choices_are_newest_first_and_say_what_is_evaluated(runs):
-    labels = list(run_choices({"runs": runs}).values())
-    assert [label.split("/")[0] for label in labels] == ["MammoCNN", "ResNet18_CFT"]
-    assert all("not evaluated yet" in label for label in labels)
+    (runs / "MammoCNN" / "20260102-100000-1" / "metrics.json").write_text("{}")
+    assert list(run_choices({"runs": runs}).items()) == [
+        ("MammoCNN/20260102-100000-1", "evaluated"),
+        ("ResNet18_CFT/20260101-100000-1", "not evaluated yet"),
+    ]
