@@ -115,7 +115,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
     batch, as_json = given.pop("batch", False), given.pop("json", False)
     screen = Screen(as_json)
-    if name is None:
+    if answers and name in (None, DEMO):
         outcomes = _replay(_read_answers(answers), screen)
     elif name == DEMO:
         outcomes = _demo(checked(stages.Demo, given), screen)

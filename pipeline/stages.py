@@ -83,7 +83,7 @@ class Synthesize(Common):
 
 def _download_folder(path: Path) -> str | None:
     problem = existing_folder(path)
-    hint = "give the folder of the download, or make one to try: python main.py synthesize"
+    hint = "python main.py synthesize makes one to try"
     return f"{problem}; {hint}" if problem else None
 
 
@@ -94,7 +94,7 @@ class Organize(Common):
     source: Path = option(Path("raw"), "Folder of the raw download", check=_download_folder)
     csv: Path | None = option(
         None,
-        "Folder of the case description CSVs (empty: look in and beside the raw folder)",
+        "Folder of the case CSVs (empty: in or beside the raw folder)",
         advanced=True,
     )
     out: Path = option(Path("dataset"), "Folder to write the dataset to", check=usable_output)

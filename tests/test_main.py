@@ -221,6 +221,9 @@ def test_the_printed_command_and_the_answers_file_repeat_the_stage(terminal, run
     done = run_main("preprocess", "--answers", "again.json", "--out", "second")
     assert done.returncode == 0, done.stderr
     assert (folder / "second" / "manifest.csv").read_bytes() == manifest
+    done = run_main("demo", "--answers", "again.json", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [part["stage"] for part in json.loads(done.stdout)] == ["preprocess"]
     done = run_main("--answers", "again.json")
     assert done.returncode == 0, done.stderr
     assert (folder / "first" / "manifest.csv").read_bytes() == manifest
