@@ -10,19 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.records import atomic
+from sources import png
+from sources.archives import open_binary, unreadable
 
 WHITE_8, WHITE_16 = 255, 65535
 SPREAD = WHITE_16 // WHITE_8  # 257: 8-bit white becomes 16-bit white, exactly
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm")
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"  # PS3.10, section 7.1
-PNG_SIGNATURE, PNG_END, PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND", 65536
-# Film grain leaves a deflate matcher nothing to find: runs after the UP filter cost a third of
-# the time of a full search and are no larger.
-PNG_SETTINGS = (
-    cv2.IMWRITE_PNG_COMPRESSION, 1,
-    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
-    cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
-)  # fmt: skip
 
 # A broken file is told as a UserError; OpenCV's own lines would tear the progress bar.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -31,12 +25,12 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 def read_image(path: Path) -> NDArray[np.uint16]:
     """Read one image file as grey values of the full 16-bit range.
 
-    16-bit files keep their values, 8-bit ones are multiplied by 257, colour becomes ITU-R BT.601
-    luma, alpha is dropped. A DICOM file (by suffix or content) goes through
-    `sources.dicom.read_pixels`.
+    16-bit files keep their values, 8-bit ones are multiplied by 257, 1-bit ones become 0 and
+    65535, colour becomes ITU-R BT.601 luma, alpha is dropped. A DICOM file (by suffix or content)
+    goes through `sources.dicom.read_pixels`.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, PGM or DICOM.
+        path: PNG, JPEG, TIFF, BMP, PGM or DICOM; it may lie in a zip file (sources.archives).
 
     Returns:
         (H, W) uint16 in [0, 65535].
@@ -50,9 +44,8 @@ def read_image(path: Path) -> NDArray[np.uint16]:
         return read_pixels(path)
     content = read_bytes(path)
     problem = f"{path}: cannot be decoded, it is damaged or not an image"
-    start, tail = content[: len(PNG_SIGNATURE)].tobytes(), content[-PNG_TAIL:].tobytes()
-    if start == PNG_SIGNATURE and PNG_END not in tail:
-        raise UserError(f"{path}: is truncated")
+    if content[: len(png.SIGNATURE)].tobytes() == png.SIGNATURE and (fault := png.fault(content)):
+        raise UserError(f"{path}: {fault}")  # libpng would write its own lines past our own
     try:
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -85,10 +78,10 @@ def is_dicom(path: Path) -> bool:
     """
     if path.suffix.lower() == ".dcm":
         return True
+    end = DICOM_MAGIC_AT + len(DICOM_MAGIC)
     try:
-        with path.open("rb") as file:
-            file.seek(DICOM_MAGIC_AT)
-            return file.read(len(DICOM_MAGIC)) == DICOM_MAGIC
+        with open_binary(path, end) as file:
+            return file.read(end)[DICOM_MAGIC_AT:] == DICOM_MAGIC
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -102,7 +95,8 @@ def read_bytes(path: Path) -> NDArray[np.uint8]:
         UserError: The file is missing, empty or may not be read.
     """
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        with open_binary(path) as file:
+            content = np.frombuffer(file.read(), dtype=np.uint8)
     except OSError as error:
         raise unreadable(path, error) from None
     if not content.size:
@@ -110,32 +104,23 @@ def read_bytes(path: Path) -> NDArray[np.uint8]:
     return content
 
 
-def unreadable(path: Path, error: OSError) -> UserError:
-    """Return what to tell a person about a file that the system would not open."""
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path}: no such file")
-    if isinstance(error, IsADirectoryError):
-        return UserError(f"{path}: is a folder, not an image")
-    return UserError(f"{path}: cannot be read ({error.strerror or error})")
-
-
 def write_png(path: Path, image: NDArray[Any]) -> None:
     """Write one image as PNG, whole or not at all, the same bytes for the same pixels.
 
     Args:
         path: Where; missing folders are made.
-        image: (H, W), uint8 in [0, 255] or uint16 in [0, 65535]; kept at its depth.
+        image: (H, W), uint8 in [0, 255], uint16 in [0, 65535] or bool (True is white); kept at
+            its depth: 8, 16 or 1 bit.
 
     Raises:
         ValueError: The array has another shape or dtype.
         UserError: The disk is full or the folder cannot be written to.
     """
-    if image.ndim != 2 or not image.size or image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{image.shape} {image.dtype}: must be (H, W) uint8 or uint16")
-    _, content = cv2.imencode(".png", image, PNG_SETTINGS)
+    if image.ndim != 2 or not image.size or image.dtype not in png.DEPTHS:
+        raise ValueError(f"{image.shape} {image.dtype}: must be (H, W) uint8, uint16 or bool")
     try:
-        with atomic(path) as temporary:
-            temporary.write_bytes(content.data)
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            png.write_grey(file, image)
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
         raise UserError(f"{path}: cannot be written ({error.strerror or error})", remedy) from None

@@ -1,18 +1,24 @@
+"""Image files in and out: grey at the full 16-bit range; PNG that every decoder reads."""
+
 import os
 import shutil
-import sys
+import tracemalloc
 
 import cv2
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.data import get_testdata_file
+from torchvision.datasets import ImageFolder
 
 from pipeline.errors import UserError
 from sources.images import read_image, write_png
 
 GREY_16 = np.linspace(0, 65535, 60 * 40).astype(np.uint16).reshape(60, 40)
 GREY_8 = (GREY_16 >> 8).astype(np.uint8)
+DEPTHS = {"1 bit": np.bool_, "8 bits": np.uint8, "16 bits": np.uint16}
+SHAPES = [(1, 1), (1, 37), (37, 1), (5, 8), (33, 7), (64, 129), (3, 40_001), (700, 601)]
 
 
 def save(path, image, *settings):
@@ -108,7 +114,6 @@ def test_a_missing_file_is_refused(tmp_path):
         read_image(tmp_path / "film.png")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows says that access is denied")
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         read_image(tmp_path)
@@ -120,15 +125,77 @@ def test_float_pixels_are_refused(tmp_path):
         read_image(path)
 
 
-@pytest.mark.parametrize("image", [GREY_8, GREY_16], ids=["8 bits", "16 bits"])
-def test_png_keeps_depth_and_values_and_its_bytes_are_the_same_each_time(tmp_path, image):
+def noise(shape, depth):
+    """Pixels of every value that the depth has, (H, W)."""
+    values = np.random.default_rng(9).integers(0, 65536, shape).astype(np.uint16)
+    return {np.bool_: values > 32767, np.uint8: (values >> 8).astype(np.uint8)}.get(depth, values)
+
+
+@pytest.mark.parametrize("depth", DEPTHS.values(), ids=DEPTHS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_opencv_and_pillow_read_what_was_written(tmp_path, shape, depth):
+    image, path = noise(shape, depth), tmp_path / "film.png"
+    write_png(path, image)
+    white = {np.bool_: 65535, np.uint8: 257, np.uint16: 1}[depth]
+    np.testing.assert_array_equal(read_image(path), image * np.uint16(white))
+    decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert decoded.dtype == (np.uint16 if depth == np.uint16 else np.uint8)
+    np.testing.assert_array_equal(decoded, image * np.uint8(255) if depth == np.bool_ else image)
+    with Image.open(path) as opened:
+        assert opened.mode == {np.bool_: "1", np.uint8: "L", np.uint16: "I;16"}[depth]
+        np.testing.assert_array_equal(np.asarray(opened), image)
+
+
+@pytest.mark.parametrize("depth", [np.bool_, np.uint8], ids=["1 bit", "8 bits"])
+def test_imagefolder_reads_what_was_written(tmp_path, depth):
+    images = [noise(shape, depth) for shape in SHAPES]
+    for number, image in enumerate(images):
+        write_png(tmp_path / "benign" / f"{number}.png", image)
+    for (picture, label), image in zip(ImageFolder(tmp_path), images, strict=True):
+        assert label == 0
+        grey = image * np.uint8(255) if depth == np.bool_ else image
+        np.testing.assert_array_equal(np.asarray(picture), np.dstack([grey] * 3))
+
+
+def test_imagefolder_reads_16_bits_with_the_loader_of_the_readme(tmp_path):
+    write_png(tmp_path / "benign" / "film.png", GREY_16)
+    folder = ImageFolder(
+        tmp_path,
+        loader=lambda path: Image.fromarray((np.asarray(Image.open(path)) // 257).astype("uint8")),
+    )
+    np.testing.assert_array_equal(np.asarray(folder[0][0]), GREY_16 // 257)
+
+
+@pytest.mark.parametrize("depth", DEPTHS.values(), ids=DEPTHS)
+def test_the_bytes_of_a_png_are_the_same_each_time(tmp_path, depth):
+    image = noise((700, 601), depth)
     write_png(tmp_path / "a" / "film.png", image)
     write_png(tmp_path / "b.png", np.asfortranarray(image))
-    content = (tmp_path / "a" / "film.png").read_bytes()
-    assert content == (tmp_path / "b.png").read_bytes()
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert decoded.dtype == image.dtype
-    np.testing.assert_array_equal(decoded, image)
+    assert (tmp_path / "a" / "film.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_writing_takes_less_memory_than_the_image(tmp_path):
+    image = noise((2000, 2000), np.uint16)
+    tracemalloc.start()
+    try:
+        write_png(tmp_path / "film.png", image)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < image.nbytes / 2
+
+
+def test_every_damaged_byte_of_a_png_is_told_without_a_line_of_the_decoder(tmp_path, capfd):
+    path = tmp_path / "film.png"
+    write_png(path, GREY_16)
+    content = path.read_bytes()
+    for position in range(8, len(content), 53):
+        damaged = bytearray(content)
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"film\.png: is (damaged|truncated)"):
+            read_image(path)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Small DICOM files for the tests: of every kind, and with a header that claims another."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+REAL = Path(__file__).parents[3] / "shared" / "real_cbis_ddsm"
+RAMP = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+WRITABLE = (
+    ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian, RLELossless,
+)  # fmt: skip
+
+
+def write(path, pixels, syntax=ImplicitVRLittleEndian, **values):
+    """Write pixels, and header values that override what the pixels say."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["file"])
+    data.SOPClassUID = SecondaryCaptureImageStorage
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID
+    data.SeriesInstanceUID, data.StudyInstanceUID = "1.2.3.4.5", "1.2.3.4"
+    data.PatientID, data.SeriesDescription = "Mass-Test_P_00001_LEFT_CC", "cropped images"
+    data.Laterality, data.PatientOrientation = "L", "CC"
+    bits = pixels.dtype.itemsize * 8
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+    data.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    if pixels.ndim == 3:
+        data.PlanarConfiguration = 0
+    data.BitsAllocated = data.BitsStored = bits
+    data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    for name, value in values.items():
+        setattr(data, name, value)
+    data.HighBit = data.BitsStored - 1
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    data.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    data["PixelData"].VR = "OB" if bits == 8 else "OW"
+    if syntax == RLELossless:
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.compress(RLELossless, generate_instance_uid=False)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def claim(path, syntax):
+    """Change the transfer syntax that a file claims and nothing else."""
+    meta = read_file_meta_info(path)
+    meta.TransferSyntaxUID = syntax
+    written = io.BytesIO()
+    write_file_meta_info(written, meta, enforce_standard=False)
+    content = path.read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")  # PS3.10, 7.1: the group's length
+    path.write_bytes(content[:132] + written.getvalue() + content[start:])
+    return path
