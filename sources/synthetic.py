@@ -14,7 +14,7 @@ from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, digest, open_folder, write_text
 from pipeline.stages import Synthesize, film_height
 from pipeline.work import LEDGER, Ledger, run_all, worker_count
-from sources.synthetic_files import Listing, PlannedFile, file_path, plan_files
+from sources.synthetic_files import Listing, PlannedFile, file_path, on_disk, plan_files
 from sources.synthetic_plan import FilmPlan, plan_collection
 from sources.synthetic_tables import CASE_DESCRIPTIONS, case_description, dicom_info, metadata
 from sources.synthetic_writing import FilmJob, write_film
@@ -92,8 +92,9 @@ def _open_ledger(out: Path, key: str, names: Sequence[str]) -> Ledger:
     if ledger.facts(WHOLE, key) is not None:
         return ledger
     for name in set(ledger.keep_only(())) - {WHOLE}:
-        (out / name).unlink(missing_ok=True)
-        for folder in (out / name).parents:
+        path = out / on_disk(name)
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
             if folder == out or not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
@@ -118,7 +119,7 @@ def _draw_films(
 
     def made(file: PlannedFile) -> bool:
         path = file_path(file, options.layout)
-        return ledger.facts(path, key) is not None and (options.out / path).is_file()
+        return ledger.facts(path, key) is not None and (options.out / on_disk(path)).is_file()
 
     jobs = [
         FilmJob(

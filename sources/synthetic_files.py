@@ -22,6 +22,7 @@ DATES = {  # of the studies of each case description
     (CALC, "train"): date(2016, 7, 20), (CALC, "test"): date(2017, 8, 29),
 }  # fmt: skip
 SECONDS_A_DAY = 86_400
+ZIP = ".zip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,15 +200,20 @@ def _uid(seed: int, subject: str, what: str) -> str:
 
 
 def series_folder(file: PlannedFile, layout: str) -> str:
-    """Return the folder of a file's series, relative to the collection, with forward slashes."""
+    """Return where a file's series lies, relative to the collection, with forward slashes.
+
+    It is a folder, or in the layout "rest" a zip file.
+    """
     day = f"{file.archive_date:%m-%d-%Y}"
     study, series = file.study_uid[-5:], file.series_uid[-5:]
     subject = f"{COLLECTION}/{file.subject}"
     return {
         "descriptive": f"{subject}/{day}-DDSM-NA-{study}/1.000000-{file.series_name}-{series}",
+        "descriptive-2023": f"{subject}/{day}-DDSM-{study}/1.000000-{file.series_name}-{series}",
         "descriptive-old": f"{subject}/{day}-DDSM-{study}/1-{file.series_name}-{series}",
         "classic": f"{subject}/{file.study_uid}/{file.series_uid}",
         "csv": f"{file.subject}/{file.study_uid}/{file.series_uid}",
+        "rest": f"{subject}/{file.series_uid}{ZIP}",
         "kaggle": f"jpeg/{file.series_uid}",
     }[layout]
 
@@ -217,12 +223,20 @@ def file_path(file: PlannedFile, layout: str) -> str:
     number = int(hashlib.sha256(file.instance_uid.encode()).hexdigest()[:8], 16) % 300
     name = {
         "descriptive": f"1-{file.position}.dcm",
+        "descriptive-2023": f"1-{file.position}.dcm",
         "descriptive-old": f"{file.position - 1:06d}.dcm",
         "classic": f"1-{file.position}.dcm",
         "csv": f"{file.position - 1:06d}.dcm",
+        "rest": f"{file.position}.dcm",
         "kaggle": f"{file.position}-{number:03d}.jpg",
     }[layout]
     return f"{series_folder(file, layout)}/{name}"
+
+
+def on_disk(path: str) -> str:
+    """Return what holds a file on the disk: the file itself, or the zip file that it lies in."""
+    before, in_zip, _ = path.partition(f"{ZIP}/")
+    return f"{before}{ZIP}" if in_zip else path
 
 
 def listed_path(file: PlannedFile) -> str:

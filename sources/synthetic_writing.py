@@ -4,8 +4,10 @@ Headers follow the real collection field by field: Implicit VR Little Endian, Se
 no window, spacing or view position, and a PatientID that is unique for each image.
 """
 
+import io
 import multiprocessing
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,15 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorag
 
 from pipeline.errors import UserError
 from pipeline.records import atomic
-from sources.synthetic_files import COLLECTION, CROP, MASK, PlannedFile, file_path
+from sources.synthetic_files import (
+    COLLECTION,
+    CROP,
+    MASK,
+    ZIP,
+    PlannedFile,
+    file_path,
+    on_disk,
+)
 from sources.synthetic_films import Film, render_film
 from sources.synthetic_plan import CALC, MASS, FilmPlan
 
@@ -30,6 +40,9 @@ PRIVATE_CODES = {  # of the archive's software, one for each case description
 }  # fmt: skip
 CROP_MARGIN = 0.35  # around a lesion's outline, as a share of its extent
 JPEG_QUALITY = 95
+ZIP_TIME = (2016, 4, 26, 12, 0, 0)  # of every member
+UNIX = 3  # the system that every zip file says that it was made on
+ZIP_LEVEL = 1  # film grain hardly packs: more effort costs time and gains nothing
 Image = npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 
 
@@ -66,25 +79,51 @@ def write_film(job: FilmJob) -> dict[str, dict[str, int]]:
     if multiprocessing.parent_process() is not None:
         cv2.setNumThreads(1)  # one thread for each worker process; the parent's are its own
     film = render_film(job.film, job.height, job.seed)
-    facts: dict[str, dict[str, int]] = {}
+    together: dict[str, list[PlannedFile]] = {}
     for file in job.files:
+        together.setdefault(on_disk(file_path(file, job.layout)), []).append(file)
+    facts: dict[str, dict[str, int]] = {}
+    for name, files in together.items():
+        try:
+            with atomic(job.out / name) as temporary:
+                facts |= _write(temporary, job, film, files)
+        except OSError as error:
+            raise UserError(f"{job.out / name}: cannot be written ({error.strerror})") from None
+    return facts
+
+
+def _write(
+    target: Path, job: FilmJob, film: Film, files: Sequence[PlannedFile]
+) -> dict[str, dict[str, int]]:
+    """Write one file, or the files of one series into a zip file; return their facts by path."""
+    facts: dict[str, dict[str, int]] = {}
+    for file in sorted(files, key=lambda file: file.position):
         image = file_image(film, file)
         path = file_path(file, job.layout)
         facts[path] = {
             "rows": image.shape[0], "columns": image.shape[1],
             "smallest": int(image.min()), "largest": int(image.max()),
         }  # fmt: skip
-        try:
-            with atomic(job.out / path) as temporary:
-                if job.layout == "kaggle":
-                    temporary.write_bytes(encode_jpeg(image))
-                else:
-                    fields = header_fields(file, job.film, facts[path])
-                    dicom_dataset(fields, file, image).save_as(temporary, enforce_file_format=True)
-                facts[path]["bytes"] = temporary.stat().st_size
-        except OSError as error:
-            raise UserError(f"{job.out / path}: cannot be written ({error.strerror})") from None
+        if job.layout == "kaggle":
+            content = encode_jpeg(image)
+        else:
+            fields = header_fields(file, job.film, facts[path])
+            content = dicom_bytes(dicom_dataset(fields, file, image))
+        facts[path]["bytes"] = len(content)
+        if target.suffix == ZIP:
+            _add_member(target, path.rpartition("/")[2], content)
+        else:
+            target.write_bytes(content)
     return facts
+
+
+def _add_member(archive: Path, name: str, content: bytes) -> None:
+    """Add a file to a zip file: the same bytes whenever and on whichever system."""
+    member = zipfile.ZipInfo(name, ZIP_TIME)
+    member.create_system = UNIX
+    member.external_attr = 0o644 << 16
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(member, content, zipfile.ZIP_DEFLATED, ZIP_LEVEL)
 
 
 def file_image(film: Film, file: PlannedFile) -> Image:
@@ -142,6 +181,13 @@ def dicom_dataset(fields: Mapping[str, Any], file: PlannedFile, image: Image) ->
     pixels = image.astype(image.dtype.newbyteorder("<"), copy=False).tobytes()
     dataset.add_new("PixelData", "OW", pixels + b"\0" if len(pixels) % 2 else pixels)
     return dataset
+
+
+def dicom_bytes(dataset: Dataset) -> bytes:
+    """Return a data set as the content of a file (PS3.10)."""
+    content = io.BytesIO()
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()
 
 
 def header_fields(file: PlannedFile, film: FilmPlan, facts: Mapping[str, int]) -> dict[str, Any]:

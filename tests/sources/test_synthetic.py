@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 
@@ -14,12 +15,15 @@ from pipeline.errors import UserError
 from pipeline.progress import Silent
 from pipeline.records import RECORD, read_record
 from pipeline.stages import Synthesize
+from sources.archives import members
+from sources.images import read_bytes
 from sources.synthetic import synthesize
 from sources.synthetic_files import plan_files
 from sources.synthetic_plan import MASS, plan_collection
 from sources.synthetic_tables import CASE_DESCRIPTIONS
 
-DICOM_LAYOUTS = ("descriptive", "descriptive-old", "classic", "csv")
+FOLDER_LAYOUTS = ("descriptive", "descriptive-2023", "descriptive-old", "classic", "csv")
+DICOM_LAYOUTS = (*FOLDER_LAYOUTS, "rest")
 ALL_COLUMNS = ("image file path", "cropped image file path", "ROI mask file path")
 
 
@@ -40,7 +44,15 @@ def collections(tmp_path_factory):
 
 
 def images(folder):
-    return sorted(path for path in folder.rglob("*") if path.suffix in (".dcm", ".jpg"))
+    """Find all image files, also those in zip files or in one that is given."""
+    zips = [folder] if folder.suffix == ".zip" else folder.rglob("*.zip")
+    packed = [path / name for path in zips for name, _ in members(path)]
+    plain = (path for path in folder.rglob("*") if path.suffix in (".dcm", ".jpg"))
+    return sorted([*packed, *plain])
+
+
+def read(path, **settings):
+    return pydicom.dcmread(io.BytesIO(read_bytes(path).tobytes()), **settings)
 
 
 def case_rows(folder, finding, split):
@@ -56,7 +68,7 @@ def digests(folder):
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix in (".dcm", ".jpg", ".csv", ".txt")
+        if path.is_file() and path.suffix in (".dcm", ".jpg", ".csv", ".txt", ".zip")
     }
 
 
@@ -68,7 +80,7 @@ def headers(collections):
 def test_every_layout_holds_the_same_pixels_and_headers(collections, headers):
     expected = {header.SOPInstanceUID: header for header in headers.values()}
     for layout in DICOM_LAYOUTS[1:]:
-        found = [pydicom.dcmread(path) for path in images(collections / layout)]
+        found = [read(path) for path in images(collections / layout)]
         assert {header.SOPInstanceUID for header in found} == set(expected)
         assert all(header == expected[header.SOPInstanceUID] for header in found)
 
@@ -77,6 +89,7 @@ def test_every_layout_holds_the_same_pixels_and_headers(collections, headers):
     ("layout", "pattern"),
     [
         ("descriptive", "CBIS-DDSM/*/??-??-????-DDSM-NA-?????/1.000000-*images-?????/1-[12].dcm"),
+        ("descriptive-2023", "CBIS-DDSM/*/??-??-????-DDSM-?????/1.000000-*images-?????/1-[12].dcm"),
         ("descriptive-old", "CBIS-DDSM/*/??-??-????-DDSM-?????/1-*images-?????/00000[01].dcm"),
         ("classic", "CBIS-DDSM/*/2.25.*/2.25.*/1-[12].dcm"),
         ("csv", "*/2.25.*/2.25.*/00000[01].dcm"),
@@ -88,6 +101,23 @@ def test_files_lie_where_the_layout_says(collections, layout, pattern):
     found = images(folder)
     assert found
     assert set(found) == set(folder.glob(pattern))
+
+
+def test_each_series_of_the_rest_interface_is_a_zip_file_of_its_own(collections):
+    folder = collections / "rest"
+    zips = sorted(folder.rglob("*.zip"))
+    assert zips == sorted(folder.glob("CBIS-DDSM/*/2.25.*.zip"))
+    assert not list(folder.rglob("*.dcm"))
+    found = Counter()
+    for path in zips:
+        names = [name for name, _ in members(path)]
+        assert names == ["1.dcm", "2.dcm"][: len(names)]
+        headers = [read(path / name, stop_before_pixels=True) for name in names]
+        assert {header.SeriesInstanceUID for header in headers} == {path.stem}
+        assert {header.PatientID for header in headers} == {path.parent.name}
+        found[len(names)] += 1
+    assert found[2] > 0
+    assert found[1] > 0
 
 
 def test_descriptive_folders_end_in_the_last_digits_of_the_uids(headers):
@@ -198,7 +228,7 @@ def test_metadata_leads_to_every_series_in_its_dialect(collections, layout):
     for row in rows:
         series = folder / row["File Location"].replace("\\", "/")
         assert len(images(series)) == int(row["Number of Images"])
-        header = pydicom.dcmread(images(series)[0], stop_before_pixels=True)
+        header = read(images(series)[0], stop_before_pixels=True)
         assert header.SeriesInstanceUID == row["Series UID"]
         assert header.PatientID == row["Subject ID"]
     assert sum(int(row["Number of Images"]) for row in rows) == len(images(folder))
@@ -222,9 +252,10 @@ def test_twin_images_have_the_same_pixels_under_two_subjects(headers):
         assert mass.SOPInstanceUID != calc.SOPInstanceUID
 
 
-def test_workers_do_not_change_a_byte(tmp_path, collections):
-    make(tmp_path / "two", workers=2)
-    assert digests(tmp_path / "two") == digests(collections / "descriptive")
+@pytest.mark.parametrize("layout", ["descriptive", "rest"])
+def test_workers_do_not_change_a_byte(tmp_path, collections, layout):
+    make(tmp_path / "two", workers=2, layout=layout)
+    assert digests(tmp_path / "two") == digests(collections / layout)
 
 
 def test_a_second_run_draws_nothing_again(tmp_path):
@@ -271,15 +302,28 @@ def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, collections):
     assert digests(tmp_path / "raw") == digests(collections / "descriptive")
 
 
-def test_a_lost_file_is_made_again(tmp_path, collections):
-    make(tmp_path / "raw")
-    lost = images(tmp_path / "raw")[3]
+@pytest.mark.parametrize(("layout", "pattern"), [("descriptive", "*.dcm"), ("rest", "*.zip")])
+def test_a_lost_file_is_made_again(tmp_path, collections, layout, pattern):
+    make(tmp_path / "raw", layout=layout)
+    lost = sorted((tmp_path / "raw").rglob(pattern))[3]
     lost.unlink()
+    make(tmp_path / "raw", layout=layout)
+    assert digests(tmp_path / "raw") == digests(collections / layout)
+
+
+def test_zip_files_are_kept_by_a_second_run_and_left_by_no_other_layout(tmp_path, collections):
+    make(tmp_path / "raw", layout="rest")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").rglob("*.zip")}
+    make(tmp_path / "raw", layout="rest")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     make(tmp_path / "raw")
     assert digests(tmp_path / "raw") == digests(collections / "descriptive")
+    assert not any(path.exists() for path in times)
 
 
-@pytest.mark.parametrize("change", [{"layout": "kaggle"}, {"seed": 8}, {"patients": 9}])
+@pytest.mark.parametrize(
+    "change", [{"layout": "kaggle"}, {"layout": "rest"}, {"seed": 8}, {"patients": 9}]
+)
 def test_other_options_leave_no_old_file_behind(tmp_path, change):
     with pytest.raises(StoppedError):  # even of a run that was stopped
         synthesize(

@@ -8,7 +8,9 @@ import pytest
 from sources.synthetic_files import CROP, MAMMOGRAM, MASK, file_path, plan_files
 from sources.synthetic_plan import CALC, MASS, SPLITS, plan_collection
 
-LAYOUTS = ("descriptive", "descriptive-old", "classic", "csv", "kaggle")
+LAYOUTS = (
+    "descriptive", "descriptive-2023", "descriptive-old", "classic", "csv", "rest", "kaggle",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))
