@@ -25,7 +25,8 @@ from models.loading import Split, load_split
 from models.metrics import METRICS, estimates, youden_threshold
 from models.registry import NO_WEIGHTS
 from pipeline.errors import UserError
-from pipeline.manifest import MANIFEST, Row, read_manifest
+from pipeline.folds import Fold, read_rows
+from pipeline.manifest import MANIFEST, Row
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import (
     SET_ASIDE,
@@ -49,7 +50,8 @@ TITLES = {
     "specificity": "Specificity", "precision": "Precision", "f1": "F1", "mcc": "MCC",
     "brier": "Brier score",
 }  # fmt: skip
-PLACES = {"data", "out", "seed", "workers"}  # options that do not change what an image looks like
+# Options that do not change what an image looks like.
+PLACES = {"data", "out", "seed", "workers", "fold"}
 FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
 
 
@@ -69,11 +71,12 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
     """
     started = time.perf_counter()
     prepare_process(options.workers)
-    run = find_run(options.runs, options.run)
-    run.record()
+    run = find_run(options.runs, options.run, options.fold)
+    fold = run.fold
     model = load_run(run.folder)
     data = options.data or Path(str(model.facts["data"]))
-    record, rows = read_record(data, "preprocess", "organize"), read_manifest(data)
+    record = read_record(data, "preprocess", "organize")
+    rows, _ = read_rows(data, record, fold.number)  # any other fold was trained on
     _refuse_leaks(run, model.facts, data, rows)
     splits, scores = _score(model, data, rows, options.workers, progress)
     threshold, rule = _operating_point(splits["val"], scores["val"])
@@ -102,10 +105,10 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
     return Result(
         folder=run.folder,
         headline=_headline(model.facts, scored["test"]),
-        facts={"run": str(run.folder), "model": run.model, "threshold": threshold,
+        facts={"run": str(run.folder), "model": run.model, **fold.facts, "threshold": threshold,
                "test": measured["splits"]["test"], "val": measured["splits"]["val"],
                "seconds": round(time.perf_counter() - started, 1)},
-        tables=(_table(scored),),
+        tables=(_table(scored, fold),),
         notes=tuple(notes),
         set_aside=len(set_aside),
         next_stage="report",
@@ -185,6 +188,7 @@ def _measured(
     return {
         "model": run.model,
         "run": run.name,
+        **run.fold.facts,
         "data": str(data.resolve()),
         "data_hash": file_digest(data / MANIFEST),
         "unit": facts["unit"],
@@ -229,13 +233,14 @@ def _headline(facts: Mapping[str, Any], test: Scored) -> str:
     return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
 
 
-def _table(scored: Mapping[str, Scored]) -> Table:
+def _table(scored: Mapping[str, Scored], fold: Fold) -> Table:
     rows = [
         (TITLES[name], *(cell for split in ("test", "val") for cell in _cells(scored[split], name)))
         for name in METRICS
     ]
     columns = ("Measure", "Test", "95 % interval", "Validation", "95 % interval")
-    return Table("At the operating point chosen on validation", columns, tuple(rows))
+    title = f"At the operating point chosen on {fold.name or 'validation'}"
+    return Table(title, columns, tuple(rows))
 
 
 def _cells(scored: Scored, name: str) -> tuple[float | None, str]:

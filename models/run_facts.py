@@ -8,6 +8,7 @@ from typing import Any
 from models.inference import Compute
 from models.loading import EvalTransform, Split
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
+from pipeline.folds import Fold
 from pipeline.manifest import MANIFEST
 from pipeline.progress import Cell, Table
 from pipeline.records import file_digest
@@ -73,6 +74,7 @@ def model_facts(
     counts: tuple[int, int],
     material: Material,
     data_record: Mapping[str, Any],
+    fold: Fold,
 ) -> dict[str, Any]:
     """Return model.json: all that prediction, evaluation and the report need to know."""
     parameters, trainable = counts
@@ -103,14 +105,16 @@ def model_facts(
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
         "data_hash": file_digest(options.data / MANIFEST),
+        **fold.facts,
         "patients": {"train": material.train.patients, "val": material.val.patients},
     }
 
 
 def headline(options: Train, fitted: Fitted, counts: Mapping[str, Any]) -> str:
     """Return what training came to, in one sentence."""
-    area = counts["best_val_auc"]
+    area, fold = counts["best_val_auc"], Fold.of(counts)
     known = "unknown (one class only)" if area is None else f"{area:.3f}"
+    known += f" on {fold.name}" if fold.number else ""
     if options.untrained_head:
         return f"{options.model}, control with an untrained head: validation AUC {known}"
     if not fitted.epochs:

@@ -45,7 +45,8 @@ from models.run_facts import (
 )
 from models.weights import load_weights
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, MANIFEST, Row, read_manifest
+from pipeline.folds import read_rows
+from pipeline.manifest import LABELS, MANIFEST, Row
 from pipeline.progress import Cell, Progress, Result
 from pipeline.records import (
     close_folder,
@@ -84,17 +85,19 @@ def train(options: Train, progress: Progress) -> Result:
     started = time.perf_counter()
     prepare_process(options.workers)
     data_record = read_record(options.data, "preprocess", "organize")
-    rows, row = read_manifest(options.data), find_model(options.model)
+    rows, fold = read_rows(options.data, data_record, options.fold)
+    row = find_model(options.model)
     _check_rows(options.data, rows)
     recipe = recipe_of(options, row)
     network, origin, from_scratch = _network(options, row)
     material = _material(options, row, rows, network, progress)
     run = create_run(options.runs, row.name, options.seed)
     open_folder(run.folder, STAGE, options)
-    facts = model_facts(options, row, parameter_counts(network), material, data_record)
+    facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
     save_facts(run.folder, facts)
+    validated = f"; validated on {fold.name}" if fold.number else ""
     progress.say(f"{row.name}: {origin}; {material.compute.precision}, {facts['trainable']:,} of "
-                 f"{facts['parameters']:,} parameters are trained")  # fmt: skip
+                 f"{facts['parameters']:,} parameters are trained{validated}")  # fmt: skip
     fitted = _fit_by_strategy(options, row, network, material, recipe, run.folder, progress)
     set_aside = [*material.train.set_aside, *material.val.set_aside]
     write_set_aside(run.folder, set_aside)
@@ -103,9 +106,10 @@ def train(options: Train, progress: Progress) -> Result:
         "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
         "best_val_auc": area if area == area else None,
         "train_images": len(material.train), "val_images": len(material.val),
+        **fold.facts,
     }  # fmt: skip
     seconds = time.perf_counter() - started
-    inputs = digest(facts["data_hash"], facts["weights_hash"])
+    inputs = digest(facts["data_hash"], facts["weights_hash"], facts["patients"])
     close_folder(run.folder, STAGE, options, counts, inputs, seconds)
     return Result(
         folder=run.folder,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.folds import Fold
 from pipeline.records import RECORD, read_json, read_record
 
 LATEST = "latest"
@@ -45,6 +46,15 @@ class Run:
     def evaluated(self) -> bool:
         """Whether it has been evaluated."""
         return (self.folder / METRICS).is_file()
+
+    @property
+    def fold(self) -> Fold:
+        """What its training validated on.
+
+        Raises:
+            UserError: Training did not finish.
+        """
+        return Fold.of(self.record()["counts"])
 
     def record(self) -> dict[str, Any]:
         """Return the completion record of its training.
@@ -99,30 +109,59 @@ def list_runs(runs: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.folder.name, run.model))
 
 
-def find_run(runs: Path, name: str) -> Run:
+def find_run(runs: Path, name: str, fold: int = 0) -> Run:
     """Find a finished run by its path, its name "<model>/<time>-<seed>", a model, or "latest".
 
+    Args:
+        runs: The folder that holds all runs.
+        name: What it was called.
+        fold: The fold that it must have validated on; 0 for any.
+
     Raises:
-        UserError: There is none; the message names those that there are.
+        UserError: There is none, or the one that is named is of another fold; the message names
+            those that there are.
     """
     known = list_runs(runs)
     if name == LATEST or any(run.model == name for run in known):
         fitting = [run for run in known if name in (LATEST, run.model)]
+        if fold:
+            fitting = [run for run in fitting if _fold_of(run).number == fold]
         if not fitting:
-            raise UserError(f"{runs}: holds no finished run", "run: python main.py train")
+            which, how = (f" of fold {fold}", f" --fold {fold}") if fold else ("", "")
+            model = "" if name == LATEST else f" of {name}"
+            command = f"run: python main.py train{how}"
+            raise UserError(f"{runs}: holds no finished run{model}{which}", command)
         return fitting[-1]
     for folder in (Path(name).expanduser(), runs / name):
         if folder.is_dir():
             run = Run(folder.resolve())
-            run.record()
+            own = run.fold
+            if fold not in (0, own.number):
+                kind = own.name or "the plain train/val split"
+                raise UserError(f"{name}: is a run of {kind}, not of fold {fold}", "drop --fold")
             return run
     names = ", ".join(run.name for run in known[-3:]) or "none"
     raise UserError(f"{name}: no such run in {runs}", f"the newest there are: {names}")
 
 
 def run_choices(answers: Any) -> dict[str, str]:
-    """Return the runs to choose from, newest first, for a question."""
+    """Return the runs to choose from, newest first, for a question; of a fold where one is given.
+
+    Args:
+        answers: With the folder of the `runs` and the `fold`, 0 for any.
+    """
     choices = {}
     for run in reversed(list_runs(Path(answers.get("runs", "runs")))):
-        choices[run.name] = "evaluated" if run.evaluated else "not evaluated yet"
+        fold = _fold_of(run)
+        if answers.get("fold", 0) in (0, fold.number):
+            state = "evaluated" if run.evaluated else "not evaluated yet"
+            choices[run.name] = f"{state}, {fold.name}" if fold.number else state
     return choices
+
+
+def _fold_of(run: Run) -> Fold:
+    """Return the fold of one run of many: one that is damaged must not hide the others."""
+    try:
+        return run.fold
+    except UserError:
+        return Fold()

@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from pipeline.manifest import LABELS, Row, image_path, write_manifest
+from pipeline.folds import write_folds
+from pipeline.manifest import LABELS, Row, image_path, read_manifest, write_manifest
 from pipeline.records import close_folder
 from pipeline.stages import Organize, Preprocess
 
@@ -50,3 +51,11 @@ def make_dataset(folder, patients=None, labels=LABELS, first=0, seed=5, stage="p
     options = Preprocess(out=folder) if stage == "preprocess" else Organize(out=folder)
     close_folder(folder, stage, options, {}, "", 0.0)
     return folder
+
+
+def divide(folder, count):
+    """Deal the patients outside test to folds, pair by pair, so that each fold has both labels."""
+    patients = sorted({row.patient_id for row in read_manifest(folder) if row.split != "test"})
+    folds = {patient: number // 2 % count + 1 for number, patient in enumerate(patients)}
+    write_folds(folder, folds)
+    return folds

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.folds import Fold
 from pipeline.records import close_folder
 from pipeline.runs import Run, create_run, find_run, list_runs, run_choices
 
@@ -15,8 +16,9 @@ class Options:
     seed: int = 1
 
 
-def finish(run):
-    close_folder(run.folder, "train", Options(), {}, "abc", 1.0)
+def finish(run, fold=None):
+    counts = fold.facts if fold else {}
+    close_folder(run.folder, "train", Options(), counts, "abc", 1.0)
     return run
 
 
@@ -81,3 +83,58 @@ def test_choices_are_newest_first_and_say_what_is_evaluated(runs):
         ("MammoCNN/20260102-100000-1", "evaluated"),
         ("ResNet18_CFT/20260101-100000-1", "not evaluated yet"),
     ]
+
+
+@pytest.fixture
+def folded(runs):
+    """The same runs, and after each model's a run of fold 1 and one of fold 2."""
+    for number in (1, 2):
+        for model in ("ResNet18_CFT", "MammoCNN"):
+            folder = runs / model / f"2026020{number}-100000-1"
+            folder.mkdir()
+            finish(Run(folder), Fold(number, 5))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("name", "fold", "found"),
+    [
+        ("latest", 0, "ResNet18_CFT/20260202-100000-1"),
+        ("latest", 1, "ResNet18_CFT/20260201-100000-1"),
+        ("MammoCNN", 0, "MammoCNN/20260202-100000-1"),
+        ("MammoCNN", 1, "MammoCNN/20260201-100000-1"),
+        ("MammoCNN/20260201-100000-1", 1, "MammoCNN/20260201-100000-1"),
+        ("MammoCNN/20260201-100000-1", 0, "MammoCNN/20260201-100000-1"),
+    ],
+)
+def test_a_fold_selects_among_the_runs(folded, name, fold, found):
+    run = find_run(folded, name, fold)
+    assert run.name == found
+    assert run.fold == Fold(int(found[-10]), 5)
+
+
+def test_a_run_of_another_fold_is_refused(folded):
+    with pytest.raises(UserError, match="is a run of fold 1 of 5, not of fold 2; drop --fold"):
+        find_run(folded, "MammoCNN/20260201-100000-1", 2)
+    with pytest.raises(UserError, match=r"is a run of the plain train/val split, not of fold 2"):
+        find_run(folded, str(folded / "MammoCNN" / "20260102-100000-1"), 2)
+    with pytest.raises(UserError, match=r"no finished run of fold 3; run: .* train --fold 3"):
+        find_run(folded, "latest", 3)
+    with pytest.raises(UserError, match="holds no finished run of MammoCNN of fold 3"):
+        find_run(folded, "MammoCNN", 3)
+
+
+def test_choices_name_the_fold_and_keep_to_the_one_that_was_given(folded):
+    assert run_choices({"runs": folded})["MammoCNN/20260201-100000-1"] == (
+        "not evaluated yet, fold 1 of 5"
+    )
+    assert list(run_choices({"runs": folded, "fold": 1})) == [
+        "ResNet18_CFT/20260201-100000-1",
+        "MammoCNN/20260201-100000-1",
+    ]
+
+
+def test_a_damaged_record_does_not_hide_the_other_runs(folded):
+    (folded / "MammoCNN" / "20260202-100000-1" / "stage.json").write_text("{")
+    assert find_run(folded, "MammoCNN", 1).name == "MammoCNN/20260201-100000-1"
+    assert len(run_choices({"runs": folded})) == 6
