@@ -39,6 +39,7 @@ STAGES = {
     "synthesize": Stage(stages.Synthesize, "sources.synthetic:synthesize"),
     "organize": Stage(stages.Organize, "organize_data:organize"),
     "preprocess": Stage(stages.Preprocess, "preprocess_data:preprocess"),
+    "probe": Stage(stages.Probe, "models.shortcuts:check_shortcuts"),
     "train": Stage(stages.Train, "models.training:train"),
     "evaluate": Stage(stages.Evaluate, "models.evaluation:evaluate"),
     "report": Stage(stages.Report, "interface.report:report"),
@@ -68,7 +69,7 @@ class Outcome:
         """Return what `--json` prints."""
         return {
             "stage": self.stage,
-            "folder": str(self.result.folder),
+            "folder": None if self.result.folder is None else str(self.result.folder),
             "headline": self.result.headline,
             "facts": dict(self.result.facts),
             "notes": list(self.result.notes),

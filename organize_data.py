@@ -1,136 +1,123 @@
 """Stage 1: a raw CBIS-DDSM download becomes train, val and test, benign and malignant.
 
 Splits are decided from the case descriptions before any file is looked at; then each image is
-written as 16-bit PNG with its row in the manifest.
+written as PNG with its row in the manifest, and the lesions' masks beside it.
 """
 
 import runpy
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models import shortcuts
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, SPLITS, Row, image_path, write_manifest
-from pipeline.progress import Progress, Result, Table
-from pipeline.records import SET_ASIDE, close_folder, digest, open_folder, write_set_aside
+from pipeline.folds import FOLDS, write_folds
+from pipeline.manifest import LABELS, SPLITS, write_manifest
+from pipeline.progress import Progress, Result, Silent
+from pipeline.records import (
+    SET_ASIDE,
+    claim_folder,
+    close_folder,
+    digest,
+    open_folder,
+    write_json,
+    write_set_aside,
+    write_table,
+)
 from pipeline.stages import Organize
-from pipeline.work import Ledger, run_all, worker_count
-from sources.cbis_ddsm import CALCIFICATION, MASS, OFFICIAL_CSVS, CaseCsv, read_case_csvs
-from sources.cbis_ddsm_cohort import Cohort, PlannedImage, assign_splits, plan_cohort
-from sources.cbis_ddsm_files import Index, SourceFile, index_files, is_mask
-from sources.images import read_image, write_png
+from pipeline.work import worker_count
+from pipeline.workspace import MEMORY
+from sources.cbis_ddsm import Lesion
+from sources.cbis_ddsm_cohort import PlannedImage
+from sources.cbis_ddsm_collection import split_counts
+from sources.cbis_ddsm_dataset import (
+    MASK_COLUMNS,
+    MASK_TABLE,
+    MISSING,
+    Account,
+    Layout,
+    guard_against_leaks,
+    remarks,
+)
+from sources.cbis_ddsm_doctor import examine
+from sources.cbis_ddsm_files import HEADERS, MASK, Index, index_files
+from sources.cbis_ddsm_images import THUMBNAILS, Job, Writer
+from sources.cbis_ddsm_plan import (
+    UNITS,
+    Plan,
+    cohort_notes,
+    cohort_tables,
+    collection_notes,
+    left_out_table,
+    plan_dataset,
+    split_table,
+)
+from sources.images import SPREAD, read_image
+from sources.pseudonyms import Pseudonyms, read_key
+from sources.thumbnails import write_contact_sheet
 
-FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
-UNITS = {"mammogram": "mammograms", "crop": "lesion crops"}
-PIXELS = "16-bit PNG, full range by bits stored"  # a change of it makes every image anew
-PLANNED = "planned"  # the ledger's key of an image that was begun
-MISSING = "missing: "  # how the reason begins where there is no file
-SMALL = 200_000_000  # bytes below which starting processes takes longer than the work
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to write.
-
-    Attributes:
-        target: The file to write.
-        source: The folder of the download.
-        candidates: Files that may hold the image; the first that does is taken.
-    """
-
-    target: Path
-    source: Path
-    candidates: tuple[SourceFile, ...]
-
-    @property
-    def key(self) -> str:
-        """Digest of what the image is made from."""
-        return digest(PIXELS, [asdict(file) for file in self.candidates])
+KEY = MEMORY.with_name("pseudonym.key")
+SHEETS, NOTES, SUMMARY = "contact_sheets", "notes.csv", "summary.json"
+BYTES_A_PIXEL = {"16": 1.7, "8": 0.5}  # of a written film; measured on film grain: 1.6 and 0.43
 
 
 def organize(options: Organize, progress: Progress) -> Result:
     """Join the case descriptions to the files, split by patient, and write the dataset.
 
     Args:
-        options: What to organise, and where to.
+        options: What to organise, and where to; or only to count (dry_run) or to check.
         progress: Where to report.
 
     Returns:
-        What was written; facts["splits"][split] holds images, patients, benign and malignant.
+        What was written; facts["splits"][split] holds images, patients, breasts, benign and
+        malignant.
 
     Raises:
         UserError: The case descriptions or the images are not there or not what they should be,
-            or the output folder cannot be used; in the first two cases nothing is written.
+            the disk is too small, or the output folder cannot be used: then nothing is written.
+            Or two splits hold the same pixels.
     """
     started = time.perf_counter()
-    _check_folders(options.source, options.out)
-    tables, missing_csvs = _tables(options)
-    leave_out = options.without_callback == "leave-out"
-    lesions = [lesion for table in tables for lesion in table.lesions]
-    cohort = plan_cohort(lesions, options.unit, leave_out)
-    splits = assign_splits(cohort.images, options.val_share, options.seed)
-    index = index_files(options.source, options.workers, progress)
-    jobs = dict(_jobs(options, cohort, splits, index))
-    if not jobs:
-        raise _nothing_found(options, cohort, index)
-
+    if not (options.dry_run and options.csv):
+        _check_folders(options.source, None if options.dry_run else options.out)
+    if options.check:
+        return examine(options, progress)
+    plan = plan_dataset(options)
+    if options.dry_run:
+        return _dry_run(plan, options)
+    fresh = not options.out.exists()
+    claim_folder(options.out, "organize", options)
+    try:
+        keep = None if options.pseudonymize else options.out
+        index = index_files(options.source, keep, options.workers, progress)
+        layout = Layout(plan.options, index, plan.splits, _renamer(options))
+        jobs = _image_jobs(plan, layout)
+        writer = Writer(options.out)
+        _announce(plan, writer.left(jobs.values()), progress)
+    except BaseException:
+        if fresh:
+            shutil.rmtree(options.out, ignore_errors=True)
+        raise
     open_folder(options.out, "organize", options)
-    made = _write_images(options, list(jobs.values()), progress)
-    rows, set_aside = [], list(index.unreadable)
-    for image in cohort.images:
-        row, reasons = _account(image, splits[image.patient_id], jobs, made)
-        rows += [row] if row else []
-        set_aside += reasons
-    write_set_aside(options.out, set_aside)
-    if not rows:
+    account = _write(plan, layout, jobs, writer, progress)
+    if not account.rows:
         problem = f"{options.source}: none of its {len(jobs):,} {UNITS[options.unit]} can be read"
         raise UserError(problem, f"see {options.out / SET_ASIDE} for the reasons")
-    write_manifest(options.out, rows)
-    facts = _facts(options, cohort, rows, set_aside)
+    facts, notes = _finish(plan, layout, account)
     inputs = digest(
-        [asdict(lesion) for lesion in lesions],
+        [asdict(lesion) for lesion in plan.lesions],
         [(uid, [file.size for file in files]) for uid, files in index.series.items()],
     )
     close_folder(options.out, "organize", options, facts, inputs, time.perf_counter() - started)
-    return _result(options, facts, missing_csvs)
+    return _result(plan, facts, notes)
 
 
-def make_image(job: Job) -> dict[str, Any]:
-    """Write one image from the first candidate that holds it.
-
-    Returns:
-        height and width in pixels, source_id, and for each candidate that had to be passed over
-        [name, reason] in skipped; without source_id where none would do.
-
-    Raises:
-        UserError: The image cannot be written (a bad candidate is no reason to stop).
-    """
-    skipped: list[tuple[str, str]] = []
-    masks = 0
-    for file in job.candidates:
-        path = job.source / file.name
-        try:
-            image = read_image(path)
-        except UserError as error:
-            skipped.append((file.name, str(error).removeprefix(f"{path}: ")))
-            continue
-        if file.bits < 16 and is_mask(image):
-            masks += 1
-            continue
-        write_png(job.target, image)
-        height, width = image.shape
-        return {"height": height, "width": width, "source_id": file.series, "skipped": skipped}
-    reasons = [f"{name}: {reason}" for name, reason in skipped]
-    if masks and not reasons:
-        reasons = [f"{MISSING}its series holds nothing but the mask"]
-    job.target.unlink(missing_ok=True)  # of an earlier run, when the file was still whole
-    return {"skipped": skipped, "reason": "; ".join(reasons)}
-
-
-def _check_folders(source: Path, out: Path) -> None:
+def _check_folders(source: Path, out: Path | None) -> None:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder", "give --source the folder of the download")
     try:
@@ -139,224 +126,248 @@ def _check_folders(source: Path, out: Path) -> None:
         raise UserError(f"{source}: cannot be read ({error.strerror})") from None
     if empty:
         raise UserError(f"{source}: is empty", "give --source the folder of the download")
-    if out.resolve().is_relative_to(source.resolve()):
+    if out is not None and out.resolve().is_relative_to(source.resolve()):
         raise UserError(
             f"{out}: lies in the download {source}, which is never written to",
             "choose another --out",
         )
 
 
-def _tables(options: Organize) -> tuple[list[CaseCsv], list[str]]:
-    """Return the case descriptions of the wanted findings, and the names of those not there."""
-    found = read_case_csvs(options.source, options.csv)
-    findings = FINDINGS[options.finding]
-    tables = [table for table in found if table.finding in findings]
-    expected = dict(
-        zip(
-            [(finding, split) for finding in (MASS, CALCIFICATION) for split in ("train", "test")],
-            OFFICIAL_CSVS,
-            strict=True,
-        )
+def _dry_run(plan: Plan, options: Organize) -> Result:
+    facts = plan.facts()
+    facts["splits"] = facts["planned"]
+    images, patients = len(plan.cohort.images), len(plan.splits)
+    return Result(
+        folder=None,
+        headline=f"{images:,} {UNITS[plan.options.unit]} of {patients:,} patients; nothing written",
+        facts=facts,
+        tables=tuple(cohort_tables(plan, facts)),
+        notes=tuple([*cohort_notes(plan), *collection_notes(facts["collection"])]),
+        next_stage="organize",
+        next_options=asdict(options) | {"dry_run": False},
     )
-    present = {(table.finding, table.split) for table in tables}
-    missing = [
-        name for kind, name in expected.items() if kind[0] in findings and kind not in present
-    ]
-    if not tables:
-        raise UserError(
-            f"{options.csv or options.source}: holds neither {' nor '.join(missing)}",
-            "get them from the CBIS-DDSM page of the Cancer Imaging Archive, "
-            "or choose another --finding",
-        )
-    return tables, missing
 
 
-def _jobs(
-    options: Organize, cohort: Cohort, splits: Mapping[str, str], index: Index
-) -> Iterator[tuple[str, Job]]:
-    """Yield image_id and job of each image that has files."""
-    for image in cohort.images:
-        if candidates := index.candidates(image.series):
-            path = image_path(splits[image.patient_id], image.label, image.image_id)
-            yield image.image_id, Job(options.out / path, options.source, candidates)
+def _renamer(options: Organize) -> Callable[[str], str]:
+    if not options.pseudonymize:
+        return str
+    (options.out / HEADERS).unlink(missing_ok=True)  # it names every file, and so every patient
+    return Pseudonyms(read_key(KEY))
 
 
-def _nothing_found(options: Organize, cohort: Cohort, index: Index) -> UserError:
+def _image_jobs(plan: Plan, layout: Layout) -> dict[str, Job]:
+    """Return how each image that has a file is written, by image_id."""
+    images = plan.cohort.images
+    jobs = {image.image_id: job for image in images if (job := layout.image_job(image))}
+    if jobs:
+        return jobs
+    options, index = plan.options, layout.index
     files = sum(map(len, index.series.values()))
     if not files and not index.unreadable:
         problem = f"{options.source}: holds no DICOM or JPEG file of the collection"
-        return UserError(problem, "give --source the folder of the download")
+        raise UserError(problem, "give --source the folder of the download")
     if not files:
         name, reason = index.unreadable[0]
         count = f"none of its {len(index.unreadable):,} image files can be read"
-        return UserError(f"{options.source}: {count} ({name}: {reason})", "download them again")
-    wanted = f"{len(cohort.images):,} {options.finding} {UNITS[options.unit]}"
-    return UserError(
+        raise UserError(f"{options.source}: {count} ({name}: {reason})", "download them again")
+    wanted = f"{len(images):,} {options.finding} {UNITS[options.unit]}"
+    raise UserError(
         f"{options.source}: none of its {files:,} image files is one of the {wanted}",
         "choose another --unit, --finding or --source",
     )
 
 
-def _write_images(
-    options: Organize, jobs: Sequence[Job], progress: Progress
-) -> dict[Path, dict[str, Any]]:
-    """Write every image that is not there yet; return what was learnt of each, by target."""
-    ledger = Ledger(options.out)
-    names = {job.target: job.target.relative_to(options.out).as_posix() for job in jobs}
-    for stale in ledger.keep_only(names.values()):
-        _remove(options.out / stale)
-    made = {
-        job.target: facts
-        for job in jobs
-        if (facts := ledger.facts(names[job.target], job.key)) and job.target.is_file()
+def _announce(plan: Plan, left: Sequence[Job], progress: Progress) -> None:
+    """Say how much there is to write, and refuse where there is no room for it."""
+    options = plan.options
+    if not left:
+        return
+    pixels = sum(job.candidates[0].rows * job.candidates[0].columns for job in left)
+    need = int(pixels * BYTES_A_PIXEL[options.depth])
+    free = shutil.disk_usage(options.out).free
+    text = f"{len(left):,} {UNITS[options.unit]} need up to {_bytes(need)}"
+    if need > free:
+        smaller = ", or --depth 8" if options.depth == "16" else ""
+        raise UserError(
+            f"{options.out}: has {_bytes(free)} free, but {text}",
+            f"make room or choose another --out{smaller}",
+        )
+    read = sum(job.candidates[0].size for job in left)
+    progress.say(f"To write: {text} of {_bytes(free)} free, from {_bytes(read)} of files.")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _write(
+    plan: Plan, layout: Layout, jobs: Mapping[str, Job], writer: Writer, progress: Progress
+) -> Account:
+    """Write images and masks, and account for every one that was planned."""
+    options, account = plan.options, Account(set_aside=_named(layout))
+    masks: list[tuple[PlannedImage, Lesion, Job | None]] = []
+    names = [job.name for job in jobs.values()]
+    if options.masks and options.unit == "mammogram":
+        names += [
+            job.name
+            for image in plan.cohort.images
+            for _, job in layout.mask_jobs(image, (0, 0))
+            if job
+        ]
+    writer.keep_only(names)
+    _forecast(writer.left(jobs.values()), options, writer, progress)
+    made = writer.write([*jobs.values()], options.workers, "Writing images", "images", progress)
+    for image in plan.cohort.images:
+        job = jobs.get(image.image_id)
+        facts = made[job.name] if job else {}
+        layout.account_image(image, job, facts, account)
+        if "taken" in facts and options.masks and options.unit == "mammogram":
+            shape = facts["height"], facts["width"]
+            masks += [(image, *found) for found in layout.mask_jobs(image, shape)]
+    if any(job for _, _, job in masks):  # without any, they were not downloaded
+        wanted = [job for _, _, job in masks if job]
+        made = writer.write(wanted, options.workers, "Writing masks", "masks", progress)
+        for image, lesion, job in masks:
+            layout.account_mask(image, lesion, job, made[job.name] if job else {}, account)
+    write_set_aside(options.out, account.set_aside)
+    return account
+
+
+def _named(layout: Layout) -> list[tuple[str, str]]:
+    return [(layout.rename(name), layout.rename(why)) for name, why in layout.index.unreadable]
+
+
+def _forecast(left: Sequence[Job], options: Organize, writer: Writer, progress: Progress) -> None:
+    """Write one image to say how long all of them will take."""
+    if len(left) < 2:
+        return
+    started = time.perf_counter()
+    writer.write(left[:1], 1, "", "", Silent())
+    sizes = [job.candidates[0].rows * job.candidates[0].columns for job in left]
+    rate = (time.perf_counter() - started) / max(1, sizes[0])
+    minutes = rate * sum(sizes[1:]) / worker_count(options.workers) / 60
+    expected = f"about {minutes:.0f} minutes" if minutes >= 1 else "less than a minute"
+    progress.say(f"It will take {expected}.")
+
+
+def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any], list[str]]:
+    """Write what belongs to the images: tables, sheets, probe, summary."""
+    options = plan.options
+    out = options.out
+    guard_against_leaks(out, account)
+    write_manifest(out, account.rows)
+    _write_or_remove(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
+    doubts = [(layout.rename(a), layout.rename(b)) for a, b in remarks(plan.lesions, layout.index)]
+    _write_or_remove(out / NOTES, ("what", "note"), sorted(doubts))
+    if plan.folds:
+        write_folds(out, {layout.rename(who): fold for who, fold in plan.folds.items()})
+    else:
+        (out / FOLDS).unlink(missing_ok=True)
+    samples = _samples(out, account)
+    _contact_sheets(out, account, samples)
+    # Test labels decide nothing, not even whether the dataset is fit for use.
+    seen = [samples[row.image_id] for row in account.rows if row.split != "test"]
+    findings = shortcuts.probe(seen, options.seed)
+    shortcuts.write_findings(out, findings, seen)
+    by_id = {layout.rename(image.image_id): image for image in plan.cohort.images}
+    present = [by_id[row.image_id] for row in account.rows]
+    fits = Counter(str(line[6]) for line in account.masks)
+    facts = plan.facts() | {
+        "images": len(account.rows),
+        "patients": len({row.patient_id for row in account.rows}),
+        "splits": split_counts(present, plan.splits),
+        "expected": len(plan.cohort.images),
+        "without_file": sum(
+            reason.startswith(MISSING) and not what.startswith("mask of ")
+            for what, reason in account.set_aside
+        ),
+        "set_aside": len(account.set_aside),
+        "masks": {"written": len(account.masks), **fits},
+        "notes": len(doubts),
+        "shortcuts": findings.facts(),
     }
-    left = [job for job in jobs if job.target not in made]
-    for job in left:  # noted before it is written, so that no kill leaves a file nobody knows of
-        ledger.add(names[job.target], PLANNED, None)
-    size = sum(job.candidates[0].size for job in left)
-    workers = 1 if size < SMALL and not options.workers else worker_count(options.workers)
-    with progress.track("Writing images", len(jobs), "images", done=len(made)) as advance:
-        for job, facts in run_all(make_image, left, workers):
-            if isinstance(facts, UserError):
-                raise facts
-            made[job.target] = facts
-            if "source_id" in facts:
-                ledger.add(names[job.target], job.key, facts)
-            advance(1)
-    return made
+    notes = [*_notes(plan, facts, layout.index), *findings.warnings()]
+    write_json(out / SUMMARY, facts | {"warnings": notes})
+    return facts, notes
 
 
-def _remove(path: Path) -> None:
-    """Remove an image of an earlier run, and its folders where they are empty then."""
-    path.unlink(missing_ok=True)
-    for folder in (path.parent, path.parent.parent):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+def _write_or_remove(path: Path, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    if lines:
+        write_table(path, columns, lines)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _account(
-    image: PlannedImage, split: str, jobs: Mapping[str, Job], made: Mapping[Path, Mapping[str, Any]]
-) -> tuple[Row | None, list[tuple[str, str]]]:
-    """Return the row of one image, if it was written, and what was set aside on the way."""
-    if image.image_id not in jobs:
-        series = " or ".join(image.series)
-        lesion = image.lesions[0]
-        where = f"{lesion.finding} {lesion.split}, {lesion.subject}"
-        return None, [(image.image_id, f"{MISSING}no file of series {series} ({where})")]
-    facts = made[jobs[image.image_id].target]
-    if "source_id" not in facts:
-        return None, [(image.image_id, facts["reason"])]
-    return _row(image, split, facts), [(name, reason) for name, reason in facts["skipped"]]
-
-
-def _row(image: PlannedImage, split: str, facts: Mapping[str, Any]) -> Row:
-    first, shown = image.lesions[0], image.lesions
-
-    def joined(field: str) -> str:
-        return "|".join(str(getattr(lesion, field)) for lesion in shown)
-
-    return Row(
-        image_id=image.image_id,
-        patient_id=image.patient_id,
-        split=split,
-        label=image.label,
-        path=image_path(split, image.label, image.image_id),
-        unit=image.unit,
-        laterality=first.laterality,
-        view=first.view,
-        finding="|".join(dict.fromkeys(lesion.finding for lesion in shown)),
-        pathology=joined("pathology"),
-        lesions=len(shown),
-        density=max(lesion.density for lesion in shown),
-        assessment=joined("assessment"),
-        subtlety=joined("subtlety"),
-        shape=joined("shape"),
-        margins=joined("margins"),
-        height=facts["height"],
-        width=facts["width"],
-        source_id=facts["source_id"],
-    )
-
-
-def _facts(
-    options: Organize, cohort: Cohort, rows: Sequence[Row], set_aside: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    splits = {}
-    for split in SPLITS:
-        members = [row for row in rows if row.split == split]
-        counts = {label: sum(row.label == label for row in members) for label in LABELS}
-        patients = len({row.patient_id for row in members})
-        splits[split] = {"images": len(members), "patients": patients, **counts}
+def _samples(out: Path, account: Account) -> dict[str, shortcuts.Sample]:
+    """Return each image as the probe and the sheets see it, by image_id."""
     return {
-        "unit": options.unit,
-        "finding": options.finding,
-        "images": len(rows),
-        "patients": len({row.patient_id for row in rows}),
-        "splits": splits,
-        "expected": len(cohort.images),
-        "without_file": sum(reason.startswith(MISSING) for _, reason in set_aside),
-        "set_aside": len(set_aside),
-        "left_out": {
-            "lesions_without_callback": cohort.lesions_without_callback,
-            "images_without_callback": cohort.images_without_callback,
-            "pooled_patients": cohort.pooled_patients,
-            "pooled_images": cohort.pooled_images,
-        },
+        row.image_id: shortcuts.Sample(
+            patient_id=row.patient_id,
+            label=row.label,
+            height=row.height,
+            width=row.width,
+            thumbnail=(read_image(out / THUMBNAILS / Path(row.path).name) // SPREAD).astype("u1"),
+        )
+        for row in account.rows
     }
 
 
-def _result(options: Organize, facts: Mapping[str, Any], missing_csvs: Sequence[str]) -> Result:
-    splits = facts["splits"]
-    columns = ("images", "patients", *LABELS)
-    table = Table(
-        f"{UNITS[options.unit].capitalize()} by split",
-        ("split", *columns),
-        tuple((split, *(splits[split][name] for name in columns)) for split in SPLITS),
-    )
-    headline = (
-        f"{facts['images']:,} of {facts['expected']:,} {UNITS[options.unit]} organised, "
-        f"of {facts['patients']:,} patients"
-    )
-    return Result(
-        folder=options.out,
-        headline=headline,
-        facts=facts,
-        tables=(table,),
-        notes=tuple(_notes(options, facts, missing_csvs)),
-        set_aside=facts["set_aside"],
-        next_stage="preprocess",
-        next_options={"data": options.out},
-    )
+def _contact_sheets(out: Path, account: Account, samples: Mapping[str, shortcuts.Sample]) -> None:
+    for split in SPLITS:
+        for label in LABELS:
+            path = out / SHEETS / f"{split}_{label}.png"
+            shown = [
+                (row.image_id, samples[row.image_id].thumbnail)
+                for row in sorted(account.rows, key=lambda row: row.image_id)
+                if (row.split, row.label) == (split, label)
+            ]
+            if shown:
+                write_contact_sheet(path, f"{split}, {label}", shown)
+            else:
+                path.unlink(missing_ok=True)
 
 
-def _notes(
-    options: Organize, facts: Mapping[str, Any], missing_csvs: Sequence[str]
-) -> Iterator[str]:
-    left_out = facts["left_out"]
-    if missing_csvs:
-        yield f"not found, so its cases are not in the dataset: {', '.join(missing_csvs)}"
-    if left_out["pooled_patients"]:
-        yield (
-            f"patients in train for one finding and in test for the other: "
-            f"{left_out['pooled_patients']:,}; training images of theirs left out: "
-            f"{left_out['pooled_images']:,}"
-        )
-    if left_out["lesions_without_callback"]:
-        yield (
-            f"BENIGN_WITHOUT_CALLBACK lesions left out: {left_out['lesions_without_callback']:,}; "
-            f"images left out that show no other: {left_out['images_without_callback']:,}"
-        )
+def _notes(plan: Plan, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
+    options, unit = plan.options, UNITS[plan.options.unit]
+    yield from cohort_notes(plan)
     if facts["without_file"]:
         yield (
-            f"{facts['without_file']:,} of {facts['expected']:,} {UNITS[options.unit]} have no "
-            f"file in {options.source}: is the download complete?"
+            f"{facts['without_file']:,} of {facts['expected']:,} {unit} have no file in "
+            f"{options.source}: is the download complete? --check lists what is missing"
         )
+    masks = any(file.role == MASK for files in index.series.values() for file in files)
+    if options.masks and options.unit == "mammogram" and not masks:
+        yield "the download holds no masks"
+    if facts["notes"]:
+        yield f"{facts['notes']:,} files and rows contradict themselves: {options.out / NOTES}"
     for split, counts in facts["splits"].items():
         empty = [label for label in LABELS if not counts[label]]
         if not counts["images"]:
             yield f"{split} holds no image"
         elif empty:
             yield f"{split} holds no {empty[0]} image"
+
+
+def _result(plan: Plan, facts: Mapping[str, Any], notes: Sequence[str]) -> Result:
+    options = plan.options
+    masks = f", {facts['masks']['written']:,} masks" if facts["masks"]["written"] else ""
+    return Result(
+        folder=options.out,
+        headline=(
+            f"{facts['images']:,} of {facts['expected']:,} {UNITS[options.unit]} organised, "
+            f"of {facts['patients']:,} patients{masks}"
+        ),
+        facts=facts,
+        tables=(split_table(options, facts), *left_out_table(facts)),
+        notes=tuple(notes),
+        set_aside=facts["set_aside"],
+        next_stage="preprocess",
+        next_options={"data": options.out},
+    )
 
 
 if __name__ == "__main__":

@@ -18,18 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models import augmentation
+from models import augmentation, shortcuts
 from pipeline import records
 from pipeline.errors import UserError
-from pipeline.manifest import (
-    LABELS,
-    MANIFEST,
-    SPLITS,
-    Row,
-    image_path,
-    read_manifest,
-    write_manifest,
-)
+from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
+from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.stages import Preprocess
 from pipeline.work import Ledger, run_all, worker_count
@@ -41,7 +34,7 @@ from sources.images import read_image, write_png
 PREVIEW = "preview.png"
 PREVIEWED, PANEL, LINE, GUTTER, PAPER = 2, 256, 20, 6, 64  # images of each label; pixels; grey
 # What the pixels of a preprocessed image do not depend on.
-INDIFFERENT = ("data", "out", "seed", "workers", "augment", "copies")
+INDIFFERENT = ("data", "out", "seed", "workers", "augment", "copies", "fold")
 
 
 def preprocess_image(
@@ -149,16 +142,17 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
         The result, with the folder of the preprocessed dataset.
 
     Raises:
-        UserError: The dataset is missing, incomplete or empty, the output folder is not usable,
-            or not one image can be read.
+        UserError: The dataset is missing, incomplete or empty or has not the fold, the output
+            folder is not usable, or not one image can be read.
     """
     started = time.monotonic()
     _refuse_overlap(options)
-    records.read_record(options.data, "organize")
-    rows = read_manifest(options.data)
+    record = records.read_record(options.data, "organize")
+    rows, fold = read_rows(options.data, record, options.fold)
     if not rows:
         raise UserError(f"{options.data / MANIFEST}: lists no image", "organise a collection first")
     records.open_folder(options.out, "preprocess", options)
+    carry_folds(options.data, options.out, fold)
     ledger = Ledger(options.out)
     jobs = _image_jobs(options, rows)
     made, problems = _run(_make_image, jobs, ledger, options, progress, "Preprocessing")
@@ -174,8 +168,10 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
     written = [dataclasses.replace(job.row, **facts) for job, facts in made + copies]
     write_manifest(options.out, written)
     records.write_set_aside(options.out, problems)
-    result = _result(options, written, len(problems))
-    inputs = records.file_digest(options.data / MANIFEST)
+    result = _result(options, written, len(problems), fold)
+    result = shortcuts.probed(result, options, written, progress)
+    files = (options.data / MANIFEST, options.data / FOLDS)
+    inputs = records.digest(*(records.file_digest(file) for file in files if file.is_file()))
     seconds = time.monotonic() - started
     records.close_folder(options.out, "preprocess", options, result.facts, inputs, seconds)
     return result
@@ -347,7 +343,7 @@ def _write(image: NDArray[np.uint8], text: str, y: int) -> None:
     cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 255, 1, cv2.LINE_AA)
 
 
-def _result(options: Preprocess, rows: Sequence[Row], set_aside: int) -> Result:
+def _result(options: Preprocess, rows: Sequence[Row], set_aside: int, fold: Fold) -> Result:
     """Return what the stage tells of the rows it has written."""
     lines: list[tuple[Cell, ...]] = []
     for split in SPLITS:
@@ -361,6 +357,7 @@ def _result(options: Preprocess, rows: Sequence[Row], set_aside: int) -> Result:
     if augmented:
         headline += f", with {augmented} augmented copies"
     columns = ("split", "images", *LABELS, "augmented")
+    title = "Preprocessed images" + (f", val is {fold.name}" if fold.number else "")
     return Result(
         folder=options.out,
         headline=headline,
@@ -370,8 +367,9 @@ def _result(options: Preprocess, rows: Sequence[Row], set_aside: int) -> Result:
             "set_aside": set_aside,
             "splits": {line[0]: dict(zip(columns[1:], line[1:], strict=True)) for line in lines},
             "preview": str(options.out / PREVIEW),
+            **fold.facts,
         },
-        tables=(Table("Preprocessed images", columns, tuple(lines)),),
+        tables=(Table(title, columns, tuple(lines)),),
         set_aside=set_aside,
         next_stage="train",
         next_options={"data": options.out},

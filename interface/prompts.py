@@ -134,7 +134,11 @@ def ask(item: "Field[Any]", offer: Any, answers: Answers) -> Any:
         return _confirm(spec.text, offer)
     if choices is not None:
         width = max(map(len, [*choices, "other"]))
-        labels = {value: f"{value:<{width}}  {meaning}" for value, meaning in choices.items()}
+        counts = spec.counts(item.name, answers) if spec.counts else {}
+        labels = {
+            value: ": ".join(filter(None, (f"{value:<{width}}  {meaning}", counts.get(value))))
+            for value, meaning in choices.items()
+        }
         if spec.other:
             if offer not in labels and _passes(item, offer, answers):
                 labels[offer] = as_text(offer)

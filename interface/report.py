@@ -20,9 +20,10 @@ from interface.report_charts import (
     charts_of,
     forest,
 )
-from interface.report_data import Dataset, repeat, settings, trace
+from interface.report_data import Cohort, Dataset, cohort_of, repeat, settings, trace
 from interface.report_images import SHEET, Outcome, Thumbnails, jpeg, samples
 from interface.report_runs import METRIC_NAMES, NONE, RunView, read_run
+from interface.report_shortcuts import shortcuts_of
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import (
@@ -40,7 +41,8 @@ from pipeline.stages import Report
 
 PAGE, TABLE, TEMPLATE, PREVIEW = "report.html", "metrics.csv", "report.html.j2", "preview.png"
 COLUMNS = (
-    "run", "model", "split", "images", "patients", "malignant", "metric", "value", "low", "high",
+    "run", "model", "fold", "split", "images", "patients", "malignant", "metric", "value", "low",
+    "high",
 )  # fmt: skip
 
 
@@ -69,6 +71,15 @@ class Section:
     commands: Sequence[str]
     settings: Sequence[tuple[str, str]]
     changed: bool
+
+
+@dataclass(frozen=True)
+class FoldLine:
+    """What the runs of one fold learnt from and were validated on."""
+
+    name: str
+    train: Cohort
+    val: Cohort
 
 
 def report(options: Report, progress: Progress) -> Result:
@@ -172,7 +183,10 @@ def _page(
         groups=_groups(runs),
         sections=sections,
         datasets=list(datasets.values()),
+        shortcuts={str(folder): shortcuts_of(dataset) for folder, dataset in datasets.items()},
         sheets={str(folder): _sheet(dataset) for folder, dataset in datasets.items()},
+        folds={str(folder): _folds(dataset, runs) for folder, dataset in datasets.items()},
+        plain={str(run.data) for run in runs if not run.fold.number},
         preprocessing={str(run.data): _preprocessing(run) for run in runs},
         synthetic=[dataset.synthetic for dataset in datasets.values()],
         metric_names=_metric_names(runs),
@@ -186,6 +200,22 @@ def _page(
 def _files(dataset: Dataset) -> dict[str, Path]:
     rows = dataset.final.rows if dataset.final else ()
     return {row.image_id: dataset.folder / row.path for row in rows}
+
+
+def _folds(dataset: Dataset, runs: Sequence[RunView]) -> list[FoldLine]:
+    """Count, by what each run recorded, the folds of a dataset: its folder knows only one split."""
+    rows = dataset.final.rows if dataset.final else ()
+    lines: dict[tuple[str, frozenset[str]], FoldLine] = {}
+    for run in sorted(runs, key=lambda run: run.fold.number):
+        if run.data != dataset.folder or not run.fold.number:
+            continue
+        scored = {prediction.image_id for prediction in run.predictions["val"]}
+        lines[run.fold.name, run.trained_patients] = FoldLine(
+            run.fold.name,
+            cohort_of([row for row in rows if row.patient_id in run.trained_patients]),
+            cohort_of([row for row in rows if row.image_id in scored]),
+        )
+    return list(lines.values())
 
 
 def _section(run: RunView, dataset: Dataset, thumbnails: Thumbnails) -> Section:
@@ -274,18 +304,20 @@ def _metric_rows(runs: Iterable[RunView]) -> Iterable[tuple[Any, ...]]:
         for split, scores in run.scores.items():
             for name, found in scores.metrics.items():
                 yield (
-                    run.name, run.model, split, scores.images, scores.patients, scores.malignant,
-                    name, found.value, found.low, found.high,
+                    run.name, run.model, run.fold.number, split, scores.images, scores.patients,
+                    scores.malignant, name, found.value, found.low, found.high,
                 )  # fmt: skip
 
 
-def _terminal_table(runs: Iterable[RunView]) -> Table:
-    rows = tuple(
-        (run.name, test.images, test.of("auc").value, test.of("auc").range_text)
-        for run in runs
-        for test in (run.scores["test"],)
-    )
-    return Table("Test AUC", ("run", "images", "AUC", "95 % interval"), rows)
+def _terminal_table(runs: Sequence[RunView]) -> Table:
+    """Return the test AUC of each run, with its fold where any run has one."""
+    rows, folds = [], any(run.fold.number for run in runs)
+    for run in runs:
+        test, fold = run.scores["test"], (run.fold.number or "-",) if folds else ()
+        area = test.of("auc")
+        rows.append((run.name, *fold, test.images, area.value, area.range_text))
+    columns = ("run", *(("fold",) if folds else ()), "images", "AUC", "95 % interval")
+    return Table("Test AUC", columns, tuple(rows))
 
 
 def _count(number: int, noun: str) -> str:

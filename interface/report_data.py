@@ -24,12 +24,6 @@ OPTIONS = {
     "evaluate": stages.Evaluate,
     "report": stages.Report,
 }
-LEFT_OUT = {
-    "lesions_without_callback": "lesions that are BENIGN_WITHOUT_CALLBACK",
-    "images_without_callback": "images that show no other lesion",
-    "pooled_patients": "patients in training for one finding, in test for the other",
-    "pooled_images": "training images of theirs",
-}
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,8 @@ class Step:
     @property
     def left_out(self) -> list[tuple[str, int]]:
         """What was left out by rule, in words, and how many."""
-        found = self.record.get("counts", {}).get("left_out", {})
-        return [(LEFT_OUT.get(name, name), count) for name, count in found.items() if count]
+        found = self.record.get("counts", {}).get("left_out", [])
+        return [(entry["why"], entry["images"]) for entry in found]
 
     @property
     def splits(self) -> dict[str, Cohort]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.folds import Fold
 from pipeline.records import read_json
 from pipeline.runs import Run
 
@@ -108,6 +109,8 @@ class RunView:
         anchor: Its name as an HTML id.
         folder: Where it lies.
         model: The registry name of its model.
+        fold: What it was validated on.
+        trained_patients: Whose images it learnt from.
         architecture: The network's name.
         strategy: What of it was trained.
         weights: What it started from.
@@ -134,6 +137,8 @@ class RunView:
     anchor: str
     folder: Path
     model: str
+    fold: Fold
+    trained_patients: frozenset[str]
     architecture: str
     strategy: str
     weights: str
@@ -154,6 +159,11 @@ class RunView:
     scores: Mapping[str, Scores]
     predictions: Mapping[str, list[Prediction]]
     history: list[dict[str, float]]
+
+    @property
+    def title(self) -> str:
+        """Its model, and its fold where it has one: "ResNet18_CFT, fold 2 of 5"."""
+        return f"{self.model}, {self.fold.name}" if self.fold.number else self.model
 
     @property
     def epochs(self) -> int:
@@ -186,6 +196,8 @@ def read_run(run: Run) -> RunView:
             anchor="run-" + "".join(c if c.isalnum() else "-" for c in run.name),
             folder=run.folder,
             model=str(measured["model"]),
+            fold=Fold.of(info),
+            trained_patients=frozenset(info["patients"]["train"]),
             architecture=str(info["architecture"]),
             strategy=str(info["strategy"]),
             weights=str(info["weights"]),

@@ -24,6 +24,7 @@ from rich.text import Text
 from interface.flags import command
 from pipeline.options import applies, as_text, defaults, items_of, spec_of
 from pipeline.progress import Advance, Cell, Result, Table
+from pipeline.records import SET_ASIDE
 
 NOTICE = "Research software. Not a medical device; not for diagnosis."
 
@@ -132,10 +133,14 @@ class Screen:
         self.console.print(f"[bold]{_escaped(result.headline)}[/]", soft_wrap=True)
         for note in result.notes:
             self.say(f"Note: {note}")
-        if result.set_aside:
-            where = result.folder / "set_aside.csv"
-            self.say(f"Set aside: {result.set_aside}, each with its reason in {where}")
-        self.say(f"In {result.folder}, after {_duration(seconds)}.")
+        if result.folder is None:
+            self.say(f"After {_duration(seconds)}.")
+        else:
+            if result.set_aside:
+                where = result.folder / result.listed_in
+                what = "Set aside" if result.listed_in == SET_ASIDE else "Listed"
+                self.say(f"{what}: {result.set_aside:,}, each with its reason in {where}")
+            self.say(f"In {result.folder}, after {_duration(seconds)}.")
         if next_command:
             self.say(f"Next: {next_command}")
 
@@ -165,6 +170,8 @@ def _width(name: str) -> int:
 def _cell(value: Cell) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if value == value else "-"
+    if isinstance(value, int):
+        return f"{value:,}"
     return "-" if value is None else str(value)
 
 

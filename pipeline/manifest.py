@@ -37,6 +37,7 @@ class Row:
         finding: "mass", "calcification", or both joined.
         pathology: MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK, as in the source.
         lesions: How many lesions the image shows.
+        abnormality: Finding and number of each, "mass 1|mass 2": the name of its mask.
         density: BI-RADS breast density, 1 to 4 (0 where the source says so).
         assessment: BI-RADS assessment, 0 to 5.
         subtlety: 1 (subtle) to 5 (obvious).
@@ -65,6 +66,7 @@ class Row:
     finding: str = ""
     pathology: str = ""
     lesions: int = 1
+    abnormality: str = ""
     density: int | None = None
     assessment: str = ""
     subtlety: str = ""
@@ -89,13 +91,18 @@ def image_path(split: str, label: str, image_id: str) -> str:
     return f"{split}/{label}/{image_id}.png"
 
 
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Return rows in the order of a manifest: by split, then image_id."""
+    return sorted(rows, key=lambda row: (SPLITS.index(row.split), row.image_id))
+
+
 def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
-    """Write the manifest of a dataset, sorted by split and image_id, after checking it.
+    """Write the manifest of a dataset, in its order, after checking it.
 
     Raises:
         UserError: The rows contradict each other; see `validate`.
     """
-    ordered = sorted(rows, key=lambda row: (SPLITS.index(row.split), row.image_id))
+    ordered = in_order(rows)
     validate(folder, ordered)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -42,6 +42,8 @@ class Spec:
         other: What may be given beside the choices ("a file"); empty where nothing may.
         when: Whether the option applies, given the answers so far.
         suggest: What a question offers instead of the default, given the answers so far.
+        counts: What a question adds to each choice, given the option's name and the answers so
+            far: how many images it would leave, say. It may look at the disk.
         advanced: Whether a tour asks it only behind "Change advanced options?".
         remember: Whether the answer of last time is offered next time.
     """
@@ -52,6 +54,7 @@ class Spec:
     other: str
     when: Callable[[Answers], bool]
     suggest: Callable[[Answers], Any] | None
+    counts: Callable[[str, Answers], Mapping[str, str]] | None
     advanced: bool
     remember: bool
 
@@ -65,21 +68,22 @@ def option(
     other: str = "",
     when: Callable[[Answers], bool] = _always,
     suggest: Callable[[Answers], Any] | None = None,
+    counts: Callable[[str, Answers], Mapping[str, str]] | None = None,
     advanced: bool = False,
     remember: bool = True,
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
-    spec = Spec(text, check, choices, other, when, suggest, advanced, remember)
+    spec = Spec(text, check, choices, other, when, suggest, counts, advanced, remember)
     return field(default=default, metadata={"spec": spec})
 
 
-def named(name: str) -> Callable[[Answers], Any]:
+def named(name: str) -> Callable[..., Any]:
     """Return the function "module:function", imported when it is first called.
 
     So the declarations can ask what a package above this one knows, and stay light.
     """
     module, function = name.split(":")
-    return lambda answers: getattr(importlib.import_module(module), function)(answers)
+    return lambda *given: getattr(importlib.import_module(module), function)(*given)
 
 
 def items_of(options: type) -> list["dataclasses.Field[Any]"]:

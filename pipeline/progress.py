@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.records import SET_ASIDE
+
 Cell = str | int | float | None
 Advance = Callable[[int], None]
 
@@ -64,22 +66,23 @@ class Result:
     """What a stage returns.
 
     Attributes:
-        folder: Where its output lies.
+        folder: Where its output lies; None where it wrote nothing.
         headline: One sentence that says what was made.
         facts: The same in figures, for `--json` and for tests; values that JSON can hold.
         tables: What to show a person.
         notes: Warnings, one line each.
-        set_aside: How many inputs could not be used; each is listed with its reason in
-            `folder/set_aside.csv`.
+        set_aside: How many inputs could not be used.
+        listed_in: The file in `folder` that lists each with its reason.
         next_stage: The stage that comes next, or empty.
         next_options: What it should be given, by option name.
     """
 
-    folder: Path
+    folder: Path | None
     headline: str
     facts: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     set_aside: int = 0
+    listed_in: str = SET_ASIDE
     next_stage: str = ""
     next_options: Mapping[str, Any] = field(default_factory=dict)

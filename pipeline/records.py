@@ -18,7 +18,7 @@ UNFINISHED = "unfinished.json"  # written first: says that the folder is ours an
 SET_ASIDE = "set_aside.csv"
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
-    "numpy", "scikit-learn",
+    "numpy", "scikit-learn", "isal",
 )  # fmt: skip
 
 
@@ -116,8 +116,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def open_folder(folder: Path, stage: str, options: Any) -> None:
+def claim_folder(folder: Path, stage: str, options: Any) -> None:
     """Make a stage's output folder, or take up one that the same stage left there.
+
+    What it holds stays as it is, so that a stage can still refuse its inputs.
 
     Raises:
         UserError: The folder holds something that the stage did not make, or cannot be written.
@@ -129,18 +131,33 @@ def open_folder(folder: Path, stage: str, options: Any) -> None:
             raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
         for left_over in folder.glob("**/.*.part*" if owned else ".*.part*"):
             left_over.unlink(missing_ok=True)  # what a killed run was writing
-        if not owned and any(folder.iterdir()):
-            raise UserError(
-                f"{folder}: is not empty and was not made by {stage}", "choose another --out"
-            )
-        write_json(folder / UNFINISHED, {"stage": stage, "options": plain_options(options)})
-        (folder / RECORD).unlink(missing_ok=True)
+        if not owned:
+            if any(folder.iterdir()):
+                raise UserError(
+                    f"{folder}: is not empty and was not made by {stage}", "choose another --out"
+                )
+            _begin(folder, stage, options)
     except PermissionError:
         raise UserError(f"{folder}: may not be written", "choose another --out") from None
     except (FileExistsError, NotADirectoryError):
         raise UserError(
             f"{folder}: a file is in the way of this folder", "choose another --out"
         ) from None
+
+
+def open_folder(folder: Path, stage: str, options: Any) -> None:
+    """Begin to write a stage's output: the folder is claimed, and not complete from here on.
+
+    Raises:
+        UserError: As `claim_folder`.
+    """
+    claim_folder(folder, stage, options)
+    _begin(folder, stage, options)
+    (folder / RECORD).unlink(missing_ok=True)
+
+
+def _begin(folder: Path, stage: str, options: Any) -> None:
+    write_json(folder / UNFINISHED, {"stage": stage, "options": plain_options(options)})
 
 
 def _maker(folder: Path) -> str:

@@ -16,110 +16,13 @@ from pipeline.options import (
 )
 from pipeline.records import RECORD, made_by
 from pipeline.runs import LATEST, run_choices
+from pipeline.stages_data import Common, Organize, Synthesize, film_height
 
+__all__ = [
+    "Common", "Demo", "Evaluate", "Organize", "Preprocess", "Probe", "Report", "Synthesize",
+    "Train", "demo_plan", "film_height",
+]  # fmt: skip
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
-SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
-
-
-def film_height(size: str) -> int:
-    """Return the height of a synthetic film in pixels: "small", "real" or a number."""
-    return {"small": SMALL, "real": REAL}.get(size) or int(size)
-
-
-def _film_size(size: str) -> str | None:
-    if size in ("small", "real"):
-        return None
-    if size.isdecimal() and 256 <= int(size) <= 7200:
-        return None
-    return "must be small, real, or a height from 256 to 7200 pixels"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """What every stage takes."""
-
-    seed: int = option(42, "Seed of everything random", check=between(0, 2**31 - 1), advanced=True)
-    workers: int = option(
-        0, "Worker processes (0: one for each core)", check=between(0, 256), advanced=True
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synthesize(Common):
-    """Write a small synthetic look-alike of CBIS-DDSM."""
-
-    out: Path = option(Path("raw"), "Folder to write the collection to", check=usable_output)
-    patients: int = option(60, "Number of patients", check=between(8, 5000))
-    size: str = option(
-        "small",
-        "Height of the films in pixels",
-        check=_film_size,
-        choices={
-            "small": f"{SMALL} pixels: quick to try",
-            "real": f"about {REAL} pixels, 30 MB each: as the real collection",
-        },
-        other="another height in pixels",
-    )
-    layout: str = option(
-        "descriptive",
-        "Layout of the folders",
-        choices={
-            "descriptive": "NBIA Data Retriever, descriptive names (as downloaded today)",
-            "descriptive-old": "NBIA Data Retriever, descriptive names before 2020",
-            "classic": "NBIA Data Retriever, classic names",
-            "csv": "as the paths in the case description CSVs",
-            "kaggle": "the JPEG copy on Kaggle",
-        },
-        advanced=True,
-    )
-    dialect: str = option(
-        "windows",
-        "Dialect of metadata.csv",
-        choices={"windows": "back-slashes, LF", "linux": "slashes, CRLF"},
-        when=lambda answers: answers["layout"] != "kaggle",
-        advanced=True,
-    )
-
-
-def _download_folder(path: Path) -> str | None:
-    problem = existing_folder(path)
-    hint = "python main.py synthesize makes one to try"
-    return f"{problem}; {hint}" if problem else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Organize(Common):
-    """Sort a raw CBIS-DDSM download by split and label."""
-
-    source: Path = option(Path("raw"), "Folder of the raw download", check=_download_folder)
-    csv: Path | None = option(
-        None,
-        "Folder of the case CSVs (empty: in or beside the raw folder)",
-        advanced=True,
-    )
-    out: Path = option(Path("dataset"), "Folder to write the dataset to", check=usable_output)
-    unit: str = option(
-        "mammogram",
-        "What one image is",
-        choices={"mammogram": "a whole mammogram", "crop": "the crop around one lesion"},
-    )
-    finding: str = option(
-        "mass",
-        "Which findings",
-        choices={"mass": "masses", "calc": "calcifications", "both": "both, pooled"},
-    )
-    without_callback: str = option(
-        "benign",
-        "Lesions that are BENIGN_WITHOUT_CALLBACK",
-        choices={"benign": "count as benign", "leave-out": "are left out"},
-        advanced=True,
-    )
-    val_share: float = option(
-        0.15,
-        "Share of the training patients held out for validation (0.05 to 0.5)",
-        check=between(0.05, 0.5),
-        advanced=True,
-    )
 
 
 def _switched_on(name: str) -> Any:
@@ -200,12 +103,35 @@ class Preprocess(Common):
         when=_switched_on("augment"),
         advanced=True,
     )
+    fold: int = option(
+        0,
+        "Fold to write as the validation split (0: the plain train/val split, and all folds)",
+        check=between(0, 50),
+        advanced=True,
+    )
+
+
+def _dataset_folder(path: Path) -> str | None:
+    problem = existing_folder(path)
+    return f"{problem}; run: python main.py organize" if problem else None
 
 
 def _default_data(_answers: Answers) -> Path:
     """Offer the folder that exists, so that training without preprocessing needs no typing."""
     preprocessed, plain = Path("preprocessed"), Path("dataset")
     return plain if (plain / RECORD).is_file() and not preprocessed.exists() else preprocessed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Common):
+    """Check that nothing but the breast tells the label."""
+
+    data: Path = option(
+        Path("preprocessed"),
+        "Folder of the dataset to check",
+        check=_dataset_folder,
+        suggest=_default_data,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +208,13 @@ class Train(Common):
         },
         advanced=True,
     )
+    fold: int = option(
+        0,
+        "Fold to validate on (0: the plain train/val split)",
+        check=between(0, 50),
+        advanced=True,
+        remember=False,
+    )
     runs: Path = option(
         Path("runs"), "Folder that holds all runs", check=usable_output, advanced=True
     )
@@ -306,6 +239,13 @@ class Evaluate(Common):
         "Bootstrap replicates for the 95 % intervals",
         check=between(100, 100_000),
         advanced=True,
+    )
+    fold: int = option(
+        0,
+        "Fold of the run, where latest or a model's name is given (0: any)",
+        check=between(0, 50),
+        advanced=True,
+        remember=False,
     )
     runs: Path = option(Path("runs"), "Folder that holds all runs", advanced=True)
 

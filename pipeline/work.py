@@ -6,11 +6,13 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
+from pipeline.records import atomic
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
@@ -45,7 +47,7 @@ def run_all(
             yield job, _guarded(function, job)
         return
     context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    pool = futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
     try:
         yield from _stream(pool, function, iter(jobs), workers * AHEAD)
     except futures.process.BrokenProcessPool:
@@ -82,9 +84,17 @@ def _guarded(function: Callable[[Job], Value], job: Job) -> Value | UserError:
         return error
 
 
-def _ignore_interrupt() -> None:
+def _follow_parent() -> None:
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A parent that is killed takes nobody with it: its workers would wait for ever.
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 class Ledger:
@@ -95,9 +105,9 @@ class Ledger:
     kill is ignored. The ledger is no result: two runs may order it differently.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = LEDGER) -> None:
         """Read what an earlier run left in `folder`."""
-        self._path = folder / LEDGER
+        self._path = folder / name
         self._made: dict[str, dict[str, Any]] = {}
         if self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
@@ -112,11 +122,18 @@ class Ledger:
 
     def add(self, name: str, key: str, facts: Any) -> None:
         """Note that `name` was made; `facts` must be what JSON can hold."""
-        entry = {"name": name, "key": key, "facts": facts}
-        self._made[name] = entry
-        with self._path.open("a", encoding="utf-8") as file:
-            # The leading line end closes a line that a kill cut off.
-            file.write("\n" + json.dumps(entry))
+        self.add_all([(name, key, facts)])
+
+    def add_all(self, entries: Iterable[tuple[str, str, Any]]) -> None:
+        """Note several at once, which opens the file once: (name, key, facts)."""
+        noted = list(entries)
+        for entry in noted:
+            self.learn(*entry)
+        note(self._path, noted)
+
+    def learn(self, name: str, key: str, facts: Any) -> None:
+        """Take up what a worker has noted in the file itself."""
+        self._made[name] = _entry(name, key, facts)
 
     def keep_only(self, names: Iterable[str]) -> list[str]:
         """Forget everything else, and return the names that were forgotten."""
@@ -125,3 +142,20 @@ class Ledger:
         for name in gone:
             del self._made[name]
         return gone
+
+    def rewrite(self) -> None:
+        """Write the file anew without what was forgotten or noted twice."""
+        with atomic(self._path) as temporary:
+            note(temporary, [(x["name"], x["key"], x["facts"]) for x in self._made.values()])
+
+
+def note(ledger: Path, entries: Iterable[tuple[str, str, Any]]) -> None:
+    """Append to a ledger without reading it, as workers do: (name, key, facts)."""
+    # The leading line end closes a line that a kill cut off.
+    lines = ["\n" + json.dumps(_entry(*entry)) for entry in entries]
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write("".join(lines))
+
+
+def _entry(name: str, key: str, facts: Any) -> dict[str, Any]:
+    return {"name": name, "key": key, "facts": facts}

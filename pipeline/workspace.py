@@ -11,6 +11,7 @@ from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.runs import list_runs
 
 MEMORY = Path(".mammolab") / "answers.json"
+SHORTCUTS = "shortcuts.json"  # in a dataset: what its shortcut probe found
 Memory = Mapping[str, Mapping[str, Any]]  # stage -> option -> last answer
 
 
@@ -92,14 +93,25 @@ def _raw_state(raw: Path) -> str:
 
 def _state(folder: Path) -> str:
     if (folder / UNFINISHED).is_file():
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            if read_json(folder / UNFINISHED)["options"].get("check"):
+                return f"{folder}: the download was checked; not organised yet"
         return f"{folder}: not finished; run it again to continue"
     if not _finished(folder):
         return "none yet"
+    warning = _warning(folder)
     with contextlib.suppress(UserError, KeyError):
         splits = read_json(folder / RECORD)["counts"]["splits"]
         images = ", ".join(f"{counts['images']} {split}" for split, counts in splits.items())
-        return f"{folder}: {images} images"
-    return f"{folder}: done"
+        return f"{folder}: {images} images{warning}"
+    return f"{folder}: done{warning}"
+
+
+def _warning(folder: Path) -> str:
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        if summary := read_json(folder / SHORTCUTS)["summary"]:
+            return f"; warning: {summary}"
+    return ""
 
 
 def _runs_state(runs: list[Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 
 MASS, CALCIFICATION = "mass", "calcification"
+SHORT = {MASS: "mass", CALCIFICATION: "calc"}
 MALIGNANT, BENIGN = "MALIGNANT", "BENIGN"
 WITHOUT_CALLBACK = "BENIGN_WITHOUT_CALLBACK"
 OFFICIAL_CSVS = tuple(
@@ -101,6 +102,11 @@ class CaseCsv:
     finding: str
     split: str
     lesions: tuple[Lesion, ...]
+
+    @property
+    def kind(self) -> str:
+        """What it is called for short: "mass train", "calc test"."""
+        return f"{SHORT[self.finding]} {self.split}"
 
 
 def read_case_csvs(source: Path, given: Path | None) -> list[CaseCsv]:
@@ -234,13 +240,12 @@ def _check_columns(path: Path, header: list[str]) -> None:
     present = {_plain(name) for name in header}
     kind = CALCIFICATION if present & set(SHAPE_COLUMNS[CALCIFICATION]) else MASS
     expected = (*COLUMNS, *SHAPE_COLUMNS[kind])
-    if missing := [name for name in expected if name not in present]:
-        unknown = [name for name in header if _plain(name) not in expected]
-        instead = f" and has instead {', '.join(unknown)}" if unknown else ""
-        raise UserError(
-            f"{path}: was edited; it lacks the columns {', '.join(missing)}{instead}",
-            "use the official file",
-        )
+    missing = [name for name in expected if name not in present]
+    unknown = [name or "(one without a name)" for name in header if _plain(name) not in expected]
+    twice = [name for name in present if sum(_plain(other) == name for other in header) > 1]
+    wrong = {"lacks the columns": missing, "has unknown columns": unknown, "repeats": sorted(twice)}
+    if found := [f"{what} {', '.join(names)}" for what, names in wrong.items() if names]:
+        raise UserError(f"{path}: was edited; it {' and '.join(found)}", "use the official file")
 
 
 def _lesion(where: str, record: Mapping[str, str]) -> Lesion:

@@ -1,19 +1,28 @@
-"""CBIS-DDSM: which images a dataset should hold, and in which split.
+"""CBIS-DDSM: which images a dataset should hold, in which official split, and what is left out.
 
 The case descriptions alone decide; no file is looked at, so that a partial download gets the same
 images in the same splits as a whole one.
 """
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
-from sources.cbis_ddsm import CALCIFICATION, MALIGNANT, MASS, WITHOUT_CALLBACK, Lesion
+from pipeline.errors import UserError
+from pipeline.options import defaults
+from pipeline.stages import Organize
+from sources.cbis_ddsm import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
 
-Stratum = tuple[str, ...]
-SHORT = {MASS: "mass", CALCIFICATION: "calc"}
+FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
+PRESETS: dict[str, dict[str, Any]] = {
+    # It sorted films into a folder for each pathology, so a film with both was counted twice.
+    "original": {
+        "unit": "mammogram", "finding": "mass", "without_callback": "leave-out", "mixed": "each",
+    },
+}  # fmt: skip
+FILMS_HOME = {"drop-train": "test", "drop-test": "train"}  # where pooled patients stay
 
 
 @dataclass(frozen=True)
@@ -40,124 +49,201 @@ class PlannedImage:
         return self.lesions[0].patient_id
 
     @property
+    def breast(self) -> tuple[str, str]:
+        """The patient and the side."""
+        return self.patient_id, self.lesions[0].laterality
+
+    @property
     def label(self) -> str:
         """Malignant where any of the lesions is."""
         return "malignant" if any(x.pathology == MALIGNANT for x in self.lesions) else "benign"
 
+    @property
+    def mixed(self) -> bool:
+        """Whether it has malignant lesions and others."""
+        return len({lesion.pathology == MALIGNANT for lesion in self.lesions}) > 1
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What one rule cost.
+
+    Attributes:
+        why: In words.
+        lesions: Rows of the case descriptions that are in no image because of it.
+        images: Images lost.
+        patients: Patients of whom nothing is left.
+    """
+
+    why: str
+    lesions: int
+    images: int
+    patients: int
+
 
 @dataclass(frozen=True)
 class Cohort:
-    """The images of a dataset, and how many were left out for which reason.
+    """The images of a dataset, and what was left out on the way.
 
     Attributes:
         images: Sorted by image_id.
-        lesions_without_callback: Left out because they are BENIGN_WITHOUT_CALLBACK.
-        images_without_callback: Left out because they show no other lesion.
-        pooled_patients: In train for one finding and in test for the other.
-        pooled_images: Training images of these, left out.
+        left_out: One entry for each rule that took something, in the order of the rules.
+        moved: Training images that became test images, since their patient is in test.
+        pooled: Patients in train for one finding and in test for the other.
     """
 
     images: tuple[PlannedImage, ...]
-    lesions_without_callback: int
-    images_without_callback: int
-    pooled_patients: int
-    pooled_images: int
+    left_out: tuple[LeftOut, ...]
+    moved: int
+    pooled: tuple[str, ...]
 
 
-def plan_cohort(lesions: Iterable[Lesion], unit: str, leave_out_without_callback: bool) -> Cohort:
-    """Group lesions into images and keep training and test patients apart.
+def resolved(options: Organize) -> Organize:
+    """Return the options with those that a preset stands for.
+
+    Raises:
+        UserError: An option was given that contradicts the preset.
+    """
+    preset = PRESETS.get(options.cohort, {})
+    standard = defaults(Organize)
+    for name, value in preset.items():
+        given = getattr(options, name)
+        if given not in (value, standard[name]):
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--cohort {options.cohort} means --{flag} {value}, not {given}",
+                "leave one of the two out",
+            )
+    return replace(options, **preset)
+
+
+def plan_cohort(lesions: Iterable[Lesion], options: Organize) -> Cohort:
+    """Choose lesions, group them into images and keep training and test patients apart.
 
     A film that is stored twice, once for its masses and once for its calcifications, is one
-    image. Where one of the two is in test, the image is: what is known of its lesions from the
-    other still makes its label. Other training images of test patients are left out.
+    image, with all that is known of its lesions.
 
     Args:
         lesions: Rows of the case descriptions, in any order.
-        unit: "mammogram" (one image for each film) or "crop" (one for each lesion).
-        leave_out_without_callback: Whether BENIGN_WITHOUT_CALLBACK lesions are left out, and with
-            them the images that show no other.
+        options: Of the stage; those of the cohort count.
+
+    Raises:
+        UserError: The file of what to leave out cannot be read, or the preset is contradicted.
     """
-    everything = list(lesions)
-    kept = [
-        lesion
-        for lesion in everything
-        if not (leave_out_without_callback and lesion.pathology == WITHOUT_CALLBACK)
-    ]
-    group = _films if unit == "mammogram" else _crops
+    rules = resolved(options)
+    group = _films if rules.unit == "mammogram" else _crops
+    kept = [lesion for lesion in lesions if lesion.finding in FINDINGS[rules.finding]]
+    left_out = []
     images = group(kept)
-    test_patients = {image.patient_id for image in images if image.split == "test"}
-    pooled = [
-        image for image in images if image.split == "train" and image.patient_id in test_patients
-    ]
-    left_out = {image.image_id for image in pooled}
+    for why, keep in _lesion_rules(rules):
+        taken = [lesion for lesion in kept if keep(lesion)]
+        remaining = group(taken)
+        left_out.append(_cost(why, images, remaining))
+        kept, images = taken, remaining
+    for why, fits in _image_rules(rules):
+        remaining = [image for image in images if fits(image)]
+        left_out.append(_cost(why, images, remaining))
+        images = remaining
+    pooled = _pooled(images)
+    if rules.mixed == "each" and rules.unit == "mammogram":
+        images = [part for image in images for part in _by_label(image)]
+    together, moved = _settle_pooled(images, pooled, rules.pooled)
+    why = f"patients in train and in test, by --pooled {rules.pooled}"
+    left_out.append(_cost(why, images, together))
     return Cohort(
-        images=tuple(image for image in images if image.image_id not in left_out),
-        lesions_without_callback=len(everything) - len(kept),
-        images_without_callback=len(group(everything)) - len(images),
-        pooled_patients=len(
-            {lesion.patient_id for lesion in kept if lesion.split == "train"} & test_patients
-        ),
-        pooled_images=len(pooled),
+        images=tuple(sorted(together, key=lambda image: image.image_id)),
+        left_out=tuple(entry for entry in left_out if entry.lesions or entry.images),
+        moved=moved,
+        pooled=tuple(sorted(pooled)),
     )
 
 
-def assign_splits(images: Sequence[PlannedImage], val_share: float, seed: int) -> dict[str, str]:
-    """Return the split of each patient: the official test set, and validation off train.
+def _lesion_rules(rules: Organize) -> Iterator[tuple[str, Callable[[Lesion], bool]]]:
+    if rules.laterality != "both":
+        side = rules.laterality.upper()
+        yield f"not the {side} breast", lambda lesion: lesion.laterality == side
+    if rules.view != "both":
+        view = rules.view.upper()
+        yield f"not the {view} view", lambda lesion: lesion.view == view
+    if rules.without_callback == "leave-out":
+        yield WITHOUT_CALLBACK, lambda lesion: lesion.pathology != WITHOUT_CALLBACK
 
-    Args:
-        images: All that the dataset should hold, whether or not there are files.
-        val_share: Share of the training patients that go to validation.
-        seed: Of the choice.
-    """
-    strata = {}
-    lesions: dict[str, list[Lesion]] = defaultdict(list)
+
+def _image_rules(rules: Organize) -> Iterator[tuple[str, Callable[[PlannedImage], bool]]]:
+    if rules.exclude is not None:
+        unwanted = _listed(rules.exclude)
+        yield (
+            f"listed in {rules.exclude.name}",
+            lambda image: not {image.image_id, image.patient_id} & unwanted,
+        )
+    if rules.unit == "mammogram" and rules.mixed == "leave-out":
+        yield "benign and malignant lesions", lambda image: not image.mixed
+    if rules.unit == "mammogram" and rules.twins == "leave-out":
+        yield "stored twice", lambda image: len({x.finding for x in image.lesions}) == 1
+
+
+def _listed(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of ids ({error})") from None
+    return {line.strip() for line in lines}
+
+
+def _cost(why: str, before: Sequence[PlannedImage], after: Sequence[PlannedImage]) -> LeftOut:
+    def lesions(images: Sequence[PlannedImage]) -> int:
+        return len({id(lesion) for image in images for lesion in image.lesions})
+
+    def patients(images: Sequence[PlannedImage]) -> int:
+        return len({image.patient_id for image in images})
+
+    return LeftOut(
+        why,
+        lesions(before) - lesions(after),
+        len(before) - len(after),
+        patients(before) - patients(after),
+    )
+
+
+def _pooled(images: Sequence[PlannedImage]) -> set[str]:
+    """Return the patients whose lesions are partly in train and partly in test."""
+    homes: dict[str, set[str]] = {}
     for image in images:
-        lesions[image.patient_id] += image.lesions
-    splits = dict.fromkeys(lesions, "train")
-    splits.update({image.patient_id: "test" for image in images if image.split == "test"})
-    malignant = {image.patient_id for image in images if image.label == "malignant"}
-    for patient, shown in lesions.items():
-        if splits[patient] == "train":
-            label = "malignant" if patient in malignant else "benign"
-            findings = "|".join(sorted({lesion.finding for lesion in shown}))
-            strata[patient] = (label, findings, str(max(lesion.density for lesion in shown)))
-    splits.update(dict.fromkeys(validation_patients(strata, val_share, seed), "val"))
-    return splits
+        for lesion in image.lesions:
+            homes.setdefault(lesion.patient_id, set()).add(lesion.split)
+    return {patient for patient, splits in homes.items() if len(splits) > 1}
 
 
-def validation_patients(strata: Mapping[str, Stratum], share: float, seed: int) -> set[str]:
-    """Choose the patients to validate on, stratified, the same whatever their order.
+def _settle_pooled(
+    images: Sequence[PlannedImage], pooled: set[str], rule: str
+) -> tuple[list[PlannedImage], int]:
+    """Give each of their images one home, or none; count those that moved from train to test.
 
-    Of each label (first part of the stratum) the share is met to the nearest patient, with at
-    least one in validation and one left in training where there are two. Within a label the
-    largest-remainder method spreads it over the strata.
-
-    Args:
-        strata: patient_id -> (label, and what else to balance).
-        share: Of the patients of each label, in (0, 1).
-        seed: Which of them.
+    A film of which one copy is in train and one in test goes where the patient stays.
     """
+    kept, moved = [], 0
+    for image in images:
+        splits = {lesion.split for lesion in image.lesions}
+        if image.patient_id not in pooled:
+            kept.append(image)
+        elif rule == "move-to-test":
+            moved += splits == {"train"}
+            kept.append(replace(image, split="test"))
+        elif FILMS_HOME[rule] in splits:
+            kept.append(replace(image, split=FILMS_HOME[rule]))
+    return kept, moved
 
-    def draw(name: str) -> str:
-        return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
-    groups: dict[str, dict[Stratum, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for patient, stratum in strata.items():
-        groups[stratum[0]][stratum].append(patient)
-    chosen: set[str] = set()
-    for by_stratum in groups.values():
-        available = sum(map(len, by_stratum.values()))
-        wanted = min(max(round(share * available), 1), available - 1)
-        quotas = {
-            stratum: wanted * len(patients) / available for stratum, patients in by_stratum.items()
-        }
-        seats = {stratum: int(quota) for stratum, quota in quotas.items()}
-        neediest = sorted(quotas, key=lambda name: (seats[name] - quotas[name], draw(str(name))))
-        for stratum in neediest[: wanted - sum(seats.values())]:
-            seats[stratum] += 1
-        for stratum, patients in by_stratum.items():
-            chosen.update(sorted(patients, key=draw)[: seats[stratum]])
-    return chosen
+def _by_label(image: PlannedImage) -> list[PlannedImage]:
+    if not image.mixed:
+        return [image]
+    parts: dict[bool, list[Lesion]] = {}
+    for lesion in image.lesions:
+        parts.setdefault(lesion.pathology == MALIGNANT, []).append(lesion)
+    return [
+        replace(image, image_id=f"{image.image_id}_{name}", lesions=tuple(parts[malignant]))
+        for malignant, name in ((False, "benign"), (True, "malignant"))
+    ]
 
 
 def _films(lesions: Sequence[Lesion]) -> list[PlannedImage]:

@@ -1,26 +1,40 @@
 """CBIS-DDSM: which file holds which series, in any layout of folders, and what is a mask."""
 
+import csv
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.progress import Progress
-from pipeline.work import run_all, worker_count
-from sources.dicom import read_header
-from sources.images import SUFFIXES, is_dicom
+from pipeline.records import digest
+from pipeline.work import Ledger, run_all, worker_count
+from sources import archives
+from sources.dicom import defect, read_header
+from sources.images import SPREAD, SUFFIXES, is_dicom, read_bytes
 
+NO_IMAGE = False  # what the index keeps of a licence and the like
+HEADERS = "headers.jsonl"  # the index, beside the dataset
+INDEX_VERSION = 1  # to be raised when other facts are kept of a file
 BATCH = 64  # headers read in one job: one alone is too short to be worth sending
 FEW = 1000  # files below which starting processes takes longer than reading the headers
 UID = re.compile(r"\d+(\.\d+){2,}")  # PS3.5, section 9
-TABLES_AND_TEXTS = (".csv", ".txt", ".json", ".xml", ".html", ".pdf", ".lnk", ".tcia", ".zip")
+TABLES_AND_TEXTS = (".csv", ".txt", ".json", ".xml", ".html", ".pdf", ".lnk", ".tcia")
+ZIP = ".zip"
+JPEG, JPEG_END = (".jpg", ".jpeg"), b"\xff\xd9"
+MASK, IMAGE = "mask", "image"
+ROWS = 512  # looked at at a time, so that it takes little memory
 MASK_TOLERANCE = 32  # of 255: how far JPEG moves the black and white of a mask
 MASK_GREY = 0.02  # share of pixels between the two that JPEG's ringing may make
+SMALL_GREY = 0.1  # the same at an eighth of the size, where an outline is a larger share
+INFO_COLUMNS = {"image_path", "SeriesInstanceUID", "Rows", "Columns", "BitsAllocated"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +42,40 @@ class SourceFile:
     """One image file of a download.
 
     Attributes:
-        name: Path relative to the download, with forward slashes.
+        name: Path relative to the download, with forward slashes; of a file in a zip archive,
+            the archive's path and the name in it.
         series: SeriesInstanceUID: from the header, or for JPEG copies from the folder's name.
-        bits: Bits allocated for a sample: 16 in mammograms and crops, 8 in masks and all JPEG.
+        sop: SOPInstanceUID; empty for JPEG copies.
+        role: MASK where it has 8 bits (for JPEG copies: where it is black and white), else IMAGE.
+        rows: Height in pixels.
+        columns: Width in pixels.
+        description: SeriesDescription; empty where the file has none.
+        laterality: "LEFT", "RIGHT" or empty.
+        view: "CC", "MLO" or empty.
         size: In bytes.
         changed: Time of the last change in nanoseconds.
+        defect: Why its pixels cannot be read, as far as the header tells.
+        oddity: What is wrong with a header that can be read all the same.
     """
 
     name: str
     series: str
-    bits: int
+    sop: str
+    role: str
+    rows: int
+    columns: int
+    description: str
+    laterality: str
+    view: str
     size: int
     changed: int
+    defect: str = ""
+    oddity: str = ""
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is a JPEG (or PNG) copy: its bits say nothing of its role."""
+        return self.name.lower().endswith(SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -49,59 +85,112 @@ class Index:
     Attributes:
         series: SeriesInstanceUID -> its files, sorted by name.
         unreadable: (relative path, reason) of what should have been an image.
+        headers_read: How many files had to be opened; the others are known from last time.
     """
 
     series: dict[str, tuple[SourceFile, ...]]
     unreadable: tuple[tuple[str, str], ...]
+    headers_read: int
 
-    def candidates(self, series: Iterable[str]) -> tuple[SourceFile, ...]:
-        """Return the files of some series, those of 16 bits first: these cannot be masks."""
+    def candidates(self, series: Iterable[str], role: str = IMAGE) -> tuple[SourceFile, ...]:
+        """Return the files of some series, the most likely one of the role first."""
         files = [file for uid in dict.fromkeys(series) for file in self.series.get(uid, ())]
-        return tuple(sorted(files, key=lambda file: file.bits < 16))
+        return tuple(sorted(files, key=lambda file: (file.role != role, bool(file.defect))))
+
+    def of_role(self, series: Iterable[str], role: str) -> tuple[SourceFile, ...]:
+        """Return the files of some series that have a role, sound ones first."""
+        return tuple(file for file in self.candidates(series, role) if file.role == role)
 
 
-def index_files(source: Path, workers: int, progress: Progress) -> Index:
+@dataclass(frozen=True)
+class _Found:
+    """A file to identify: where it lies, and what tells whether it changed."""
+
+    name: str
+    size: int
+    changed: int
+
+    @property
+    def key(self) -> str:
+        return digest(INDEX_VERSION, self.size, self.changed)
+
+
+def index_files(source: Path, keep: Path | None, workers: int, progress: Progress) -> Index:
     """Read the header of every image file under a folder, once.
 
     Files that are no images (tables, licences, links) are passed over.
 
     Args:
         source: The folder of the download.
+        keep: The folder to keep the index in, so that a later run reads no header again; None to
+            keep nothing.
         workers: Processes to read with; 0 for one each core where there are enough files for it.
         progress: Where to report.
     """
-    files: list[SourceFile] = []
     unreadable: list[tuple[str, str]] = []
-    names = sorted(_names(source, unreadable))
-    jobs = [(source, names[at : at + BATCH]) for at in range(0, len(names), BATCH)]
-    processes = 1 if len(names) < FEW and not workers else worker_count(workers)
-    with progress.track("Reading headers", len(names), "files") as advance:
-        for (_, batch), found in run_all(_identify_batch, jobs, processes):
-            if isinstance(found, UserError):
-                raise found
-            files += [item for item in found if isinstance(item, SourceFile)]
-            unreadable += [item for item in found if isinstance(item, tuple)]
+    found = sorted(_files(source, unreadable), key=lambda file: file.name)
+    ledger = Ledger(keep, HEADERS) if keep else None
+    known = {file.name: ledger.facts(file.name, file.key) for file in found} if ledger else {}
+    left = [file for file in found if known.get(file.name) is None]
+    jobs = [(source, left[at : at + BATCH]) for at in range(0, len(left), BATCH)]
+    processes = 1 if len(left) < FEW and not workers else worker_count(workers)
+    files = [SourceFile(**facts) for facts in known.values() if facts]
+    with progress.track("Reading headers", len(found), "files", len(found) - len(left)) as advance:
+        for (_, batch), outcomes in run_all(_identify_batch, jobs, processes):
+            if isinstance(outcomes, UserError):
+                raise outcomes
+            unreadable += [item for item in outcomes if isinstance(item, tuple)]
+            files += [item for item in outcomes if isinstance(item, SourceFile)]
+            if ledger:
+                ledger.add_all(
+                    (file.name, file.key, asdict(item) if item else NO_IMAGE)
+                    for file, item in zip(batch, outcomes, strict=True)
+                    if not isinstance(item, tuple)
+                )
             advance(len(batch))
-    series: dict[str, list[SourceFile]] = {}
-    for file in sorted(files, key=lambda file: file.name):
-        series.setdefault(file.series, []).append(file)
-    kept = {uid: tuple(members) for uid, members in sorted(series.items())}
-    return Index(kept, tuple(sorted(unreadable)))
+    return Index(_by_series(_compared(source, files)), tuple(sorted(unreadable)), len(left))
 
 
-def is_mask(image: NDArray[np.uint16]) -> bool:
+def is_mask(image: NDArray[np.uint16], grey: float = MASK_GREY) -> bool:
     """Tell whether an image of 8 bits shows a mask: nothing but black and white.
 
     Args:
         image: (H, W) uint16 in [0, 65535], from a file of 8 bits (values times 257), which JPEG
             may have blurred.
+        grey: Share of the pixels that may lie between black and white.
     """
-    low, high = MASK_TOLERANCE * 257, (255 - MASK_TOLERANCE) * 257
-    grey = np.count_nonzero((image > low) & (image < high))
-    return bool(grey < MASK_GREY * image.size)
+    low, high = MASK_TOLERANCE * SPREAD, (255 - MASK_TOLERANCE) * SPREAD
+    blocks = (image[top : top + ROWS] for top in range(0, len(image), ROWS))
+    between = sum(np.count_nonzero((rows > low) & (rows < high)) for rows in blocks)
+    return bool(between < grey * image.size)
 
 
-def _names(source: Path, unreadable: list[tuple[str, str]]) -> Iterator[str]:
+def _by_series(files: Iterable[SourceFile]) -> dict[str, tuple[SourceFile, ...]]:
+    series: dict[str, list[SourceFile]] = {}
+    for file in sorted(files, key=lambda file: file.name):
+        series.setdefault(file.series, []).append(file)
+    return {uid: tuple(members) for uid, members in sorted(series.items())}
+
+
+def _files(source: Path, unreadable: list[tuple[str, str]]) -> Iterator[_Found]:
+    """Yield everything under a folder that may be an image, looking into zip archives."""
+    for path in _paths(source, unreadable):
+        name = path.relative_to(source).as_posix()
+        try:
+            status = path.stat()
+            if path.suffix.lower() == ZIP:
+                for member, size in archives.members(path):
+                    if _may_be_image(member):
+                        yield _Found(f"{name}/{member}", size, status.st_mtime_ns)
+            else:
+                yield _Found(name, status.st_size, status.st_mtime_ns)
+        except UserError as error:
+            unreadable.append((name, str(error).removeprefix(f"{path}: ")))
+        except OSError as error:
+            unreadable.append((name, f"cannot be read ({error.strerror})"))
+
+
+def _paths(source: Path, unreadable: list[tuple[str, str]]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         name = Path(error.filename).relative_to(source).as_posix()
         unreadable.append((name, f"the folder cannot be read ({error.strerror})"))
@@ -109,38 +198,118 @@ def _names(source: Path, unreadable: list[tuple[str, str]]) -> Iterator[str]:
     for parent, folders, names in os.walk(source, onerror=refuse):
         # Hidden files and __MACOSX hold what the Mac's archiver adds: "._1-1.dcm" is no image.
         folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
-        for name in names:
-            if name[0] != "." and not name.lower().endswith(TABLES_AND_TEXTS):
-                yield Path(parent, name).relative_to(source).as_posix()
+        yield from (Path(parent, name) for name in names if _may_be_image(name))
+
+
+def _may_be_image(name: str) -> bool:
+    return not name.startswith(".") and not name.lower().endswith(TABLES_AND_TEXTS)
 
 
 def _identify_batch(
-    job: tuple[Path, list[str]],
+    job: tuple[Path, list[_Found]],
 ) -> list[SourceFile | tuple[str, str] | None]:
-    source, names = job
-    return [_identify(source, name) for name in names]
+    source, found = job
+    return [_identify(source, file) for file in found]
 
 
-def _identify(source: Path, name: str) -> SourceFile | tuple[str, str] | None:
+def _identify(source: Path, found: _Found) -> SourceFile | tuple[str, str] | None:
     """Return the facts of one file, why it cannot be read, or None where it is no image."""
-    path = source / name
+    path = source / found.name
     try:
         if path.suffix.lower() in SUFFIXES:
-            series, bits = path.parent.name, 8
-            if not UID.fullmatch(series):
-                return None
-        elif is_dicom(path):
-            header = read_header(path)
-            series, bits = header.series_uid, header.bits_allocated
-            if not series:
-                return name, "its header has no SeriesInstanceUID"
-        else:
+            return _identify_copy(path, found) if UID.fullmatch(path.parent.name) else None
+        if not is_dicom(path):
             return None
-        status = path.stat()
+        header = read_header(path)
     except UserError as error:
-        return name, str(error).removeprefix(f"{path}: ")
-    except OSError as error:
-        return name, f"cannot be read ({error.strerror})"
+        return found.name, str(error).removeprefix(f"{path}: ")
+    if not header.series_uid:
+        return found.name, "its header has no SeriesInstanceUID"
     return SourceFile(
-        name=name, series=series, bits=bits, size=status.st_size, changed=status.st_mtime_ns
+        name=found.name,
+        series=header.series_uid,
+        sop=header.sop_uid,
+        role=MASK if header.bits_allocated == 8 else IMAGE,
+        rows=header.rows,
+        columns=header.columns,
+        description=header.series_description,
+        laterality=header.laterality,
+        view=header.view,
+        size=found.size,
+        changed=found.changed,
+        defect=defect(header, found.size),
+        oddity=header.oddity,
     )
+
+
+def _identify_copy(path: Path, found: _Found) -> SourceFile:
+    """Look at a JPEG copy, which has no header: an eighth of its size tells what it shows."""
+    content = read_bytes(path)
+    rows, columns = _size_of_copy(path)
+    whole = path.suffix.lower() not in JPEG or content[-2:].tobytes() == JPEG_END
+    role = IMAGE
+    if whole:
+        tiny = min(rows, columns) < 64
+        how = cv2.IMREAD_GRAYSCALE if tiny else cv2.IMREAD_REDUCED_GRAYSCALE_8
+        small = cv2.imdecode(content, how)
+        if small is None:
+            raise UserError(f"{path}: cannot be decoded, it is damaged or not an image")
+        role = MASK if is_mask(np.multiply(small, SPREAD, dtype=np.uint16), SMALL_GREY) else IMAGE
+    return SourceFile(
+        name=found.name,
+        series=path.parent.name,
+        sop="",
+        role=role,
+        rows=rows,
+        columns=columns,
+        description="",
+        laterality="",
+        view="",
+        size=found.size,
+        changed=found.changed,
+        defect="" if whole else "is truncated",
+    )
+
+
+def _size_of_copy(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be decoded ({error})") from None
+
+
+def _compared(source: Path, files: list[SourceFile]) -> list[SourceFile]:
+    """Hold JPEG copies against the table that came with them, where there is one."""
+    if not any(file.is_copy for file in files):
+        return files
+    info = _read_info(source)
+    return [_as_listed(file, info.get("/".join(file.name.split("/")[-2:]))) for file in files]
+
+
+def _as_listed(file: SourceFile, listed: dict[str, str] | None) -> SourceFile:
+    if not file.is_copy or listed is None:
+        return file
+    facts: dict[str, Any] = {"description": listed.get("SeriesDescription", "")}
+    rows, columns = listed["Rows"], listed["Columns"]
+    if (rows, columns) != (str(file.rows), str(file.columns)) and not file.defect:
+        facts["defect"] = f"is {file.columns} x {file.rows}, but listed as {columns} x {rows}"
+    if file.defect or "defect" in facts:  # what it shows is not to be trusted
+        facts["role"] = MASK if listed["BitsAllocated"] == "8" else IMAGE
+    return SourceFile(**asdict(file) | facts)
+
+
+def _read_info(source: Path) -> dict[str, dict[str, str]]:
+    """Read dicom_info.csv, wherever it lies: "<SeriesInstanceUID>/<file>" -> its line."""
+    for path in sorted(source.rglob("*.csv")):
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                if INFO_COLUMNS <= set(reader.fieldnames or ()):
+                    lines = list(reader)
+                    return {"/".join(line["image_path"].split("/")[-2:]): line for line in lines}
+        except (OSError, UnicodeDecodeError, csv.Error):
+            continue  # another table, which is not ours to judge
+    return {}

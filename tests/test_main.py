@@ -31,7 +31,7 @@ def one_line(done, status):
 def test_no_terminal_names_the_flags_that_would_do(run_main, tmp_path):
     line = one_line(run_main("organize"), 1)
     assert "no terminal" in line
-    assert "--source, --out, --unit, --finding, or --batch" in line
+    assert "--source, --out, --unit, --finding, --without-callback, or --batch" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,6 +167,7 @@ def test_a_newcomer_comes_to_an_evaluated_model_by_pressing_mostly_enter(termina
     press(child, "What next")
     for question in (MENU, "[raw]:", "[dataset]:", "What one image is", "Which findings"):
         press(child, question)
+    press(child, "Lesions that are BENIGN_WITHOUT_CALLBACK")
     press(child, "advanced")
     press(child, "What next")
     for question in (MENU, "[dataset]:", "[preprocessed]:"):

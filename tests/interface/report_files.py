@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pipeline import manifest
+from pipeline.folds import Fold
 from pipeline.records import close_folder, file_digest, open_folder, write_json, write_table
 from pipeline.stages import Organize, Preprocess, Synthesize, Train
 
@@ -14,8 +15,11 @@ METRICS = (
     "f1", "mcc", "brier",
 )  # fmt: skip
 COUNTS = {
-    "expected": 60, "left_out": {"lesions_without_callback": 7, "images_without_callback": 0},
-}  # fmt: skip
+    "expected": 60,
+    "left_out": [{"why": "BENIGN_WITHOUT_CALLBACK", "lesions": 9, "images": 7, "patients": 3}],
+}
+
+PLAIN = Fold()
 
 
 def finish(folder, stage, options, seconds=3.0):
@@ -73,10 +77,13 @@ def cohort(patients, images=2, strange=""):
     return rows
 
 
-def run_folder(runs, data, rows, model="ResNet18_CFT", auc=0.9, unknown=(), evaluated=True):
+def run_folder(
+    runs, data, rows, model="ResNet18_CFT", auc=0.9, unknown=(), evaluated=True, fold=PLAIN
+):  # fmt: skip
     """Write a run as train and evaluate leave it; metrics named in `unknown` are null."""
-    folder = runs / model / "20260102-030405-42"
-    options = Train(data=data, runs=runs, model=model, weights="none", epochs=6)
+    folder = runs / model / f"20260102-03040{5 + fold.number}-42"
+    number = fold.number
+    options = Train(data=data, runs=runs, model=model, weights="none", epochs=6, fold=number)
     open_folder(folder, "train", options)
     write_json(
         folder / "model.json",
@@ -86,11 +93,16 @@ def run_folder(runs, data, rows, model="ResNet18_CFT", auc=0.9, unknown=(), eval
             "weights": "none", "parameters": 11177025, "trainable": 11177025,
             "unit": "mammogram", "preprocess": {"size": 96, "clahe": False},
             "data": str(data), "data_hash": "abc",
+            **fold.facts, "patients": {
+                split: sorted({row.patient_id for row in rows if row.split == split})
+                for split in ("train", "val")
+            },
         },
     )  # fmt: skip
     curve = [(e, 0.7 - 0.06 * e, 0.72 - 0.04 * e, 0.5 + 0.06 * e - 0.004 * e * e) for e in range(6)]
     write_table(folder / "history.csv", ("epoch", "train_loss", "val_loss", "val_auc"), curve)
-    close_folder(folder, "train", options, {"epochs": 6, "best_epoch": 4}, "abc", 95.0)
+    counts = {"epochs": 6, "best_epoch": 4, **fold.facts}
+    close_folder(folder, "train", options, counts, "abc", 95.0)
     if not evaluated:
         return folder
     draw = random.Random(auc)

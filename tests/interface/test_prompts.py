@@ -92,7 +92,7 @@ def test_closed_input_travels_up(keys):
 def test_a_quoted_path_with_spaces_is_taken(keys, tmp_path):
     folder = tmp_path / "my download"
     folder.mkdir()
-    keys(f"'{folder}'", ENTER, ENTER, ENTER, ENTER, NO_ADVANCED, RUN)
+    keys(f"'{folder}'", ENTER, ENTER, ENTER, ENTER, ENTER, NO_ADVANCED, RUN)
     assert fill(Organize) == Organize(source=folder)
 
 

@@ -18,6 +18,7 @@ from interface.report_charts import pr_points, roc_points
 from interface.report_runs import Prediction
 from pipeline import manifest
 from pipeline.errors import UserError
+from pipeline.folds import Fold, apply_fold, write_folds
 from pipeline.progress import Silent
 from pipeline.records import (
     read_json,
@@ -126,7 +127,7 @@ def test_cohort_flow_counts_splits_and_reasons(made):
         assert expected in page.text
     assert "3 set aside in organising" in page.text
     assert "2 \u00d7 missing: no file of series 1 \u00d7 is <truncated>" in page.text
-    assert "7 lesions that are BENIGN_WITHOUT_CALLBACK" in page.text
+    assert "7 images: BENIGN_WITHOUT_CALLBACK" in page.text
     assert "60 mammograms in the case descriptions" in page.text
 
 
@@ -240,6 +241,39 @@ def test_dataset_that_was_made_anew_is_called_out(tmp_path):
     assert told not in Page(report(options, Silent()).facts["report"]).text
     manifest.write_manifest(data, rows[:-2])
     assert told in Page(report(options, Silent()).facts["report"]).text
+
+
+def test_runs_of_folds_are_named_and_their_cohorts_are_their_own(tmp_path):
+    rows = cohort(32)
+    data = dataset(tmp_path, rows)
+    outside = sorted({row.patient_id for row in rows if row.split != "test"})
+    folds = {patient: number % 3 + 1 for number, patient in enumerate(outside)}
+    write_folds(data, folds | {outside[-1]: 1})
+    for number in (1, 2):
+        applied = apply_fold(data, rows, number)
+        run_folder(tmp_path / "runs", data, applied, fold=Fold(number, 3))
+    options = Report(runs=tmp_path / "runs", out=tmp_path / "reports")
+    result = report(options, Silent())
+    page = Page(result.facts["report"])
+    for number in (1, 2):
+        val = [row for row in apply_fold(data, rows, number) if row.split == "val"]
+        malignant = sum(row.label == "malignant" for row in val)
+        rest = 48 - len(val)
+        assert (
+            f"fold {number} of 3 {rest} images of {rest // 2} patients {24 - malignant} malignant"
+        ) in page.text
+        assert f"{len(val)} images of {len(val) // 2} patients {malignant} malignant" in page.text
+        assert page.text.count(f"ResNet18_CFT, fold {number} of 3") >= 3
+    assert "Test 16 images of 8 patients" in page.text
+    # The plain split, which no run used, must not stand there as if one had.
+    assert "Validation 16 images of 8 patients" not in page.text
+    assert [row[1] for row in result.tables[0].rows] == [1, 2]
+    with (result.folder / "metrics.csv").open(newline="") as file:
+        assert {line["fold"] for line in csv.DictReader(file)} == {"1", "2"}
+    run_folder(tmp_path / "runs", data, rows, "MammoCNN")
+    page = Page(report(options, Silent()).facts["report"])
+    assert "Validation 16 images of 8 patients" in page.text
+    assert "fold 2 of 3" in page.text
 
 
 def test_broken_metrics_are_set_aside_with_their_reason(tmp_path):

@@ -26,6 +26,15 @@ def set_aside(out):
         return {line["what"]: line["reason"] for line in csv.DictReader(file)}
 
 
+def pictures(folder):
+    """The images and masks of a dataset, each with the time it was written."""
+    return {
+        path: path.stat().st_mtime_ns
+        for part in ("train", "val", "test", "masks")
+        for path in (folder / part).rglob("[!.]*.png")
+    }
+
+
 def contents(folder):
     """All files that make up the dataset, without what tells of the run."""
     return {

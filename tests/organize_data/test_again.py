@@ -1,3 +1,4 @@
+import json
 import os
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from pipeline.stages import Organize
-from tests.organize_data.reading import contents, dicom_of, run, set_aside
+from tests.organize_data.reading import contents, dicom_of, pictures, run, set_aside
 
 
 class Stopping(Silent):
@@ -45,8 +46,8 @@ def test_a_stopped_run_continues_to_the_same_dataset(collection, whole, tmp_path
     with pytest.raises(KeyboardInterrupt):
         organize(options, Stopping(after=5))
     assert not (tmp_path / "dataset" / "stage.json").exists()
-    begun = {path: path.stat().st_mtime_ns for path in (tmp_path / "dataset").rglob("*.png")}
-    assert len(begun) == 6
+    begun = pictures(tmp_path / "dataset")
+    assert len(begun) == 7  # the one that tells the rate, and six
     result = organize(options, Silent())
     assert contents(tmp_path / "dataset") == contents(whole.folder)
     assert result.facts == whole.facts
@@ -56,7 +57,7 @@ def test_a_stopped_run_continues_to_the_same_dataset(collection, whole, tmp_path
 def test_a_second_run_writes_no_image_again_and_makes_what_was_lost(collection, tmp_path):
     first = run(collection, tmp_path / "dataset")
     before = contents(tmp_path / "dataset")
-    stamps = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*.png")}
+    stamps = pictures(first.folder)
     lost = first.folder / read_manifest(first.folder)[0].path
     lost.unlink()
     second = run(collection, tmp_path / "dataset")
@@ -64,6 +65,14 @@ def test_a_second_run_writes_no_image_again_and_makes_what_was_lost(collection, 
     assert contents(tmp_path / "dataset") == before
     del stamps[lost]
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_each_image_is_made_once(collection, tmp_path):
+    out = run(collection, tmp_path / "dataset").folder
+    entries = [json.loads(line) for line in (out / "ledger.jsonl").read_text().split("\n") if line]
+    made = Counter(entry["name"] for entry in entries if entry["facts"])
+    assert set(made.values()) == {1}
+    assert made.keys() == {path.relative_to(out).as_posix() for path in pictures(out)}
 
 
 def test_other_options_leave_nothing_of_the_earlier_run(collection, whole, tmp_path):

@@ -110,7 +110,7 @@ def test_pooled_findings_keep_patients_apart_and_films_once(collection, tmp_path
     assert {row.patient_id for row in rows if row.split == "test"} == test_patients
     assert "mass|calcification" in {row.finding for row in rows}
     assert torn
-    assert result.facts["left_out"]["pooled_patients"] == len(torn)
+    assert result.facts["pooled_patients"] == len(torn)
     assert any("in train for one finding" in note for note in result.notes)
 
 
@@ -120,10 +120,11 @@ def test_without_callback_can_be_left_out(collection, tmp_path):
     kept = [line for line in lines if line["pathology"] != "BENIGN_WITHOUT_CALLBACK"]
     rows = read_manifest(tmp_path / "dataset")
     assert {row.image_id for row in rows} == {film_of(line) for line in kept}
-    left_out = result.facts["left_out"]
-    assert left_out["lesions_without_callback"] == len(lines) - len(kept) > 0
     films = {film_of(line) for line in lines}
-    assert left_out["images_without_callback"] == len(films) - len(rows)
+    (cost,) = result.facts["left_out"]
+    assert cost["why"] == "BENIGN_WITHOUT_CALLBACK"
+    assert cost["lesions"] == len(lines) - len(kept) > 0
+    assert cost["images"] == len(films) - len(rows)
 
 
 def test_a_missing_pair_of_csvs_is_noted(copy, tmp_path):

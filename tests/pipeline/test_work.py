@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.work import Ledger, run_all, worker_count
+from tests.conftest import ROOT
 
 
 def halve(number):
@@ -87,3 +90,49 @@ def test_keep_only_names_what_is_stale(tmp_path):
         ledger.add(name, "key", 1)
     assert ledger.keep_only(["b"]) == ["a", "c"]
     assert ledger.facts("a", "key") is None
+
+
+def test_a_ledger_that_is_written_anew_keeps_the_last_word_on_each_name(tmp_path):
+    ledger = Ledger(tmp_path)
+    for name, facts in (("a", None), ("a", 1), ("b", 2), ("c", 3)):
+        ledger.add(name, "key", facts)
+    ledger.keep_only(["a", "b"])
+    ledger.rewrite()
+    assert (tmp_path / "ledger.jsonl").read_text().count('"name"') == 2
+    again = Ledger(tmp_path)
+    assert [again.facts(name, "key") for name in "abc"] == [1, 2, None]
+
+
+def test_workers_leave_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pipeline.work import run_all\n"
+        "if __name__ == '__main__':\n"
+        "    print('begun', flush=True)\n"
+        "    list(run_all(time.sleep, [0.2] * 200, 2))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    process.stdout.readline()
+    time.sleep(1.5)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    limit = time.monotonic() + 30
+    while is_alive(process.pid):
+        assert time.monotonic() < limit, "workers wait for ever"
+        time.sleep(0.05)
+
+
+def is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

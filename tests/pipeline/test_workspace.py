@@ -1,10 +1,12 @@
 """Where the work stands, and which step comes next."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from pipeline.records import close_folder, open_folder
+from pipeline.records import claim_folder, close_folder, open_folder
+from pipeline.stages import Organize
 from pipeline.workspace import recall, remember, survey
 
 
@@ -78,3 +80,10 @@ def test_a_broken_memory_is_no_memory(empty_folder):
     (empty_folder / ".mammolab").mkdir()
     (empty_folder / ".mammolab" / "answers.json").write_text("[1, 2")
     assert recall() == {}
+
+
+def test_a_download_that_was_only_checked_is_told_from_a_dataset_begun():
+    claim_folder(Path("dataset"), "organize", Organize(check=True))
+    assert dict(survey({}).lines)["dataset"].endswith("checked; not organised yet")
+    open_folder(Path("dataset"), "organize", Organize())
+    assert dict(survey({}).lines)["dataset"].endswith("run it again to continue")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.stages import Organize
 from sources.cbis_ddsm import Lesion, read_case_csv, read_case_csvs
 from sources.cbis_ddsm_cohort import plan_cohort
 
@@ -187,7 +188,7 @@ def test_the_real_mass_csvs_have_their_known_counts():
     assert Counter(x.pathology for x in train.lesions) == {
         "MALIGNANT": 637, "BENIGN": 577, "BENIGN_WITHOUT_CALLBACK": 104,
     }  # fmt: skip
-    images = plan_cohort([*train.lesions, *test.lesions], "mammogram", False).images
+    images = plan_cohort([*train.lesions, *test.lesions], Organize()).images
     assert Counter((x.split, x.label) for x in images) == {
         ("train", "malignant"): 602, ("train", "benign"): 629,
         ("test", "malignant"): 145, ("test", "benign"): 216,

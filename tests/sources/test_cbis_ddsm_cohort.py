@@ -1,10 +1,9 @@
-import random
-from collections import Counter
-
 import pytest
 
+from pipeline.errors import UserError
+from pipeline.stages import Organize
 from sources.cbis_ddsm import Lesion
-from sources.cbis_ddsm_cohort import assign_splits, plan_cohort, validation_patients
+from sources.cbis_ddsm_cohort import plan_cohort
 
 
 def lesion(patient="P_00001", split="train", pathology="BENIGN", **changes):
@@ -17,13 +16,25 @@ def lesion(patient="P_00001", split="train", pathology="BENIGN", **changes):
     return Lesion(**values | changes)
 
 
+def cohort_of(lesions, **options):
+    return plan_cohort(lesions, Organize(**{"finding": "both"} | options))
+
+
+def ids(cohort):
+    return [image.image_id for image in cohort.images]
+
+
+def homes(cohort):
+    return {image.image_id: image.split for image in cohort.images}
+
+
 def test_a_film_is_malignant_where_any_lesion_is_and_lesions_are_in_order():
     shown = [
         lesion(finding="calcification", mammogram_series="1.9"),
         lesion(number=2),
         lesion(number=1, pathology="MALIGNANT"),
     ]
-    (image,) = plan_cohort(shown, "mammogram", False).images
+    (image,) = cohort_of(shown).images
     assert image.image_id == "P_00001_LEFT_CC"
     assert image.label == "malignant"
     assert [(x.finding, x.number) for x in image.lesions] == [
@@ -36,7 +47,7 @@ def test_a_film_is_malignant_where_any_lesion_is_and_lesions_are_in_order():
 
 def test_crops_are_one_image_for_each_lesion():
     shown = [lesion(), lesion(number=2, pathology="MALIGNANT"), lesion(finding="calcification")]
-    images = plan_cohort(shown, "crop", False).images
+    images = cohort_of(shown, unit="crop").images
     assert {x.image_id: x.label for x in images} == {
         "P_00001_LEFT_CC_mass_1": "benign",
         "P_00001_LEFT_CC_mass_2": "malignant",
@@ -44,25 +55,55 @@ def test_crops_are_one_image_for_each_lesion():
     }
 
 
-def test_a_film_in_test_for_one_finding_is_a_test_image_with_all_that_is_known_of_it():
-    shown = [
-        lesion(split="test"),
-        lesion(split="train", finding="calcification", pathology="MALIGNANT"),
-        lesion(split="train", finding="calcification", view="MLO"),
-        lesion("P_00002"),
-    ]
-    cohort = plan_cohort(shown, "mammogram", False)
-    assert {(x.image_id, x.split, x.label) for x in cohort.images} == {
+POOLED = [
+    lesion(split="test"),
+    lesion(split="train", finding="calcification", pathology="MALIGNANT"),
+    lesion(split="train", finding="calcification", view="MLO"),
+    lesion(split="test", laterality="RIGHT"),
+    lesion("P_00002"),
+]
+
+
+def test_pooled_patients_lose_their_training_images_and_keep_all_that_is_known_of_a_twin():
+    cohort = cohort_of(POOLED)
+    assert [(x.image_id, x.split, x.label) for x in cohort.images] == [
         ("P_00001_LEFT_CC", "test", "malignant"),
+        ("P_00001_RIGHT_CC", "test", "benign"),
         ("P_00002_LEFT_CC", "train", "benign"),
-    }
-    assert (cohort.pooled_patients, cohort.pooled_images) == (1, 1)
-    crops = plan_cohort(shown, "crop", False)
-    assert [x.image_id for x in crops.images] == [
+    ]
+    assert cohort.pooled == ("P_00001",)
+    (cost,) = cohort.left_out
+    assert (cost.lesions, cost.images, cost.patients) == (1, 1, 0)
+    crops = cohort_of(POOLED, unit="crop")
+    assert ids(crops) == [
         "P_00001_LEFT_CC_mass_1",
+        "P_00001_RIGHT_CC_mass_1",
         "P_00002_LEFT_CC_mass_1",
     ]
-    assert (crops.pooled_patients, crops.pooled_images) == (1, 2)
+    assert crops.left_out[0].images == 2
+
+
+def test_pooled_patients_lose_their_test_images_or_are_test_patients_on_request():
+    dropped = cohort_of(POOLED, pooled="drop-test")
+    assert homes(dropped) == dict.fromkeys(
+        ("P_00001_LEFT_CC", "P_00001_LEFT_MLO", "P_00002_LEFT_CC"), "train"
+    )
+    moved = cohort_of(POOLED, pooled="move-to-test")
+    assert homes(moved) == {
+        "P_00001_LEFT_CC": "test",
+        "P_00001_LEFT_MLO": "test",
+        "P_00001_RIGHT_CC": "test",
+        "P_00002_LEFT_CC": "train",
+    }
+    assert (moved.moved, moved.left_out) == (1, ())
+
+
+def test_one_finding_alone_pools_nobody():
+    assert cohort_of(POOLED, finding="mass").pooled == ()
+    assert homes(cohort_of(POOLED, finding="calc")) == {
+        "P_00001_LEFT_CC": "train",
+        "P_00001_LEFT_MLO": "train",
+    }
 
 
 def test_without_callback_is_left_out_before_films_are_formed():
@@ -71,76 +112,70 @@ def test_without_callback_is_left_out_before_films_are_formed():
         lesion(number=2, pathology="BENIGN_WITHOUT_CALLBACK"),
         lesion("P_00002", pathology="BENIGN_WITHOUT_CALLBACK"),
     ]
-    assert len(plan_cohort(shown, "mammogram", False).images) == 2
-    cohort = plan_cohort(shown, "mammogram", True)
+    assert len(cohort_of(shown).images) == 2
+    cohort = cohort_of(shown, without_callback="leave-out")
     assert [(x.image_id, len(x.lesions)) for x in cohort.images] == [("P_00001_LEFT_CC", 1)]
-    assert (cohort.lesions_without_callback, cohort.images_without_callback) == (2, 1)
+    (cost,) = cohort.left_out
+    assert (cost.why, cost.lesions, cost.images, cost.patients) == (
+        "BENIGN_WITHOUT_CALLBACK", 2, 1, 1,
+    )  # fmt: skip
 
 
-# --- the split
+MIXED = [lesion(), lesion(number=2, pathology="MALIGNANT"), lesion("P_00002")]
 
 
-def strata(count, seed=0):
-    dice = random.Random(seed)
-    return {
-        f"P_{number:05d}": (
-            dice.choice(("benign", "malignant")),
-            dice.choice(("mass", "calcification")),
-            dice.choice("1234"),
-        )
-        for number in range(count)
+def test_films_with_both_kinds_of_lesion_are_malignant_left_out_or_counted_twice():
+    assert {x.image_id: x.label for x in cohort_of(MIXED).images} == {
+        "P_00001_LEFT_CC": "malignant",
+        "P_00002_LEFT_CC": "benign",
+    }
+    assert ids(cohort_of(MIXED, mixed="leave-out")) == ["P_00002_LEFT_CC"]
+    each = cohort_of(MIXED, mixed="each").images
+    assert {x.image_id: (x.label, [y.number for y in x.lesions]) for x in each} == {
+        "P_00001_LEFT_CC_benign": ("benign", [1]),
+        "P_00001_LEFT_CC_malignant": ("malignant", [2]),
+        "P_00002_LEFT_CC": ("benign", [1]),
     }
 
 
-def test_the_choice_is_the_same_for_any_order_and_another_for_another_seed():
-    patients = strata(200)
-    shuffled = list(patients.items())
-    random.Random(1).shuffle(shuffled)
-    chosen = validation_patients(patients, 0.15, 42)
-    assert validation_patients(dict(shuffled), 0.15, 42) == chosen
-    assert validation_patients(patients, 0.15, 43) != chosen
+def test_the_original_cohort_is_a_name_for_other_answers():
+    shown = [*MIXED, lesion("P_00003", pathology="BENIGN_WITHOUT_CALLBACK")]
+    named = cohort_of(shown, cohort="original", finding="mass")
+    spelt = cohort_of(shown, finding="mass", without_callback="leave-out", mixed="each")
+    assert named == spelt
+    assert len(named.images) == 3
+    with pytest.raises(UserError, match="--cohort original means --finding mass, not calc"):
+        cohort_of(shown, cohort="original", finding="calc")
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
-def test_each_label_gives_its_share_and_each_stratum_its_own_within_one(share):
-    patients = strata(400)
-    chosen = validation_patients(patients, share, 42)
-    for label in ("benign", "malignant"):
-        members = [name for name, stratum in patients.items() if stratum[0] == label]
-        assert len(chosen & set(members)) == round(share * len(members))
-    for stratum, count in Counter(patients.values()).items():
-        taken = sum(patients[name] == stratum for name in chosen)
-        assert abs(taken - share * count) < 1.1
+def test_films_stored_twice_can_be_left_out():
+    shown = [lesion(), lesion(finding="calcification"), lesion("P_00002")]
+    assert ids(cohort_of(shown, twins="leave-out")) == ["P_00002_LEFT_CC"]
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5])
-@pytest.mark.parametrize(("benign", "malignant"), [(2, 2), (1, 5), (0, 3), (1, 1), (50, 2)])
-def test_no_label_is_emptied_and_two_patients_suffice_for_both_sides(share, benign, malignant):
-    patients = {f"B{number}": ("benign", str(number)) for number in range(benign)}
-    patients |= {f"M{number}": ("malignant", str(number)) for number in range(malignant)}
-    chosen = validation_patients(patients, share, 7)
-    for letter, count in (("B", benign), ("M", malignant)):
-        held_out = sum(name.startswith(letter) for name in chosen)
-        assert held_out < max(count, 1)
-        assert bool(held_out) == (count >= 2)
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"laterality": "right"}, ["P_00001_RIGHT_CC"]),
+        ({"view": "mlo"}, ["P_00001_LEFT_MLO"]),
+        ({"laterality": "left", "view": "cc"}, ["P_00001_LEFT_CC"]),
+    ],
+)
+def test_sides_and_views_can_be_chosen(options, left):
+    shown = [lesion(), lesion(view="MLO"), lesion(laterality="RIGHT")]
+    cohort = cohort_of(shown, **options)
+    assert ids(cohort) == left
+    assert sum(cost.images for cost in cohort.left_out) == 2
 
 
-def test_patients_are_never_divided_and_test_stays_test():
-    dice = random.Random(5)
-    lesions = [
-        lesion(
-            f"P_{number // 4:05d}",
-            split="test" if number // 4 % 5 == 0 else "train",
-            pathology=dice.choice(("BENIGN", "MALIGNANT")),
-            laterality=("LEFT", "RIGHT")[number % 2],
-            view=("CC", "MLO")[number // 2 % 2],
-        )
-        for number in range(400)
+def test_images_and_patients_can_be_listed_to_be_left_out(tmp_path):
+    shown = [lesion(), lesion(view="MLO"), lesion("P_00002"), lesion("P_00003")]
+    listed = tmp_path / "unfit.txt"
+    listed.write_text("P_00001_LEFT_MLO\n\n P_00002 \n")
+    cohort = cohort_of(shown, exclude=listed)
+    assert ids(cohort) == ["P_00001_LEFT_CC", "P_00003_LEFT_CC"]
+    assert [(x.why, x.images, x.patients) for x in cohort.left_out] == [
+        ("listed in unfit.txt", 2, 1)
     ]
-    images = plan_cohort(lesions, "mammogram", False).images
-    splits = assign_splits(images, 0.2, 42)
-    assert len(splits) == 100
-    assert {name for name, split in splits.items() if split == "test"} == {
-        x.patient_id for x in lesions if x.split == "test"
-    }
-    assert Counter(splits.values())["val"] == pytest.approx(16, abs=1)
+    with pytest.raises(UserError, match=r"gone\.txt: cannot be read as a list of ids"):
+        cohort_of(shown, exclude=tmp_path / "gone.txt")

@@ -1,0 +1,188 @@
+"""The doctor: a download with known damage, and one without any."""
+
+import csv
+import io
+import random
+import shutil
+
+import pydicom
+import pytest
+
+from tests.organize_data.reading import case_rows, dicom_of, run, series_of
+
+
+def check(source, out):
+    return run(source, out, check=True)
+
+
+def listed(out):
+    path = out / "check.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {line["what"]: line for line in csv.DictReader(file)}
+
+
+def claim(path, syntax):
+    """Give a file another transfer syntax in its meta information, and change nothing else."""
+    meta, buffer = pydicom.dcmread(path, stop_before_pixels=True).file_meta, io.BytesIO()
+    rest = path.read_bytes()[144 + meta.FileMetaInformationGroupLength :]
+    meta.TransferSyntaxUID = syntax
+    pydicom.filewriter.write_file_meta_info(buffer, meta)
+    path.write_bytes(bytes(128) + b"DICM" + buffer.getvalue() + rest)
+
+
+def to_download(out):
+    path = out / "missing.tcia"
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines()
+    return lines[lines.index("ListOfSeriesToDownload=") + 1 :]
+
+
+@pytest.mark.parametrize("layout", ["whole collection", "jpeg copy"])
+def test_a_whole_download_has_nothing_wrong(collection, kaggle, tmp_path, layout):
+    source = collection if layout == "whole collection" else kaggle
+    result = check(source, tmp_path / "dataset")
+    assert listed(tmp_path / "dataset") == {}
+    assert to_download(tmp_path / "dataset") == []
+    assert (result.set_aside, result.headline) == (0, "The download is whole")
+    for roles in result.facts["parts"].values():
+        assert all(role["found"] == role["expected"] > 0 for role in roles.values())
+    lines = case_rows(collection, "mass") + case_rows(collection, "calc")
+    films = {series_of(line, "image file path") for line in lines}
+    assert result.facts["files"] == {
+        "expected": len(films) + 2 * len(lines),
+        "found": len(films) + 2 * len(lines),
+    }
+    assert result.facts["complete_collection"] == {"series": 6775, "files": 10239}
+
+
+def test_masks_of_another_size_are_worth_knowing_and_no_damage(collection, tmp_path):
+    check(collection, tmp_path / "dataset")
+    with (tmp_path / "dataset" / "check_notes.csv").open(newline="") as file:
+        notes = [(line["what"], line["note"]) for line in csv.DictReader(file)]
+    unlike = {name for name, note in notes if "to fit" in note}
+    assert unlike
+    for line in case_rows(collection, "mass"):
+        film = dicom_of(collection, series_of(line, "image file path"))
+        mask = dicom_of(collection, series_of(line, "ROI mask file path"), bits=8)
+        shapes = [pydicom.dcmread(path).pixel_array.shape for path in (film, mask)]
+        assert (mask.relative_to(collection).as_posix() in unlike) == (shapes[0] != shapes[1])
+
+
+def test_every_damaged_file_is_named_with_its_reason_and_none_that_is_whole(copy, tmp_path):
+    files = sorted(copy.rglob("*.dcm"))
+    random.Random(7).shuffle(files)
+    # Two of one series would hide that a series is missing as a whole.
+    chosen = {path.parent: path for path in files if len(list(path.parent.iterdir())) == 1}
+    cut, emptied, text, coded, copied, lost, first, second = [*chosen.values()][:8]
+    headers = {path: pydicom.dcmread(path, stop_before_pixels=True) for path in files}
+    cut.write_bytes(cut.read_bytes()[:-4000])
+    emptied.write_bytes(b"")
+    text.write_text("<html>not found</html>" * 20)
+    claim(coded, "1.2.840.10008.1.2.4.90")
+    shutil.copy2(copied, copied.with_name("1-1 (copy).dcm"))
+    lost.unlink()
+    spare = tmp_path / "spare"
+    shutil.move(first, spare)
+    shutil.move(second, first)
+    shutil.move(spare, second)
+    out = tmp_path / "dataset"
+    result = check(copy, out)
+    problems = {name: (line["kind"], line["reason"]) for name, line in listed(out).items()}
+
+    def name(path):
+        return path.relative_to(copy).as_posix()
+
+    assert problems[name(cut)][0] == "truncated"
+    assert problems[name(emptied)] == ("unreadable", "is empty")
+    assert problems[name(text)] == ("unreadable", "is a text file, not DICOM")
+    assert "JPEG 2000" in problems[name(coded)][1]
+    assert problems[name(copied.with_name("1-1 (copy).dcm"))] == (
+        "duplicate",
+        f"the same as {name(copied)}",
+    )
+    assert problems[name(first)][0] == problems[name(second)][0] == "wrong folder"
+    gone = {headers[path].SeriesInstanceUID for path in (emptied, text, lost)}
+    missing = {line["series"] for line in listed(out).values() if line["kind"] == "missing"}
+    assert missing == {headers[lost].SeriesInstanceUID}
+    assert listed(out)[name(text)]["series"] == headers[text].SeriesInstanceUID
+    named = {what for what in problems if (copy / what).is_file()}
+    assert named == {
+        *map(name, (cut, emptied, text, coded, first, second)),
+        name(copied.with_name("1-1 (copy).dcm")),
+    }
+    broken = {headers[path].SeriesInstanceUID for path in (cut, coded)}
+    assert set(to_download(out)) == gone | broken
+    assert result.set_aside == len(problems)
+    assert sum(result.facts["problems"].values()) == len(problems)
+
+
+def test_a_lost_crop_and_a_lost_mask_of_one_series_are_told_apart(copy, tmp_path):
+    lines = [
+        line
+        for line in case_rows(copy, "mass")
+        if series_of(line, "ROI mask file path") == series_of(line, "cropped image file path")
+    ]
+    dicom_of(copy, series_of(lines[0], "cropped image file path")).unlink()
+    dicom_of(copy, series_of(lines[1], "ROI mask file path"), bits=8).unlink()
+    check(copy, tmp_path / "dataset")
+    found = sorted(listed(tmp_path / "dataset"))
+    assert [what.split()[0] for what in found] == ["crop", "mask"]
+    assert set(to_download(tmp_path / "dataset")) == {
+        series_of(line, "cropped image file path") for line in lines[:2]
+    }
+
+
+def test_the_two_columns_exchanged_do_not_blame_the_other_series(copy, tmp_path):
+    (line,) = [
+        line
+        for line in case_rows(copy, "calc")
+        if series_of(line, "ROI mask file path") != series_of(line, "cropped image file path")
+        and dicom_of(copy, series_of(line, "cropped image file path"), bits=8)
+    ][:1]
+    crop = series_of(line, "ROI mask file path")
+    dicom_of(copy, crop).unlink()
+    check(copy, tmp_path / "dataset")
+    assert to_download(tmp_path / "dataset") == [crop]
+
+
+def test_renamed_folders_are_not_misplaced_files(copy, tmp_path):
+    for number, path in enumerate(sorted(copy.rglob("*.dcm"))):
+        folder = tmp_path / "moved" / f"film-{number:05d}"
+        folder.mkdir(parents=True)
+        shutil.copyfile(path, folder / "1.dcm")
+    for path in copy.glob("*_case_description_*.csv"):
+        shutil.copyfile(path, tmp_path / "moved" / path.name)
+    assert check(tmp_path / "moved", tmp_path / "dataset").set_aside == 0
+
+
+def test_checking_a_finished_dataset_leaves_it_finished(collection, tmp_path):
+    out = tmp_path / "dataset"
+    run(collection, out)
+    record = (out / "stage.json").read_bytes()
+    result = check(collection, out)
+    assert (out / "stage.json").read_bytes() == record
+    assert result.set_aside == 0
+
+
+def test_a_damaged_jpeg_and_one_in_the_wrong_folder_are_named(kaggle, tmp_path):
+    copy = shutil.copytree(kaggle, tmp_path / "raw")
+    films = {series_of(line, "image file path") for line in case_rows(copy, "mass")}
+    first, second, third, fourth = (
+        next((copy / "jpeg" / uid).iterdir()) for uid in sorted(films)[:4]
+    )
+    first.write_bytes(first.read_bytes()[:-3000])
+    spare = second.read_bytes()
+    second.write_bytes(third.read_bytes())
+    third.write_bytes(spare)
+    shutil.copyfile(fourth, fourth.with_name("9-999.jpg"))
+    check(copy, tmp_path / "dataset")
+    problems = {what: line["kind"] for what, line in listed(tmp_path / "dataset").items()}
+    assert problems == {
+        f"jpeg/{first.parent.name}/{first.name}": "truncated",
+        f"jpeg/{second.parent.name}/{second.name}": "wrong size",
+        f"jpeg/{third.parent.name}/{third.name}": "wrong size",
+        f"jpeg/{fourth.parent.name}/9-999.jpg": "duplicate",
+    }
