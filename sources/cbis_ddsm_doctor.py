@@ -103,7 +103,8 @@ def examine(options: Organize, progress: Progress) -> Result:
     known = {problem.what for problem in problems}
     problems += sorted(problem for problem in _misplaced(index) if problem.what not in known)
     lesions = [lesion for table in tables for lesion in table.lesions]
-    notes = sorted([*remarks(lesions, index), *_fits(lesions, index), *_strangers(parts, index)])
+    unlike = list(_fits(lesions, index))
+    notes = sorted([*remarks(lesions, index), *unlike, *_strangers(parts, index)])
     columns = ("kind", "what", "series", "reason")
     lines = [(x.kind, x.what, x.series, x.reason) for x in problems]
     _write(options.out / PROBLEMS, columns, lines)
@@ -113,7 +114,11 @@ def examine(options: Organize, progress: Progress) -> Result:
     if wanted:
         write_text(options.out / MANIFEST, TCIA_HEAD + "".join(f"{uid}\n" for uid in wanted))
     facts = _facts(tables, parts, index, problems)
-    facts |= {"notes": len(notes), "series_to_download": len(wanted)}
+    facts |= {
+        "notes": len(notes),
+        "masks_of_another_size": len(unlike),
+        "series_to_download": len(wanted),
+    }
     return _result(options.out, facts)
 
 
@@ -313,6 +318,11 @@ def _result(out: Path, facts: Mapping[str, Any]) -> Result:
         notes.append(
             f"{out / MANIFEST} holds the {facts['series_to_download']:,} series to download "
             "again; open it with the NBIA Data Retriever"
+        )
+    if facts["masks_of_another_size"]:
+        notes.append(
+            f"masks that do not fit their mammogram: {facts['masks_of_another_size']:,}; they are "
+            "scaled to it when organised"
         )
     if facts["notes"]:
         notes.append(f"usable, but worth knowing: {facts['notes']:,} lines in {out / REMARKS}")
