@@ -43,24 +43,41 @@ def read_image(path: Path) -> NDArray[np.uint16]:
 
         return read_pixels(path)
     content = read_bytes(path)
-    problem = f"{path}: cannot be decoded, it is damaged or not an image"
-    if content[: len(png.SIGNATURE)].tobytes() == png.SIGNATURE and (fault := png.fault(content)):
+    image = _decode_png(path, content)
+    return full_range(path, _decode(path, content) if image is None else image)
+
+
+def _decode_png(path: Path, content: NDArray[np.uint8]) -> NDArray[Any] | None:
+    """Return the pixels of a grey PNG file, or None where OpenCV is to decode the file."""
+    if content[: len(png.SIGNATURE)].tobytes() != png.SIGNATURE:
+        return None
+    if fault := png.fault(content):
         raise UserError(f"{path}: {fault}")  # libpng would write its own lines past our own
+    try:
+        return png.read_grey(content)
+    except png.DamagedError as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
+
+
+def _decode(path: Path, content: NDArray[np.uint8]) -> NDArray[Any]:
+    problem = f"{path}: cannot be decoded, it is damaged or not an image"
     try:
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except cv2.error:
         raise UserError(problem) from None
     if image is None:
         raise UserError(problem)
-    return full_range(path, image)
+    return image
 
 
 def full_range(path: Path, image: NDArray[Any]) -> NDArray[np.uint16]:
     """Turn decoded pixels, (H, W) or (H, W, 3 or 4) in BGR(A) order, into (H, W) uint16.
 
     Raises:
-        UserError: The pixels are not unsigned 8-bit or 16-bit.
+        UserError: The pixels are not of 1 bit, nor unsigned 8-bit or 16-bit ones.
     """
+    if image.dtype == np.bool_:
+        image = np.multiply(image, np.uint16(WHITE_16))
     if image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {image.dtype} pixels, not unsigned 8-bit or 16-bit ones")
     if image.ndim == 3:
