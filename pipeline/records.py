@@ -5,8 +5,8 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
 import platform
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ def atomic(path: Path) -> Iterator[Path]:
     work and nothing takes it for a result.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # Not the process id: on a cluster two machines may have the same one.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

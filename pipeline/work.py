@@ -2,12 +2,14 @@
 
 import concurrent.futures as futures
 import contextlib
+import functools
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ Job = TypeVar("Job")
 Value = TypeVar("Value")
 LEDGER = "ledger.jsonl"
 AHEAD = 4  # jobs in flight for each worker: enough to keep it busy, little enough for memory
+PULSE = 1.0  # seconds after which who waits for a result looks whether workers are left
 
 
 def worker_count(wanted: int) -> int:
@@ -29,9 +32,14 @@ def worker_count(wanted: int) -> int:
 
 
 def run_all(
-    function: Callable[[Job], Value], jobs: Iterable[Job], workers: int
+    function: Callable[[Job], Value],
+    jobs: Iterable[Job],
+    workers: int,
+    cluster: str = "",
+    shared: Sequence[Path] = (),
+    code: Callable[[], str] | None = None,
 ) -> Iterator[tuple[Job, Value | UserError]]:
-    """Run a function on every job, over processes, and yield the results as they come.
+    """Run a function on every job, over processes or a cluster, and yield results as they come.
 
     A job that raises UserError yields that error in place of a value; any other exception is a
     programming error and ends the work. Ctrl-C ends it at once; what was yielded is done.
@@ -41,7 +49,19 @@ def run_all(
             platform, and safe beside libraries that keep threads).
         jobs: Their order is the order of starting, not of the results.
         workers: Processes; with one, everything runs in this process.
+        cluster: Address of a Dask cluster to work on; empty for this machine. Paths in jobs must
+            be absolute then.
+        shared: Files and folders of the jobs, which each worker of a cluster must see as this
+            machine does; a file stands for its folder, which might be another one of that name.
+        code: Returns a digest of the code behind `function`, importable by name; each worker of
+            a cluster must have loaded the same.
+
+    Raises:
+        UserError: Worker processes were killed, or the cluster cannot do the work.
     """
+    if cluster:
+        yield from _run_on_cluster(function, jobs, cluster, shared, code)
+        return
     if workers == 1:
         for job in jobs:
             yield job, _guarded(function, job)
@@ -49,7 +69,9 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     pool = futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
     try:
-        yield from _stream(pool, function, iter(jobs), workers * AHEAD)
+        yield from _stream(
+            lambda job: pool.submit(_guarded, function, job), iter(jobs), lambda: workers
+        )
     except futures.process.BrokenProcessPool:
         raise UserError(
             "a worker process was killed, most likely for want of memory",
@@ -59,20 +81,39 @@ def run_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _run_on_cluster(
+    function: Callable[[Job], Value],
+    jobs: Iterable[Job],
+    address: str,
+    shared: Sequence[Path],
+    code: Callable[[], str] | None,
+) -> Iterator[tuple[Job, Value | UserError]]:
+    from pipeline.cluster import dask_workers
+
+    left = iter(jobs)
+    for first in left:  # without a job there is nothing to ask a cluster for
+        with dask_workers(address, function, shared, code) as workers:
+            submit = functools.partial(workers.submit, _guarded, function)
+            yield from _stream(submit, itertools.chain([first], left), workers.threads)
+
+
 def _stream(
-    pool: futures.Executor, function: Callable[[Job], Value], jobs: Iterator[Job], limit: int
+    submit: Callable[[Job], "futures.Future[Value | UserError]"],
+    jobs: Iterator[Job],
+    workers: Callable[[], int],
 ) -> Iterator[tuple[Job, Value | UserError]]:
     running: dict[futures.Future[Value | UserError], Job] = {}
     exhausted = False
     while running or not exhausted:
+        limit = workers() * AHEAD
         while not exhausted and len(running) < limit:
             try:
                 job = next(jobs)
             except StopIteration:
                 exhausted = True
             else:
-                running[pool.submit(_guarded, function, job)] = job
-        done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                running[submit(job)] = job
+        done, _ = futures.wait(running, PULSE, futures.FIRST_COMPLETED)
         for future in done:
             yield running.pop(future), future.result()
 
@@ -114,6 +155,10 @@ class Ledger:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     entry = json.loads(line)
                     self._made[entry["name"]] = entry
+
+    def has(self, name: str) -> bool:
+        """Tell whether anything is known of `name`."""
+        return name in self._made
 
     def facts(self, name: str, key: str) -> Any | None:
         """Return what is known of `name`, or None where it must be made (again)."""
