@@ -21,6 +21,27 @@ RECIPES: Mapping[str, tuple[Step, ...]] = {
         *MIRROR,
         ("Rotate", {"limit": (-MAX_ANGLE, MAX_ANGLE), "fill": 0, "p": 1.0}),
     ),
+    # What differs between scanners and positionings, within what a reader would not mind.
+    "wide": (
+        *MIRROR,
+        (
+            "Affine",
+            {
+                "rotate": (-MAX_ANGLE, MAX_ANGLE),
+                "scale": (0.9, 1.1),
+                "translate_percent": (-0.05, 0.05),
+                "fill": 0,
+                "p": 1.0,
+            },
+        ),
+        (
+            "RandomBrightnessContrast",
+            {"brightness_limit": 0.1, "contrast_limit": 0.15, "p": 0.7},
+        ),
+        ("RandomGamma", {"gamma_limit": (85, 118), "p": 0.5}),
+        ("GaussianBlur", {"blur_limit": (3, 3), "p": 0.2}),
+        ("GaussNoise", {"std_range": (0.005, 0.02), "p": 0.3}),
+    ),
 }
 
 

@@ -46,12 +46,13 @@ class Row:
         height: Of the image file, in pixels.
         width: Of the image file, in pixels.
         source_id: SeriesInstanceUID (or the like) of the file it was made from.
-        crop_x: Left edge, in pixels of the organised image, of the square window that this image
-            shows. Beyond the film the window is black, so it may begin before it (negative).
+        crop_x: Left edge, in pixels of the organised image, of the window that this image shows.
+            Beyond the film the window is black, so it may begin before it (negative).
         crop_y: Upper edge of the same window.
         crop_width: Width of the same window.
         crop_height: Height of the same window.
         scale: Pixels of this image for one pixel of the organised image.
+        mirrored: 1 where this image is mirrored left to right, else 0.
         parent: For an augmented image, the image_id that it was made from.
     """
 
@@ -80,6 +81,7 @@ class Row:
     crop_width: int | None = None
     crop_height: int | None = None
     scale: float | None = None
+    mirrored: int = 0
     parent: str = ""
 
 

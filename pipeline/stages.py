@@ -22,6 +22,11 @@ __all__ = [
     "Common", "Demo", "Evaluate", "Organize", "Preprocess", "Probe", "Report", "Synthesize",
     "Train", "demo_plan", "film_height",
 ]  # fmt: skip
+AUGMENTATIONS = {  # the recipes of models.augmentation
+    "flip": "flips",
+    "flip-rotate": "flips and rotations of up to 15 degrees",
+    "wide": "these, and shifts, sizes, contrast, blur and grain",
+}
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
 
 
@@ -40,7 +45,15 @@ class Preprocess(Common):
         Path("preprocessed"), "Folder to write the preprocessed dataset to", check=usable_output
     )
     size: int = option(
-        512, "Side of the square images to write, in pixels", check=between(64, 4096)
+        512,
+        "Side of the square images in pixels (0: full size)",
+        check=lambda value: None if value == 0 else between(64, 4096)(value),
+    )
+    preview: int = option(
+        0,
+        "Only show the steps on so many images (0: do them all)",
+        check=between(0, 48),
+        remember=False,
     )
     crop: str = option(
         "auto",
@@ -65,12 +78,17 @@ class Preprocess(Common):
     blur: str = option(
         "gaussian",
         "Smooth film grain",
-        choices={"gaussian": "Gaussian blur", "none": "no"},
+        choices={
+            "gaussian": "Gaussian blur",
+            "bilateral": "bilateral filter, which keeps edges",
+            "median": "median, which keeps edges and takes specks",
+            "none": "no",
+        },
         advanced=True,
     )
     blur_kernel: int = option(
         3,
-        "Side of the Gaussian kernel in pixels of the written image, odd",
+        "Side of its kernel in pixels of the written image, odd (median: 3 or 5)",
         check=odd_between(3, 31),
         when=_switched_on("blur"),
         advanced=True,
@@ -86,14 +104,20 @@ class Preprocess(Common):
         when=_switched_on("clahe"),
         advanced=True,
     )
+    side: str = option(
+        "as-is",
+        "Side of the image that the chest wall is on",
+        choices={
+            "as-is": "as on the film",
+            "left": "left: the other films are mirrored",
+            "right": "right: the other films are mirrored",
+        },
+        advanced=True,
+    )
     augment: str = option(
         "none",
         "Write augmented copies of the training images",
-        choices={
-            "none": "no: training augments on the fly",
-            "flip": "flips",
-            "flip-rotate": "flips and rotations of up to 15 degrees",
-        },
+        choices={"none": "no: training augments on the fly"} | AUGMENTATIONS,
         advanced=True,
     )
     copies: int = option(
@@ -108,6 +132,13 @@ class Preprocess(Common):
         "Fold to write as the validation split (0: the plain train/val split, and all folds)",
         check=between(0, 50),
         advanced=True,
+    )
+    cluster: str = option(
+        "",
+        "Address of a Dask cluster to work on (empty: this machine)",
+        check=named("pipeline.cluster:address_problem"),
+        advanced=True,
+        remember=False,
     )
 
 
@@ -179,11 +210,7 @@ class Train(Common):
     augment: str = option(
         "flip-rotate",
         "Augment training images on the fly",
-        choices={
-            "none": "no",
-            "flip": "flips",
-            "flip-rotate": "flips and rotations of up to 15 degrees",
-        },
+        choices={"none": "no"} | AUGMENTATIONS,
         advanced=True,
     )
     size: int = option(

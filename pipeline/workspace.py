@@ -94,8 +94,11 @@ def _raw_state(raw: Path) -> str:
 def _state(folder: Path) -> str:
     if (folder / UNFINISHED).is_file():
         with contextlib.suppress(UserError, KeyError, TypeError):
-            if read_json(folder / UNFINISHED)["options"].get("check"):
+            begun = read_json(folder / UNFINISHED)["options"]
+            if begun.get("check"):
                 return f"{folder}: the download was checked; not organised yet"
+            if begun.get("preview"):
+                return f"{folder}: previewed; nothing preprocessed yet"
         return f"{folder}: not finished; run it again to continue"
     if not _finished(folder):
         return "none yet"

@@ -173,6 +173,7 @@ def test_a_newcomer_comes_to_an_evaluated_model_by_pressing_mostly_enter(termina
     for question in (MENU, "[dataset]:", "[preprocessed]:"):
         press(child, question)
     press(child, "Side of the square images", "96" + ENTER)
+    press(child, "Only show the steps on so many images")
     press(child, "advanced")
     press(child, "What next")
     for question in (MENU, "[preprocessed]:", "Model", "Pretrained weights"):
@@ -205,6 +206,7 @@ def test_json_on_stdout_and_nothing_else(run_main, collection, tmp_path):
 def test_the_printed_command_and_the_answers_file_repeat_the_stage(terminal, run_main, prepared):
     child = terminal("preprocess", "--data", prepared / "dataset", "--size", "64")
     press(child, "Folder to write the preprocessed dataset to", "first" + ENTER)
+    press(child, "Only show the steps on so many images")
     press(child, "advanced")
     child.expect(r"python main.py (preprocess [^\r\n]*--batch)\s")
     words = shlex.split(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.match.group(1)))

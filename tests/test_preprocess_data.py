@@ -87,7 +87,7 @@ def contents(folder):
 
 
 def times(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("P_*.png")}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*/P_*.png")}
 
 
 class Stopping(Silent):
@@ -159,12 +159,12 @@ def test_all_steps_off_only_resizes():
     means = image.reshape(90, 2, 60, 2).mean(axis=(1, 3)) / 257
     assert np.abs(result[:, :60] - means).max() <= 0.51
     assert result[:, 60:].max() == 0
-    assert frame == Frame(0, 0, 180, 90)
+    assert frame == Frame(0, 0, 180, 180, 90, 90)
 
 
 def test_fixed_margin_is_cropped():
     _, frame = preprocess_image(film(0), Preprocess(size=96, crop="fixed", margin=0.1))
-    assert (frame.x, frame.y, frame.side) == (12, 18, 144)
+    assert (frame.x, frame.y, frame.width) == (12, 18, 144)
 
 
 def test_lesion_crop_keeps_its_bright_rim_and_is_centred():
@@ -172,7 +172,7 @@ def test_lesion_crop_keeps_its_bright_rim_and_is_centred():
     crop[:4], crop[:, :4] = 65535, 65535
     options = Preprocess(size=120, blur="none", clahe=False)
     result, frame = preprocess_image(crop, options, "crop")
-    assert frame == Frame(-10, 0, 60, 120)
+    assert frame == Frame(-10, 0, 60, 60, 120, 120)
     assert result[:7, 20:100].min() == result[:, 20:27].min() == 255
     assert result[:, :20].max() == result[:, 100:].max() == 0
 
@@ -207,7 +207,7 @@ def test_odd_images_give_an_image_or_a_reason(shape, grey, unit):
 def test_a_breast_that_touches_all_borders_is_kept_whole():
     inside = film(0, 900, 600)[300:600, :180]
     result, frame = preprocess_image(inside, Preprocess(size=100))
-    assert frame == Frame(0, 0, 300, 100)
+    assert frame == Frame(0, 0, 300, 300, 100, 100)
     assert (result[:, :60] > 0).mean() > 0.999
 
 
@@ -307,7 +307,7 @@ def test_broken_and_missing_images_are_set_aside_with_the_reason(options):
     assert "no breast can be found" in listed[2]
     assert "no such file" in listed[3]
     names = {row.image_id for row in read_manifest(options.out)}
-    assert names == {path.stem for path in options.out.rglob("P_*.png")}
+    assert names == {path.stem for path in options.out.glob("*/*/P_*.png")}
     assert "P_00000_LEFT_CC" not in names
 
 

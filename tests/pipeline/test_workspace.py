@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.records import claim_folder, close_folder, open_folder
-from pipeline.stages import Organize
+from pipeline.stages import Organize, Preprocess
 from pipeline.workspace import recall, remember, survey
 
 
@@ -80,6 +80,11 @@ def test_a_broken_memory_is_no_memory(empty_folder):
     (empty_folder / ".mammolab").mkdir()
     (empty_folder / ".mammolab" / "answers.json").write_text("[1, 2")
     assert recall() == {}
+
+
+def test_a_preview_is_told_from_a_dataset_begun():
+    claim_folder(Path("preprocessed"), "preprocess", Preprocess(preview=3))
+    assert dict(survey({}).lines)["preprocessed"].endswith("nothing preprocessed yet")
 
 
 def test_a_download_that_was_only_checked_is_told_from_a_dataset_begun():

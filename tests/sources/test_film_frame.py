@@ -23,22 +23,31 @@ def test_frame_agrees_with_resize_and_pad_to_a_pixel(box, place):
 
 
 def test_points_and_boxes_come_back_exactly():
-    frame = Frame(x=-80, y=31, side=700, size=224)
+    frame = Frame(-80, 31, 700, 700, 224, 224)
     corners = np.array([[100, 200], [340.5, 413.25]])
     assert np.allclose(frame.to_original(frame.to_working(corners)), corners)
     assert frame.to_working((-80, 31)).tolist() == [0, 0]
     assert frame.to_working((620, 731)).tolist() == pytest.approx([224, 224])
 
 
-@pytest.mark.parametrize("frame", [Frame(-80, 31, 700, 224), Frame(20, -50, 400, 512)])
+FRAMES = [
+    Frame(-80, 31, 700, 700, 224, 224),
+    Frame(20, -50, 400, 400, 512, 512),
+    Frame(-80, 31, 700, 700, 224, 224, mirrored=True),
+    Frame(11, 7, 480, 590, 480, 590),
+    Frame(11, 7, 480, 590, 480, 590, mirrored=True),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
 def test_masks_come_back_within_one_working_pixel(frame):
     mask = np.zeros((600, 500), np.uint8)
     mask[150:260, 200:300] = 255
     working = frame.image_to_working(mask)
-    assert working.shape == (frame.size, frame.size)
+    assert working.shape == (frame.rows, frame.columns)
     y, x = np.nonzero(working > 127)
-    expected = frame.to_working([(200, 150), (300, 260)])
-    found = [(x.min(), y.min()), (x.max() + 1, y.max() + 1)]
+    expected = frame.boxes_to_working([200, 150, 300, 260])
+    found = [x.min(), y.min(), x.max() + 1, y.max() + 1]
     assert np.abs(expected - found).max() <= 1
     again = frame.image_to_original(working, mask.shape)
     y, x = np.nonzero(again > 127)
@@ -46,8 +55,28 @@ def test_masks_come_back_within_one_working_pixel(frame):
     assert np.abs(found - [(200, 150), (300, 260)]).max() <= 1 / frame.scale
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_points_and_boxes_come_back_from_every_frame(frame):
+    points = np.random.default_rng(1).uniform(-50, 700, (2, 5, 2))
+    assert np.allclose(frame.to_original(frame.to_working(points)), points)
+    boxes = np.array([[100, 200, 340.5, 413.25], [0, 0, 1, 1]])
+    carried = frame.boxes_to_working(boxes)
+    assert (carried[:, :2] < carried[:, 2:]).all()
+    assert np.allclose(frame.boxes_to_original(carried), boxes)
+
+
+def test_a_mirrored_frame_is_the_same_image_from_the_other_side():
+    frame, image = FRAMES[0], np.random.default_rng(2).integers(0, 255, (600, 500)).astype("u1")
+    mirrored = frame.mirror()
+    assert np.array_equal(mirrored.image_to_working(image), frame.image_to_working(image)[:, ::-1])
+    assert mirrored.mirror() == frame
+    assert mirrored.to_working((10, 20)).tolist() == pytest.approx(
+        [224 - frame.to_working((10, 20))[0], frame.to_working((10, 20))[1]]
+    )
+
+
 def test_what_lies_outside_the_window_or_the_image_is_black():
-    frame = Frame(x=400, y=500, side=300, size=150)
+    frame = Frame(400, 500, 300, 300, 150, 150)
     working = frame.image_to_working(np.full((600, 500), 9, np.uint8))
     assert working[:49, :49].min() == 9
     assert working[51:].max() == working[:, 51:].max() == 0
@@ -60,5 +89,8 @@ def test_frame_of_a_row_and_of_one_that_has_none():
     row = Row(image_id="a", patient_id="p", split="train", label="benign", path="a.png", width=128)
     with pytest.raises(ValueError, match="a: has no crop box"):
         Frame.of_row(row)
-    full = Row(**(vars(row) | {"crop_x": -4, "crop_y": 2, "crop_width": 256}))
-    assert Frame.of_row(full) == Frame(-4, 2, 256, 128)
+    box = {"crop_x": -4, "crop_y": 2, "crop_width": 256, "crop_height": 512}
+    full = Row(**(vars(row) | box | {"height": 256, "mirrored": 1}))
+    assert Frame.of_row(full) == Frame(-4, 2, 256, 512, 128, 256, mirrored=True)
+    with pytest.raises(ValueError, match="a: has no crop box"):
+        Frame.of_row(Row(**(vars(full) | {"parent": "b"})))
