@@ -176,9 +176,10 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
         with screen.waiting(f"Loading what {name} needs ..."):
             run = getattr(importlib.import_module(module), function)
         result: Result = run(options, screen)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         workspace.remember(name, plain_options(options))
-        raise KeyboardInterrupt(f"{name}: stopped; run it again to continue") from None
+        text = str(stop) or f"{name}: stopped; run it again to continue"
+        raise KeyboardInterrupt(text) from None
     if not in_a_row:
         workspace.remember(name, plain_options(options))
     outcome = Outcome(name, result, time.monotonic() - started)

@@ -7,9 +7,10 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.folds import Fold
-from pipeline.records import RECORD, read_json, read_record
+from pipeline.records import RECORD, UNFINISHED, read_json, read_record
 
 LATEST = "latest"
+NEW_RUN = "new"
 METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
 
 
@@ -109,6 +110,30 @@ def list_runs(runs: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.folder.name, run.model))
 
 
+def list_unfinished(runs: Path) -> list[Run]:
+    """Return the runs whose training was stopped, oldest first."""
+    found = [Run(path.parent) for path in runs.glob(f"*/*/{UNFINISHED}")]
+    return sorted(found, key=lambda run: (run.folder.name, run.model))
+
+
+def find_unfinished(runs: Path, name: str) -> Run:
+    """Find a stopped run by its path, its name "<model>/<time>-<seed>", a model, or "latest".
+
+    Raises:
+        UserError: There is none; the message names those that there are.
+    """
+    known = list_unfinished(runs)
+    if fitting := [run for run in known if name in (LATEST, run.model, run.name)]:
+        return fitting[-1]
+    for folder in (Path(name).expanduser(), runs / name):
+        if (folder / UNFINISHED).is_file():
+            return Run(folder.resolve())
+        if (folder / RECORD).is_file():
+            raise UserError(f"{name}: came to its end", "start a new run without --resume")
+    names = ", ".join(run.name for run in known[-3:]) or "none"
+    raise UserError(f"{name}: no such stopped run in {runs}", f"those that there are: {names}")
+
+
 def find_run(runs: Path, name: str, fold: int = 0) -> Run:
     """Find a finished run by its path, its name "<model>/<time>-<seed>", a model, or "latest".
 
@@ -142,6 +167,16 @@ def find_run(runs: Path, name: str, fold: int = 0) -> Run:
             return run
     names = ", ".join(run.name for run in known[-3:]) or "none"
     raise UserError(f"{name}: no such run in {runs}", f"the newest there are: {names}")
+
+
+def resume_choices(answers: Any) -> dict[str, str]:
+    """Return what training can begin with: a new run, or one that was stopped, newest first.
+
+    Args:
+        answers: With the folder of the `runs`.
+    """
+    stopped = reversed(list_unfinished(Path(answers.get("runs", "runs"))))
+    return {NEW_RUN: "start anew"} | {run.name: "go on where it was stopped" for run in stopped}
 
 
 def run_choices(answers: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pipeline.options import (
     usable_output,
 )
 from pipeline.records import RECORD, made_by
-from pipeline.runs import LATEST, run_choices
+from pipeline.runs import LATEST, NEW_RUN, resume_choices, run_choices
 from pipeline.stages_data import Common, Organize, Synthesize, film_height
 
 __all__ = [
@@ -165,64 +165,98 @@ class Probe(Common):
     )
 
 
+_takes_weights = named("models.registry:takes_weights")
+
+
+def _is_new_run(answers: Answers) -> bool:
+    return bool(answers["resume"] == NEW_RUN)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train(Common):
     """Train one model and keep its best weights."""
 
+    resume: str = option(
+        NEW_RUN,
+        "Run to continue",
+        choices=resume_choices,
+        other="a run folder",
+        when=lambda answers: answers["resume"] != NEW_RUN or len(resume_choices(answers)) > 1,
+        remember=False,
+    )
     data: Path = option(
         Path("preprocessed"),
         "Folder of the dataset to train on",
         check=made_by("preprocess", "organize"),
         suggest=_default_data,
+        when=_is_new_run,
     )
-    model: str = option("ResNet18_CFT", "Model", choices=named("models.registry:model_choices"))
+    model: str = option(
+        "ResNet18_CFT",
+        "Model",
+        choices=named("models.registry:model_choices"),
+        when=_is_new_run,
+    )
     weights: str = option(
         "imagenet",
         "Pretrained weights",
         choices=named("models.registry:weights_choices"),
         other="a weights file (.safetensors, .pth, .pt)",
         suggest=named("models.registry:suggested_weights"),
-        when=named("models.registry:takes_weights"),
+        when=lambda answers: _is_new_run(answers) and _takes_weights(answers),
     )
     epochs: int = option(
         30,
         "Epochs at most (stops early without a better validation AUC)",
         check=between(1, 10_000),
+        when=_is_new_run,
     )
     untrained_head: bool = option(
         False,
         "Control: leave the head random instead of fitting it (scores chance)",
-        when=lambda answers: answers["model"].endswith("_OPW"),
+        when=lambda answers: _is_new_run(answers) and answers["model"].endswith("_OPW"),
         advanced=True,
     )
     batch_size: int = option(
-        0, "Images in a batch (0: the model's own)", check=between(0, 4096), advanced=True
+        0,
+        "Images in a batch (0: the model's own)",
+        check=between(0, 4096),
+        when=_is_new_run,
+        advanced=True,
     )
     learning_rate: float = option(
-        0.0, "Learning rate (0: the model's own)", check=between(0, 10), advanced=True
+        0.0,
+        "Learning rate (0: the model's own)",
+        check=between(0, 10),
+        when=_is_new_run,
+        advanced=True,
     )
     patience: int = option(
         8,
         "Epochs without a better validation AUC before it stops",
         check=between(1, 10_000),
+        when=_is_new_run,
         advanced=True,
     )
     augment: str = option(
         "flip-rotate",
         "Augment training images on the fly",
         choices={"none": "no"} | AUGMENTATIONS,
+        when=_is_new_run,
         advanced=True,
     )
     size: int = option(
         0,
         "Side of the network's input in pixels (0: the model's own)",
         check=lambda value: None if value == 0 else between(32, 2048)(value),
+        when=_is_new_run,
         advanced=True,
     )
     device: str = option(
         "auto",
         "Device",
         choices={"auto": "a GPU if there is one", "cpu": "processor", "cuda": "GPU"},
+        when=_is_new_run,
         advanced=True,
     )
     precision: str = option(
@@ -233,12 +267,14 @@ class Train(Common):
             "fp32": "32-bit float",
             "bf16": "bfloat16 where it is safe, else 32-bit float",
         },
+        when=_is_new_run,
         advanced=True,
     )
     fold: int = option(
         0,
         "Fold to validate on (0: the plain train/val split)",
         check=between(0, 50),
+        when=_is_new_run,
         advanced=True,
         remember=False,
     )
