@@ -180,6 +180,10 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
         workspace.remember(name, plain_options(options))
         text = str(stop) or f"{name}: stopped; run it again to continue"
         raise KeyboardInterrupt(text) from None
+    except UserError:
+        if not in_a_row:  # so that twenty answers need not be given again for one mistake
+            workspace.remember(name, plain_options(options))
+        raise
     if not in_a_row:
         workspace.remember(name, plain_options(options))
     outcome = Outcome(name, result, time.monotonic() - started)

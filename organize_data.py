@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,9 @@ from sources.cbis_ddsm_dataset import (
     Account,
     Layout,
     guard_against_leaks,
-    remarks,
 )
-from sources.cbis_ddsm_doctor import examine
+from sources.cbis_ddsm_doctor import MANIFEST as MISSING_SERIES
+from sources.cbis_ddsm_doctor import PROBLEMS, REMARKS, examine
 from sources.cbis_ddsm_files import HEADERS, MASK, Index, index_files
 from sources.cbis_ddsm_images import THUMBNAILS, Job, Writer
 from sources.cbis_ddsm_plan import (
@@ -58,7 +58,7 @@ from sources.cbis_ddsm_plan import (
     split_table,
 )
 from sources.images import SPREAD, read_image
-from sources.pseudonyms import Pseudonyms, read_key
+from sources.pseudonyms import OpenNames, Pseudonyms, read_key
 from sources.thumbnails import write_contact_sheet
 
 KEY = MEMORY.with_name("pseudonym.key")
@@ -85,9 +85,10 @@ def organize(options: Organize, progress: Progress) -> Result:
     started = time.perf_counter()
     if not (options.dry_run and options.csv):
         _check_folders(options.source, None if options.dry_run else options.out)
-    if options.check:
+    if options.check and not options.dry_run:
         return examine(options, progress)
-    plan = plan_dataset(options)
+    rename = Pseudonyms(read_key(KEY)) if options.pseudonymize else OpenNames()
+    plan = plan_dataset(options, rename)
     if options.dry_run:
         return _dry_run(plan, options)
     fresh = not options.out.exists()
@@ -95,15 +96,18 @@ def organize(options: Organize, progress: Progress) -> Result:
     try:
         keep = None if options.pseudonymize else options.out
         index = index_files(options.source, keep, options.workers, progress)
-        layout = Layout(plan.options, index, plan.splits, _renamer(options))
+        layout = Layout(plan.options, index, plan.splits, rename)
         jobs = _image_jobs(plan, layout)
         writer = Writer(options.out)
         _announce(plan, writer.left(jobs.values()), progress)
-    except BaseException:
+    except UserError:
         if fresh:
             shutil.rmtree(options.out, ignore_errors=True)
         raise
     open_folder(options.out, "organize", options)
+    if options.pseudonymize:
+        for name in (HEADERS, PROBLEMS, REMARKS, MISSING_SERIES):  # they name files and patients
+            (options.out / name).unlink(missing_ok=True)
     account = _write(plan, layout, jobs, writer, progress)
     if not account.rows:
         problem = f"{options.source}: none of its {len(jobs):,} {UNITS[options.unit]} can be read"
@@ -146,13 +150,6 @@ def _dry_run(plan: Plan, options: Organize) -> Result:
         next_stage="organize",
         next_options=asdict(options) | {"dry_run": False},
     )
-
-
-def _renamer(options: Organize) -> Callable[[str], str]:
-    if not options.pseudonymize:
-        return str
-    (options.out / HEADERS).unlink(missing_ok=True)  # it names every file, and so every patient
-    return Pseudonyms(read_key(KEY))
 
 
 def _image_jobs(plan: Plan, layout: Layout) -> dict[str, Job]:
@@ -233,12 +230,15 @@ def _write(
         made = writer.write(wanted, options.workers, "Writing masks", "masks", progress)
         for image, lesion, job in masks:
             layout.account_mask(image, lesion, job, made[job.name] if job else {}, account)
+    # What could not be made this time takes what belongs to it along.
+    writer.keep_only([*(row.path for row in account.rows), *(line[2] for line in account.masks)])
     write_set_aside(options.out, account.set_aside)
     return account
 
 
 def _named(layout: Layout) -> list[tuple[str, str]]:
-    return [(layout.rename(name), layout.rename(why)) for name, why in layout.index.unreadable]
+    unreadable = layout.index.unreadable
+    return [(layout.rename.file(name), layout.rename(why)) for name, why in unreadable]
 
 
 def _forecast(left: Sequence[Job], options: Organize, writer: Writer, progress: Progress) -> None:
@@ -261,8 +261,8 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     guard_against_leaks(out, account)
     write_manifest(out, account.rows)
     _write_or_remove(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
-    doubts = [(layout.rename(a), layout.rename(b)) for a, b in remarks(plan.lesions, layout.index)]
-    _write_or_remove(out / NOTES, ("what", "note"), sorted(doubts))
+    doubts = layout.remarks(plan.lesions)
+    _write_or_remove(out / NOTES, ("what", "note"), doubts)
     if plan.folds:
         write_folds(out, {layout.rename(who): fold for who, fold in plan.folds.items()})
     else:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.errors import UserError
 RECORD = "stage.json"  # written last: its presence says that the folder is complete
 UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
 SET_ASIDE = "set_aside.csv"
+LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")  # what `atomic` calls a file in work
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
     "numpy", "scikit-learn", "isal",
@@ -43,7 +45,8 @@ def atomic(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        # A file's name may hold bytes that are no text; they are shown escaped.
+        temporary.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -67,7 +70,10 @@ def read_json(path: Path) -> Any:
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a CSV file whole or not at all."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -130,13 +136,13 @@ def claim_folder(folder: Path, stage: str, options: Any) -> None:
         owned = (folder / UNFINISHED).is_file() or (folder / RECORD).is_file()
         if owned and (maker := _maker(folder)) != stage:
             raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
-        for left_over in folder.glob("**/.*.part*" if owned else ".*.part*"):
-            left_over.unlink(missing_ok=True)  # what a killed run was writing
+        if not owned and not all(_was_begun(path) for path in folder.iterdir()):
+            problem = f"{folder}: is not empty and was not made by {stage}"
+            raise UserError(problem, "choose another --out")
+        for path in folder.glob("**/.*.part*"):
+            if LEFT_OVER.fullmatch(path.name) and path.is_file():
+                path.unlink()  # what a killed run was writing
         if not owned:
-            if any(folder.iterdir()):
-                raise UserError(
-                    f"{folder}: is not empty and was not made by {stage}", "choose another --out"
-                )
             _begin(folder, stage, options)
     except PermissionError:
         raise UserError(f"{folder}: may not be written", "choose another --out") from None
@@ -155,6 +161,11 @@ def open_folder(folder: Path, stage: str, options: Any) -> None:
     claim_folder(folder, stage, options)
     _begin(folder, stage, options)
     (folder / RECORD).unlink(missing_ok=True)
+
+
+def _was_begun(path: Path) -> bool:
+    """Tell whether a file is what is left of a run that was killed at its very beginning."""
+    return bool(LEFT_OVER.fullmatch(path.name)) and path.name.startswith(f".{UNFINISHED[:-5]}.")
 
 
 def _begin(folder: Path, stage: str, options: Any) -> None:

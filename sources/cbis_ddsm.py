@@ -4,10 +4,11 @@ Four CSVs, one for each of mass and calcification, train and test; one row for e
 each view. They are known by their columns and rows, since people rename and copy files.
 """
 
+import contextlib
 import csv
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,11 +153,10 @@ def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     if given is not None and given.is_file():
         return [given]
     if given is not None:
-        paths = sorted(_csvs_under(given))
+        paths = sorted(csvs_under(given))
     else:
-        beside = (path for path in source.resolve().parent.iterdir() if path.is_file())
-        paths = [*sorted(_csvs_under(source)), *sorted(filter(_is_csv, beside))]
-    if fitting := [path for path in paths if _resembles(_header(path))]:
+        paths = [*sorted(csvs_under(source)), *_csvs_beside(source)]
+    if fitting := [path for path in paths if _may_be_case_csv(path)]:
         return fitting
     place = given or source
     others = ", ".join(path.name for path in paths[:3])
@@ -199,13 +199,64 @@ def read_case_csv(path: Path) -> CaseCsv:
     return CaseCsv(path, *kinds[0], tuple(lesions))
 
 
-def _csvs_under(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from filter(_is_csv, (Path(parent, name) for name in names))
+def csvs_under(folder: Path) -> Iterator[Path]:
+    """Yield the CSV files below a folder."""
+    for parent, names in walk(folder):
+        yield from filter(_is_csv, (parent / name for name in names))
+
+
+def _csvs_beside(source: Path) -> list[Path]:
+    with contextlib.suppress(OSError):  # a parent that may not be listed holds no CSV of ours
+        return sorted(filter(_is_csv, source.resolve().parent.iterdir()))
+    return []
 
 
 def _is_csv(path: Path) -> bool:
-    return path.suffix.lower() == ".csv" and not path.name.startswith(".")
+    return path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file()
+
+
+def _may_be_case_csv(path: Path) -> bool:
+    """Tell whether a CSV is or was a case description, by its columns.
+
+    Raises:
+        UserError: It is called like one of the four and cannot be read as one.
+    """
+    official = path.name.lower() in OFFICIAL_CSVS
+    try:
+        header = _header(path)
+    except UserError:
+        if official:
+            raise
+        return False  # another table, which need not be readable
+    if official and not _resembles(header):
+        shown = ", ".join(header[:4]) or "none"
+        raise UserError(
+            f"{path}: is called like a case description and has not its columns ({shown})",
+            "use the official file",
+        )
+    return _resembles(header)
+
+
+def walk(
+    folder: Path, refuse: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder under one, linked ones too, with the names of its files.
+
+    Args:
+        folder: Where to begin.
+        refuse: Told of folders that cannot be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(parent).stat()
+        place = status.st_dev, status.st_ino
+        if place in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(place)
+        # Hidden files and __MACOSX hold what the Mac's archiver adds: "._1-1.dcm" is no image.
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
+        yield Path(parent), names
 
 
 def _plain(name: str) -> str:

@@ -117,7 +117,9 @@ def resolved(options: Organize) -> Organize:
     return replace(options, **preset)
 
 
-def plan_cohort(lesions: Iterable[Lesion], options: Organize) -> Cohort:
+def plan_cohort(
+    lesions: Iterable[Lesion], options: Organize, rename: Callable[[str], str] = str
+) -> Cohort:
     """Choose lesions, group them into images and keep training and test patients apart.
 
     A film that is stored twice, once for its masses and once for its calcifications, is one
@@ -126,6 +128,7 @@ def plan_cohort(lesions: Iterable[Lesion], options: Organize) -> Cohort:
     Args:
         lesions: Rows of the case descriptions, in any order.
         options: Of the stage; those of the cohort count.
+        rename: Gives the pseudonym of an id, under which it may be listed to be left out.
 
     Raises:
         UserError: The file of what to leave out cannot be read, or the preset is contradicted.
@@ -140,7 +143,7 @@ def plan_cohort(lesions: Iterable[Lesion], options: Organize) -> Cohort:
         remaining = group(taken)
         left_out.append(_cost(why, images, remaining))
         kept, images = taken, remaining
-    for why, fits in _image_rules(rules):
+    for why, fits in _image_rules(rules, rename):
         remaining = [image for image in images if fits(image)]
         left_out.append(_cost(why, images, remaining))
         images = remaining
@@ -169,12 +172,21 @@ def _lesion_rules(rules: Organize) -> Iterator[tuple[str, Callable[[Lesion], boo
         yield WITHOUT_CALLBACK, lambda lesion: lesion.pathology != WITHOUT_CALLBACK
 
 
-def _image_rules(rules: Organize) -> Iterator[tuple[str, Callable[[PlannedImage], bool]]]:
+def _image_rules(
+    rules: Organize, rename: Callable[[str], str]
+) -> Iterator[tuple[str, Callable[[PlannedImage], bool]]]:
     if rules.exclude is not None:
         unwanted = _listed(rules.exclude)
         yield (
             f"listed in {rules.exclude.name}",
-            lambda image: not {image.image_id, image.patient_id} & unwanted,
+            lambda image: (
+                not {
+                    name
+                    for own in (image.image_id, image.patient_id)
+                    for name in (own, rename(own))
+                }
+                & unwanted
+            ),
         )
     if rules.unit == "mammogram" and rules.mixed == "leave-out":
         yield "benign and malignant lesions", lambda image: not image.mixed

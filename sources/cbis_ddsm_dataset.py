@@ -1,6 +1,6 @@
 """CBIS-DDSM: from a planned cohort and the files of a download to the rows of a dataset."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sources.cbis_ddsm_images import (
     fit_of,
     skipped_files,
 )
+from sources.pseudonyms import OpenNames
 
 MISSING = "missing: "  # how the reason begins where there is no file
 LEAKS = "leaks.csv"
@@ -56,14 +57,13 @@ class Layout:
         options: Of the stage.
         index: Of the download's files.
         splits: patient_id -> split.
-        rename: Turns ids and UIDs into what the dataset may show; the identity without
-            pseudonyms.
+        rename: Turns ids, UIDs and names of files into what the dataset may show.
     """
 
     options: Organize
     index: Index
     splits: Mapping[str, str]
-    rename: Callable[[str], str]
+    rename: OpenNames
 
     def image_job(self, image: PlannedImage) -> Job | None:
         """Return how an image is written; None where it has no file."""
@@ -112,7 +112,7 @@ class Layout:
             account.set_aside.append((image_id, self.rename(reason)))
             return
         if "taken" not in facts:
-            account.set_aside.append((image_id, self.rename(_refusal(job, facts))))
+            account.set_aside.append((image_id, self._refusal(job, facts)))
             return
         account.set_aside += self._skipped(job, facts)
         account.pixels[image_id] = facts["pixels"]
@@ -126,8 +126,9 @@ class Layout:
         image_id = self.rename(image.image_id)
         if job is None or "taken" not in facts:
             series = " or ".join(dict.fromkeys((lesion.mask_series, lesion.crop_series)))
-            reason = f"{MISSING}no mask in series {series}" if job is None else _refusal(job, facts)
-            account.set_aside.append((f"mask of {image_id}, {name}", self.rename(reason)))
+            reason = self.rename(f"{MISSING}no mask in series {series}")
+            reason = self._refusal(job, facts) if job else reason
+            account.set_aside.append((f"mask of {image_id}, {name}", reason))
             return
         account.set_aside += self._skipped(job, facts)
         height, width = job.shape or (0, 0)
@@ -139,7 +140,23 @@ class Layout:
         ))  # fmt: skip
 
     def _skipped(self, job: Job, facts: Facts) -> list[tuple[str, str]]:
-        return [(self.rename(name), self.rename(why)) for name, why in skipped_files(job, facts)]
+        found = skipped_files(job, facts)
+        return [(self.rename.file(name), self.rename(why)) for name, why in found]
+
+    def _refusal(self, job: Job, facts: Facts) -> str:
+        """Return why none of the candidates would do."""
+        if reasons := [f"{name}: {reason}" for name, reason in self._skipped(job, facts)]:
+            return "; ".join(reasons)
+        role = {MASK_IN_PLACE: "the mask", GREY_IN_PLACE: "what is no mask"}
+        return f"{MISSING}its series holds nothing but {role[facts['skipped'][0][1]]}"
+
+    def remarks(self, lesions: Sequence[Lesion]) -> list[tuple[str, str]]:
+        """Return `remarks` as the dataset may show them."""
+        files = {file.name for held in self.index.series.values() for file in held}
+        return sorted(
+            (self.rename.file(what) if what in files else self.rename(what), self.rename(remark))
+            for what, remark in remarks(lesions, self.index)
+        )
 
     def _row(self, image: PlannedImage, job: Job, facts: Facts) -> Row:
         first, shown = image.lesions[0], image.lesions
@@ -180,27 +197,28 @@ def guard_against_leaks(out: Path, account: Account) -> None:
     """Stop where two splits hold the same pixels; that no patient is in two is checked elsewhere.
 
     Raises:
-        UserError: Two images in different splits are the same, pixel for pixel; all such pairs
+        UserError: Two images in different splits are the same, pixel for pixel; all such
             are listed in leaks.csv.
     """
-    first: dict[str, Row] = {}
-    pairs = []
+    alike: dict[str, list[Row]] = {}
     for row in sorted(account.rows, key=lambda row: row.image_id):
-        other = first.setdefault(account.pixels[row.image_id], row)
-        if other.split != row.split:
-            pairs.append((other, row))
+        alike.setdefault(account.pixels[row.image_id], []).append(row)
+    leaks = [rows for rows in alike.values() if len({row.split for row in rows}) > 1]
     (out / LEAKS).unlink(missing_ok=True)
-    if not pairs:
+    if not leaks:
         return
-    columns = ("image_id", "split", "same_as", "split_of_that")
-    lines = [(row.image_id, row.split, other.image_id, other.split) for other, row in pairs]
-    write_table(out / LEAKS, columns, lines)
-    other, row = pairs[0]
+    lines = [
+        (row.image_id, row.split, number)
+        for number, rows in enumerate(leaks, start=1)
+        for row in rows
+    ]
+    write_table(out / LEAKS, ("image_id", "split", "same_pixels"), lines)
+    row = leaks[0][0]
+    other = next(other for other in leaks[0] if other.split != row.split)
     raise UserError(
         f"{row.image_id} ({row.split}) and {other.image_id} ({other.split}): the same pixels in "
-        f"two splits, so a model would be tested on what it learnt ({len(pairs):,} such in "
-        f"{out / LEAKS})",
-        "list one of each pair in a file and give it as --exclude",
+        f"two splits, so a model would be tested on what it learnt (all such: {out / LEAKS})",
+        "list all but one split's of each number in a file and give it as --exclude",
     )
 
 
@@ -246,12 +264,3 @@ def _other_film(file: Any, lesion: Lesion) -> Iterator[str]:
 def _only_masks(index: Index, series: str) -> bool:
     files = index.series.get(series, ())
     return bool(files) and all(file.role == MASK for file in files)
-
-
-def _refusal(job: Job, facts: Facts) -> str:
-    """Return why none of the candidates would do."""
-    reasons = [f"{name}: {reason}" for name, reason in skipped_files(job, facts)]
-    if reasons:
-        return "; ".join(reasons)
-    role = {MASK_IN_PLACE: "the mask", GREY_IN_PLACE: "what is no mask"}
-    return f"{MISSING}its series holds nothing but {role[facts['skipped'][0][1]]}"

@@ -1,20 +1,22 @@
 """CBIS-DDSM: is a download whole? Expected against found, and every file that is not right."""
 
-import re
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.progress import Progress, Result, Table
-from pipeline.records import claim_folder, file_digest, write_table, write_text
+from pipeline.records import RECORD, claim_folder, read_json, write_table, write_text
 from pipeline.stages import Organize
 from sources.cbis_ddsm import CaseCsv, Lesion, read_case_csvs
 from sources.cbis_ddsm_collection import describe
 from sources.cbis_ddsm_dataset import abnormality, remarks
-from sources.cbis_ddsm_files import IMAGE, MASK, UID, ZIP, Index, SourceFile, index_files
+from sources.cbis_ddsm_files import DIGITS, IMAGE, MASK, ZIP, Index, SourceFile, index_files
 from sources.cbis_ddsm_images import fit_of
+from sources.images import read_bytes
 
 PROBLEMS, REMARKS, MANIFEST = "check.csv", "check_notes.csv", "missing.tcia"
 MAMMOGRAM, CROP = "mammogram", "crop"
@@ -31,8 +33,6 @@ databasketId=missing.tcia
 manifestVersion=3.0
 ListOfSeriesToDownload=
 """
-DIGITS = 5  # of its series that a descriptive folder ends in
-SUFFIX = re.compile(rf"-(\d{{{DIGITS}}})$")
 
 
 @dataclass(frozen=True, order=True)
@@ -95,8 +95,9 @@ def examine(options: Organize, progress: Progress) -> Result:
     """
     tables = read_case_csvs(options.source, options.csv)
     claim_folder(options.out, "organize", options)
+    _refuse_pseudonyms(options.out)
     index = index_files(options.source, options.out, options.workers, progress)
-    parts = list(_parts(tables))
+    parts, absent = _wanted(list(_parts(tables)), index, options.finding)
     unread = _unread(parts, index)
     problems = sorted([*_missing(parts, index, unread.values()), *_damaged(index, unread)])
     problems += sorted(_duplicates(options.source, index))
@@ -118,8 +119,30 @@ def examine(options: Organize, progress: Progress) -> Result:
         "notes": len(notes),
         "masks_of_another_size": len(unlike),
         "series_to_download": len(wanted),
+        "not_downloaded": absent,
     }
-    return _result(options.out, facts)
+    return _result(options, facts)
+
+
+def _refuse_pseudonyms(out: Path) -> None:
+    """Refuse to name patients beside a dataset that hides them."""
+    if (out / RECORD).is_file() and read_json(out / RECORD)["options"].get("pseudonymize"):
+        raise UserError(
+            f"{out}: holds a pseudonymized dataset, and the check names patients",
+            "choose another --out",
+        )
+
+
+def _wanted(parts: Sequence[Part], index: Index, finding: str) -> tuple[list[Part], list[str]]:
+    """Leave out a finding of which nothing was downloaded, unless both are asked for.
+
+    Returns:
+        The parts to look for, and the findings that were left out.
+    """
+    findings = {part.kind.split()[0] for part in parts}
+    there = {part.kind.split()[0] for part in parts if part.files(index)}
+    absent = sorted(findings - there) if there and finding != "both" else []
+    return [part for part in parts if part.kind.split()[0] not in absent], absent
 
 
 def _parts(tables: Sequence[CaseCsv]) -> Iterator[Part]:
@@ -188,33 +211,28 @@ def _damaged(index: Index, unread: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _duplicates(source: Path, index: Index) -> Iterator[Problem]:
-    """Yield each file that another one repeats: the same instance, or the same bytes."""
-    folders = Counter((_folder(file), file.series) for file in _all_files(index))
-    crowds = Counter(_folder(file) for file in _all_files(index))
-
-    def home(file: SourceFile) -> tuple[int, int, int, str]:
-        strangers = crowds[_folder(file)] - folders[_folder(file), file.series]
-        return strangers, len(file.name), file.changed, file.name
-
+    """Yield each file that repeats another one, as an instance of DICOM or byte for byte."""
     for files in index.series.values():
-        sound = sorted((file for file in files if not file.defect), key=home)
-        instances: dict[str, SourceFile] = {}
+        sound = sorted((file for file in files if not file.defect), key=lambda file: file.strayed)
+        groups: dict[tuple[str, ...], list[SourceFile]] = {}
         for file in sound:
-            for key in _identities(source, file, sound):
-                if first := instances.get(key):
+            key = (file.sop,) if file.sop else (file.role, str(file.size))
+            groups.setdefault(key, []).append(file)
+        for first, *others in groups.values():
+            digest = _digest(source / first.name) if others else ""
+            for file in others:
+                if _digest(source / file.name) == digest:
                     yield Problem(DUPLICATE, file.name, file.series, f"the same as {first.name}")
-                    break
-            else:
-                keys = _identities(source, file, sound)
-                instances.update(dict.fromkeys(keys, file))
+                elif file.sop:
+                    reason = f"claims to be {first.name}, but its content differs"
+                    yield Problem(DUPLICATE, file.name, file.series, reason)
 
 
-def _identities(source: Path, file: SourceFile, others: Sequence[SourceFile]) -> list[str]:
-    """Return what a file has in common with its copies."""
-    if file.sop:
-        return [file.sop]
-    alike = [other for other in others if other.size == file.size]
-    return [file_digest(source / file.name)] if len(alike) > 1 else []
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path).data).hexdigest()
+    except UserError as error:
+        return str(error)
 
 
 def _misplaced(index: Index) -> list[Problem]:
@@ -222,21 +240,15 @@ def _misplaced(index: Index) -> list[Problem]:
 
     Where most are, somebody renamed the folders, and their names say nothing.
     """
-    named, wrong = 0, []
-    for file in _all_files(index):
-        folder = PurePosixPath(file.name).parent.name.removesuffix(".zip")
-        suffix = SUFFIX.search(folder)
-        if UID.fullmatch(folder):
-            fits = folder == file.series
-        elif suffix:
-            fits = file.series.endswith(suffix[1])
-        else:
-            continue
-        named += 1
-        if not fits:
-            reason = f"lies in the folder {folder}, which is of another series"
-            wrong.append(Problem(PLACE, file.name, file.series, reason))
-    return wrong if 2 * len(wrong) < named else []
+    told = [file for file in _all_files(index) if file.in_its_folder is not None]
+    wrong = [file for file in told if not file.in_its_folder]
+    if 2 * len(wrong) >= len(told):
+        return []
+    reason = "lies in the folder {}, which is of another series"
+    return [
+        Problem(PLACE, file.name, file.series, reason.format(PurePosixPath(file.name).parent.name))
+        for file in wrong
+    ]
 
 
 def _fits(lesions: Iterable[Lesion], index: Index) -> Iterator[tuple[str, str]]:
@@ -261,10 +273,6 @@ def _strangers(parts: Iterable[Part], index: Index) -> Iterator[tuple[str, str]]
 def _all_files(index: Index) -> Iterator[SourceFile]:
     for files in index.series.values():
         yield from files
-
-
-def _folder(file: SourceFile) -> str:
-    return PurePosixPath(file.name).parent.as_posix()
 
 
 def _write(path: Path, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
@@ -299,7 +307,8 @@ def _facts(
     }
 
 
-def _result(out: Path, facts: Mapping[str, Any]) -> Result:
+def _result(options: Organize, facts: Mapping[str, Any]) -> Result:
+    out = options.out
     rows = tuple(
         (kind, *(f"{roles[role]['found']:,} of {roles[role]['expected']:,}" for role in ROLES))
         for kind, roles in facts["parts"].items()
@@ -313,6 +322,10 @@ def _result(out: Path, facts: Mapping[str, Any]) -> Result:
         f"series: {series['found']:,} of {series['expected']:,}; files: {files['found']:,} of "
         f"{files['expected']:,} (the complete collection: {COMPLETE['series']:,} and "
         f"{COMPLETE['files']:,})"
+    ]
+    notes += [
+        f"{finding}: none of its files is here, so it was not checked (--finding both does)"
+        for finding in facts["not_downloaded"]
     ]
     if facts["series_to_download"]:
         notes.append(
@@ -335,4 +348,5 @@ def _result(out: Path, facts: Mapping[str, Any]) -> Result:
         set_aside=total,
         listed_in=PROBLEMS,
         next_stage="organize",
+        next_options={"source": options.source, "csv": options.csv, "out": out},
     )

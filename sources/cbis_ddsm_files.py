@@ -1,11 +1,12 @@
 """CBIS-DDSM: which file holds which series, in any layout of folders, and what is a mask."""
 
 import csv
-import os
+import io
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from pipeline.progress import Progress
 from pipeline.records import digest
 from pipeline.work import Ledger, run_all, worker_count
 from sources import archives
+from sources.cbis_ddsm import csvs_under, walk
 from sources.dicom import defect, read_header
 from sources.images import SPREAD, SUFFIXES, is_dicom, read_bytes
 
@@ -28,7 +30,9 @@ FEW = 1000  # files below which starting processes takes longer than reading the
 UID = re.compile(r"\d+(\.\d+){2,}")  # PS3.5, section 9
 TABLES_AND_TEXTS = (".csv", ".txt", ".json", ".xml", ".html", ".pdf", ".lnk", ".tcia")
 ZIP = ".zip"
-JPEG, JPEG_END = (".jpg", ".jpeg"), b"\xff\xd9"
+DIGITS = 5  # of its series that a descriptive folder ends in
+SUFFIX = re.compile(rf"-(\d{{{DIGITS}}})$")
+JPEG, JPEG_END, JPEG_TAIL = (".jpg", ".jpeg"), b"\xff\xd9", 64  # it may be padded
 MASK, IMAGE = "mask", "image"
 ROWS = 512  # looked at at a time, so that it takes little memory
 MASK_TOLERANCE = 32  # of 255: how far JPEG moves the black and white of a mask
@@ -54,6 +58,7 @@ class SourceFile:
         view: "CC", "MLO" or empty.
         size: In bytes.
         changed: Time of the last change in nanoseconds.
+        listed: Whether the table of the JPEG copy says its role.
         defect: Why its pixels cannot be read, as far as the header tells.
         oddity: What is wrong with a header that can be read all the same.
     """
@@ -69,8 +74,27 @@ class SourceFile:
     view: str
     size: int
     changed: int
+    listed: bool = False
     defect: str = ""
     oddity: str = ""
+
+    @property
+    def strayed(self) -> tuple[int, int, int, str]:
+        """How little a file seems to be where it was downloaded to; of two copies the less."""
+        places = {True: 0, None: 1, False: 2}
+        return places[self.in_its_folder], self.changed, len(self.name), self.name
+
+    @property
+    def in_its_folder(self) -> bool | None:
+        """Whether the folder's name is that of the file's series; None where it tells nothing.
+
+        It is the UID in classic layouts, and ends in its last five digits in descriptive ones.
+        """
+        folder = PurePosixPath(self.name).parent.name.removesuffix(ZIP)
+        if UID.fullmatch(folder):
+            return folder == self.series
+        suffix = SUFFIX.search(folder)
+        return self.series.endswith(suffix[1]) if suffix else None
 
     @property
     def is_copy(self) -> bool:
@@ -95,7 +119,9 @@ class Index:
     def candidates(self, series: Iterable[str], role: str = IMAGE) -> tuple[SourceFile, ...]:
         """Return the files of some series, the most likely one of the role first."""
         files = [file for uid in dict.fromkeys(series) for file in self.series.get(uid, ())]
-        return tuple(sorted(files, key=lambda file: (file.role != role, bool(file.defect))))
+        return tuple(
+            sorted(files, key=lambda file: (file.role != role, bool(file.defect), file.strayed))
+        )
 
     def of_role(self, series: Iterable[str], role: str) -> tuple[SourceFile, ...]:
         """Return the files of some series that have a role, sound ones first."""
@@ -152,17 +178,28 @@ def index_files(source: Path, keep: Path | None, workers: int, progress: Progres
 
 
 def is_mask(image: NDArray[np.uint16], grey: float = MASK_GREY) -> bool:
-    """Tell whether an image of 8 bits shows a mask: nothing but black and white.
+    """Tell whether an image of 8 bits shows a mask: black and white, and nothing else.
 
     Args:
         image: (H, W) uint16 in [0, 65535], from a file of 8 bits (values times 257), which JPEG
             may have blurred.
         grey: Share of the pixels that may lie between black and white.
     """
+    black, white = _tones(image)
+    return bool(black and white and image.size - black - white < grey * image.size)
+
+
+def is_flat(image: NDArray[np.uint16]) -> bool:
+    """Tell whether an image of 8 bits shows next to no grey: a mask, even one without a lesion."""
+    return image.size - sum(_tones(image)) < MASK_GREY * image.size
+
+
+def _tones(image: NDArray[np.uint16]) -> tuple[int, int]:
+    """Count black and white pixels, as JPEG leaves them."""
     low, high = MASK_TOLERANCE * SPREAD, (255 - MASK_TOLERANCE) * SPREAD
-    blocks = (image[top : top + ROWS] for top in range(0, len(image), ROWS))
-    between = sum(np.count_nonzero((rows > low) & (rows < high)) for rows in blocks)
-    return bool(between < grey * image.size)
+    blocks = [image[top : top + ROWS] for top in range(0, len(image), ROWS)]
+    black = sum(int(np.count_nonzero(rows <= low)) for rows in blocks)
+    return black, sum(int(np.count_nonzero(rows >= high)) for rows in blocks)
 
 
 def _by_series(files: Iterable[SourceFile]) -> dict[str, tuple[SourceFile, ...]]:
@@ -178,6 +215,8 @@ def _files(source: Path, unreadable: list[tuple[str, str]]) -> Iterator[_Found]:
         name = path.relative_to(source).as_posix()
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                continue  # a pipe would be waited for without end
             if path.suffix.lower() == ZIP:
                 for member, size in archives.members(path):
                     if _may_be_image(member):
@@ -195,10 +234,8 @@ def _paths(source: Path, unreadable: list[tuple[str, str]]) -> Iterator[Path]:
         name = Path(error.filename).relative_to(source).as_posix()
         unreadable.append((name, f"the folder cannot be read ({error.strerror})"))
 
-    for parent, folders, names in os.walk(source, onerror=refuse):
-        # Hidden files and __MACOSX hold what the Mac's archiver adds: "._1-1.dcm" is no image.
-        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
-        yield from (Path(parent, name) for name in names if _may_be_image(name))
+    for parent, names in walk(source, refuse):
+        yield from (parent / name for name in names if _may_be_image(name))
 
 
 def _may_be_image(name: str) -> bool:
@@ -245,8 +282,8 @@ def _identify(source: Path, found: _Found) -> SourceFile | tuple[str, str] | Non
 def _identify_copy(path: Path, found: _Found) -> SourceFile:
     """Look at a JPEG copy, which has no header: an eighth of its size tells what it shows."""
     content = read_bytes(path)
-    rows, columns = _size_of_copy(path)
-    whole = path.suffix.lower() not in JPEG or content[-2:].tobytes() == JPEG_END
+    rows, columns = _size_of_copy(path, content)
+    whole = path.suffix.lower() not in JPEG or JPEG_END in content[-JPEG_TAIL:].tobytes()
     role = IMAGE
     if whole:
         tiny = min(rows, columns) < 64
@@ -271,11 +308,11 @@ def _identify_copy(path: Path, found: _Found) -> SourceFile:
     )
 
 
-def _size_of_copy(path: Path) -> tuple[int, int]:
+def _size_of_copy(path: Path, content: NDArray[np.uint8]) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content.tobytes())) as image:
             return image.height, image.width
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be decoded ({error})") from None
@@ -292,23 +329,32 @@ def _compared(source: Path, files: list[SourceFile]) -> list[SourceFile]:
 def _as_listed(file: SourceFile, listed: dict[str, str] | None) -> SourceFile:
     if not file.is_copy or listed is None:
         return file
-    facts: dict[str, Any] = {"description": listed.get("SeriesDescription", "")}
-    rows, columns = listed["Rows"], listed["Columns"]
-    if (rows, columns) != (str(file.rows), str(file.columns)) and not file.defect:
+    facts: dict[str, Any] = {"description": listed.get("SeriesDescription") or ""}
+    names = "Rows", "Columns", "BitsAllocated"
+    rows, columns, bits = (_whole(listed.get(name)) for name in names)
+    if rows and columns and (rows, columns) != (file.rows, file.columns) and not file.defect:
         facts["defect"] = f"is {file.columns} x {file.rows}, but listed as {columns} x {rows}"
-    if file.defect or "defect" in facts:  # what it shows is not to be trusted
-        facts["role"] = MASK if listed["BitsAllocated"] == "8" else IMAGE
+    if bits:  # what the header said before it was lost; a bright crop may look like a mask
+        facts |= {"role": MASK if bits == 8 else IMAGE, "listed": True}
     return SourceFile(**asdict(file) | facts)
+
+
+def _whole(text: str | None) -> int:
+    """Return a number of a table that may have been written as "204.0"; 0 where there is none."""
+    try:
+        return int(float(text or 0))
+    except ValueError:
+        return 0
 
 
 def _read_info(source: Path) -> dict[str, dict[str, str]]:
     """Read dicom_info.csv, wherever it lies: "<SeriesInstanceUID>/<file>" -> its line."""
-    for path in sorted(source.rglob("*.csv")):
+    for path in sorted(csvs_under(source)):
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 if INFO_COLUMNS <= set(reader.fieldnames or ()):
-                    lines = list(reader)
+                    lines = [line for line in reader if line["image_path"]]
                     return {"/".join(line["image_path"].split("/")[-2:]): line for line in lines}
         except (OSError, UnicodeDecodeError, csv.Error):
             continue  # another table, which is not ours to judge

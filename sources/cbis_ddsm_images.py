@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.records import digest
 from pipeline.work import LEDGER, Ledger, note, run_all, worker_count
-from sources.cbis_ddsm_files import MASK, SourceFile, is_mask
+from sources.cbis_ddsm_files import MASK, SourceFile, is_flat, is_mask
 from sources.images import SPREAD, read_image, write_png
 from sources.thumbnails import thumbnail
 
@@ -25,7 +25,7 @@ THUMBNAILS, MASKS = "thumbnails", "masks"
 SMALL = 200_000_000  # bytes below which starting processes takes longer than the work
 SAME_ASPECT = 0.01  # how far two aspect ratios may differ and be called the same
 MASK_IN_PLACE = "holds nothing but a mask"
-GREY_IN_PLACE = "is no mask: it holds shades of grey"
+GREY_IN_PLACE = "is no mask: it is not black and white"
 Facts = Mapping[str, Any]
 
 
@@ -92,7 +92,7 @@ def make(job: Job) -> Facts:
             skipped.append((index, str(error).removeprefix(f"{path}: ")))
             continue
         wants_mask = job.depth == 1
-        if (wants_mask or file.role == MASK or file.is_copy) and is_mask(image) != wants_mask:
+        if _is_other(file, image, wants_mask):
             skipped.append((index, GREY_IN_PLACE if wants_mask else MASK_IN_PLACE))
             continue
         facts = _write_mask(job, image) if wants_mask else _write_image(job, image)
@@ -103,6 +103,15 @@ def make(job: Job) -> Facts:
     for stale in job.files():
         stale.unlink(missing_ok=True)  # of an earlier run, when the file was still whole
     return {"skipped": skipped}
+
+
+def _is_other(file: SourceFile, image: NDArray[np.uint16], wants_mask: bool) -> bool:
+    """Tell whether a file shows a mask where an image is wanted, or the other way round."""
+    if wants_mask:
+        return not is_mask(image)
+    if file.is_copy:  # its bits say nothing, so its table does, or else its pixels
+        return file.role == MASK if file.listed else is_mask(image)
+    return file.role == MASK and is_flat(image)
 
 
 def _write_image(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """CBIS-DDSM: everything that the case descriptions decide, and how it is told to a person."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Plan:
         return facts
 
 
-def plan_dataset(options: Organize) -> Plan:
+def plan_dataset(options: Organize, rename: Callable[[str], str] = str) -> Plan:
     """Read the case descriptions and decide everything that they decide.
 
     Raises:
@@ -79,7 +79,7 @@ def plan_dataset(options: Organize) -> Plan:
         if kind[0] in FINDINGS[rules.finding] and kind not in present
     ]
     lesions = [lesion for table in tables for lesion in table.lesions]
-    cohort = plan_cohort(lesions, options)
+    cohort = plan_cohort(lesions, options, rename)
     if not any(lesion.finding in FINDINGS[rules.finding] for lesion in lesions):
         raise UserError(
             f"{options.csv or options.source}: holds neither {' nor '.join(missing)}",

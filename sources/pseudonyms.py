@@ -14,7 +14,19 @@ UID = re.compile(r"\d+(?:\.\d+){5,}")
 KEY_BYTES = 32
 
 
-class Pseudonyms:
+class OpenNames:
+    """Leaves every name as it is: what a dataset shows without pseudonyms."""
+
+    def __call__(self, text: str) -> str:
+        """Return the text."""
+        return text
+
+    def file(self, name: str) -> str:
+        """Return the name of a file of the download."""
+        return name
+
+
+class Pseudonyms(OpenNames):
     """Replaces patient ids and DICOM UIDs in any text by keyed hashes (HMAC-SHA256, RFC 2104).
 
     UIDs go too: the collection's tables are public, and tell the patient of every series.
@@ -29,6 +41,10 @@ class Pseudonyms:
         text = PATIENT.sub(lambda match: f"X_{self._hash(match[0])[:10]}", text)
         # Under 2.25 anybody may number things by a 128-bit number (DICOM PS3.5, B.2).
         return UID.sub(lambda match: f"2.25.{int(self._hash(match[0])[:32], 16)}", text)
+
+    def file(self, name: str) -> str:
+        """Return what stands for a file of the download: its folders tell date and series."""
+        return f"file {self._hash(name)[:10]}"
 
     def _hash(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()

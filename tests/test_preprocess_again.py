@@ -214,4 +214,3 @@ def test_kills_and_ctrl_c_at_any_moment_end_in_the_same_bytes(many, tmp_path):
         assert process.wait() != 0 or turn > 2
     assert start().wait() == 0
     assert contents(out) == contents(whole.out)
-

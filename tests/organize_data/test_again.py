@@ -86,8 +86,10 @@ def test_a_source_that_went_bad_takes_its_image_with_it(copy, tmp_path):
     row = read_manifest(tmp_path / "dataset")[0]
     path = dicom_of(copy, row.source_id)
     path.write_bytes(path.read_bytes()[:-5000])
+    assert list((tmp_path / "dataset" / "masks").glob(f"{row.image_id}_*"))
     run(copy, tmp_path / "dataset")
     assert not (tmp_path / "dataset" / row.path).exists()
+    assert not list((tmp_path / "dataset" / "masks").glob(f"{row.image_id}_*"))
     assert row.image_id in set_aside(tmp_path / "dataset")
 
 

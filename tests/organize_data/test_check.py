@@ -2,13 +2,17 @@
 
 import csv
 import io
+import os
 import random
 import shutil
 
+import cv2
+import numpy as np
 import pydicom
 import pytest
 
-from tests.organize_data.reading import case_rows, dicom_of, run, series_of
+from pipeline.manifest import read_manifest
+from tests.organize_data.reading import case_rows, dicom_of, film_of, run, series_of
 
 
 def check(source, out):
@@ -186,3 +190,89 @@ def test_a_damaged_jpeg_and_one_in_the_wrong_folder_are_named(kaggle, tmp_path):
         f"jpeg/{third.parent.name}/{third.name}": "wrong size",
         f"jpeg/{fourth.parent.name}/9-999.jpg": "duplicate",
     }
+
+
+def test_a_stray_copy_is_named_and_not_the_file_in_its_place(copy, tmp_path):
+    original = next(copy.rglob("*.dcm"))
+    (copy / "a").mkdir()
+    shutil.copy2(original, copy / "a" / "1.dcm")
+    check(copy, tmp_path / "dataset")
+    assert list(listed(tmp_path / "dataset")) == ["a/1.dcm"]
+
+
+def test_a_spoilt_copy_is_named_and_never_taken_for_the_film(copy, tmp_path):
+    row = read_manifest(run(copy, tmp_path / "whole").folder)[0]
+    original = dicom_of(copy, row.source_id)
+    (copy / "a").mkdir()
+    spoilt = copy / "a" / "1.dcm"
+    spoilt.write_bytes(original.read_bytes()[:3000].ljust(original.stat().st_size, b"\0"))
+    os.utime(spoilt, (1, 1))
+    check(copy, tmp_path / "dataset")
+    (problem,) = listed(tmp_path / "dataset").values()
+    assert problem["what"] == "a/1.dcm"
+    assert problem["reason"].endswith("but its content differs")
+    run(copy, tmp_path / "dataset")
+    images = [(tmp_path / name / row.path).read_bytes() for name in ("whole", "dataset")]
+    assert images[0] == images[1]
+
+
+def test_a_finding_that_was_not_downloaded_is_no_problem_unless_asked_for(copy, tmp_path):
+    for line in case_rows(copy, "calc"):
+        for column in ("image file path", "cropped image file path", "ROI mask file path"):
+            for path in copy.rglob(f"*{series_of(line, column)[-5:]}/*.dcm"):
+                path.unlink()
+    result = check(copy, tmp_path / "dataset")
+    assert result.set_aside == 0
+    assert any(note.startswith("calc: none of its files is here") for note in result.notes)
+    everything = run(copy, tmp_path / "both", check=True, finding="both")
+    assert everything.set_aside > 20
+
+
+# --- odd things in a download
+
+
+def test_pipes_links_and_odd_names_neither_hang_nor_hide_a_film(copy, whole, tmp_path):
+    os.mkfifo(copy / "pipe.dcm")
+    os.mkfifo(copy / "pipe.csv")
+    (copy / "loop").symlink_to(copy, target_is_directory=True)
+    (copy / "nowhere.dcm").symlink_to(copy / "gone")
+    away = shutil.move(copy / "CBIS-DDSM", tmp_path / "another disk")
+    (copy / "CBIS-DDSM").symlink_to(away, target_is_directory=True)
+    with open(bytes(copy) + b"/caf\xe9.dcm", "wb") as file:  # noqa: PTH123
+        file.write(b"no image")
+    result = run(copy, tmp_path / "dataset")
+    assert read_manifest(tmp_path / "dataset") == read_manifest(whole.folder)
+    assert result.set_aside == 2
+    text = (tmp_path / "dataset" / "set_aside.csv").read_text()
+    assert 'caf\\udce9.dcm,"is a text file, not DICOM"' in text
+    assert "nowhere.dcm" in text
+
+
+def test_a_bright_and_a_dark_jpeg_crop_are_no_masks(kaggle, tmp_path):
+    lines = case_rows(kaggle, "mass")[:2]
+    for with_table in (True, False):
+        copy = shutil.copytree(kaggle, tmp_path / f"raw {with_table}")
+        if not with_table:
+            (copy / "csv" / "dicom_info.csv").unlink()
+        for line, grey in zip(lines, (250, 5), strict=True):
+            folder = copy / "jpeg" / series_of(line, "cropped image file path")
+            for path in folder.iterdir():
+                image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+                if np.count_nonzero((image > 40) & (image < 215)) > 0.1 * image.size:
+                    cv2.imwrite(str(path), np.full_like(image, grey))
+        out = tmp_path / f"crops {with_table}"
+        result = run(copy, out, unit="crop")
+        names = {f"{film_of(x)}_mass_{x['abnormality id']}" for x in lines}
+        assert names <= {row.image_id for row in read_manifest(out)}
+        assert result.set_aside == 0
+        masks = run(copy, tmp_path / f"films {with_table}")
+        assert masks.set_aside == 0
+
+
+def test_a_table_of_the_jpeg_copy_that_broke_off_is_no_reason_to_stop(kaggle, whole, tmp_path):
+    copy = shutil.copytree(kaggle, tmp_path / "raw")
+    table = copy / "csv" / "dicom_info.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:-1], lines[-1].split(",")[0]]))
+    run(copy, tmp_path / "dataset")
+    assert read_manifest(tmp_path / "dataset") == read_manifest(whole.folder)

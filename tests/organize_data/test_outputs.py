@@ -152,8 +152,9 @@ def test_the_same_pixels_in_two_splits_stop_it_until_one_is_left_out(copy, whole
     assert test.image_id in str(stopped.value)
     assert train.image_id in str(stopped.value)
     assert not (out / "stage.json").exists()
-    (pair,) = table(out / "leaks.csv")
-    assert {pair["image_id"], pair["same_as"]} == {test.image_id, train.image_id}
+    leaks = table(out / "leaks.csv")
+    assert {leak["image_id"] for leak in leaks} == {test.image_id, train.image_id}
+    assert {leak["same_pixels"] for leak in leaks} == {"1"}
     unfit = tmp_path / "unfit.txt"
     unfit.write_text(train.image_id)
     run(copy, out, exclude=unfit)
@@ -174,6 +175,7 @@ def test_pseudonyms_leave_no_id_behind_and_are_the_same_each_time(
     damaged = dicom_of(copy, series_of(line, "image file path"))
     damaged.write_bytes(damaged.read_bytes()[:-5000])
     out = tmp_path / "dataset"
+    run(copy, out, check=True)  # which names patients
     run(tmp_path / "raw", out)  # an open one in the same folder, first
     run(copy, out, pseudonymize=True, folds=2)
     for path in out.rglob("*"):
@@ -181,11 +183,19 @@ def test_pseudonyms_leave_no_id_behind_and_are_the_same_each_time(
         if path.is_file() and path.suffix != ".png":
             text = path.read_text().replace("2.25.", "")
             assert not re.search(r"P_\d{5}", text), path.name
+            # Folders end in five digits of public UIDs, and begin with the date of the study.
+            assert not re.search(r"-\d{5}\b|07-20-2016|images", text) or path.suffix == ".json"
             assert line["image file path"].split("/")[2].removeprefix("2.25.") not in text
     rows, plain = read_manifest(out), read_manifest(whole.folder)
     kept = [row for row in plain if row.image_id != film_of(line)]
     assert sorted(row.label for row in rows) == sorted(row.label for row in kept)
     assert len({row.patient_id for row in rows}) == len({row.patient_id for row in kept})
+    with pytest.raises(UserError, match="holds a pseudonymized dataset, and the check names"):
+        run(copy, out, check=True)
+    unfit = tmp_path / "unfit.txt"
+    unfit.write_text(rows[0].image_id)
+    fewer = run(copy, tmp_path / "fewer", pseudonymize=True, exclude=unfit)
+    assert fewer.facts["images"] == len(rows) - 1
     again = tmp_path / "again"
     run(copy, again, pseudonymize=True, folds=2)
     assert contents(again) == contents(out)

@@ -83,13 +83,13 @@ def test_a_file_in_the_way_is_named(tmp_path):
 def test_what_a_killed_run_was_writing_is_swept_away(tmp_path):
     open_folder(tmp_path, "organize", Options())
     (tmp_path / "train").mkdir()
-    (tmp_path / "train" / ".P_00001.77.part.png").write_bytes(b"half")
+    (tmp_path / "train" / ".P_00001.0123abcd.part.png").write_bytes(b"half")
     open_folder(tmp_path, "organize", Options())
     assert list((tmp_path / "train").iterdir()) == []
 
 
 def test_a_run_killed_at_its_very_first_write_is_taken_up(tmp_path):
-    (tmp_path / ".unfinished.77.part.json").write_text("{")
+    (tmp_path / ".unfinished.0123abcd.part.json").write_text("{")
     open_folder(tmp_path, "organize", Options())
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished.json"]
 
@@ -128,3 +128,13 @@ def test_set_aside_is_listed_and_a_clean_run_clears_it(tmp_path):
 def test_records_are_plain_json(tmp_path):
     close(tmp_path)
     assert json.loads((tmp_path / "stage.json").read_text())["state"] == "done"
+
+
+def test_files_of_others_are_never_swept_away(tmp_path):
+    for name in (".disk.partitions", ".thesis.part2.tex", "a.txt"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".x.part.d").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match="is not empty and was not made by organize"):
+        open_folder(tmp_path, "organize", Options())
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
