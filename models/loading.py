@@ -1,9 +1,10 @@
-"""The manifest -> arrays in memory -> tensors: one decoding, one transform for each purpose."""
+"""The manifest -> decoded images -> tensors: one decoding, one transform for each purpose."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -12,20 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.augmentation import Augmenter, seed_for
-from pipeline.errors import UserError
+from models.image_cache import ImageCache
 from pipeline.manifest import Row
 from pipeline.progress import Progress
-from pipeline.work import worker_count
+from sources import images as image_files
+from sources import png
+from sources.film_jobs import code_digest
 from sources.images import SPREAD, read_image
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, decoded.
+    """The images of one split, decoded; they lie in a file that is mapped into memory.
 
     Attributes:
         rows: One for each image.
-        images: (N, S, S) uint8 in [0, 255].
+        images: (N, S, S) uint8 in [0, 255]; an index into them gives a copy.
         targets: (N,) float32, 1 for malignant.
         set_aside: What could not be read, with the reason.
     """
@@ -52,10 +55,9 @@ class Split:
 def load_split(
     folder: Path, rows: Sequence[Row], split: str, size: int, workers: int, progress: Progress
 ) -> Split:
-    """Decode the images of a split, once, to the network's input size.
+    """Return the images of a split at the network's input size.
 
-    Decoding and resizing leave Python's lock, so threads do it: no process has to be started and
-    no image copied between processes.
+    They are decoded once for all runs, with those of the other splits: see `models.image_cache`.
 
     Args:
         folder: The dataset.
@@ -66,30 +68,20 @@ def load_split(
         progress: Where it reports.
     """
     wanted = [row for row in rows if row.split == split]
-    images = np.zeros((len(wanted), size, size), np.uint8)
-    good, bad = [], []
-
-    def decode(index: int) -> str:
-        try:
-            images[index] = fit_square(read_image(folder / wanted[index].path), size)
-        except UserError as error:
-            return str(error)
-        return ""
-
-    pool = ThreadPoolExecutor(worker_count(workers))
-    try:
-        with progress.track(f"Reading {split} images", len(wanted), "images") as advance:
-            for index, problem in enumerate(pool.map(decode, range(len(wanted)))):
-                if problem:
-                    bad.append((wanted[index].path, problem))
-                else:
-                    good.append(index)
-                advance(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    others = [row.path for row in rows if row.split != split]
+    kept_images = ImageCache(folder, size, lambda path: fit_square(read_image(path), size), _code())
+    images, good, set_aside = kept_images.load(
+        [row.path for row in wanted], others, workers, progress
+    )
     kept = tuple(wanted[index] for index in good)
     targets = np.array([row.label == "malignant" for row in kept], np.float32)
-    return Split(kept, images[good] if bad else images, targets, tuple(bad))
+    # To whoever takes images from it, the view is an array.
+    return Split(kept, cast("NDArray[np.uint8]", images), targets, tuple(set_aside))
+
+
+@cache
+def _code() -> str:
+    return code_digest(__file__, image_files.__file__, png.__file__)
 
 
 def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
