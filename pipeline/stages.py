@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.options import (
-    Answers,
     between,
     existing_folder,
     named,
@@ -14,19 +13,14 @@ from pipeline.options import (
     option,
     usable_output,
 )
-from pipeline.records import RECORD, made_by
-from pipeline.runs import LATEST, NEW_RUN, resume_choices, run_choices
+from pipeline.records import made_by
 from pipeline.stages_data import Common, Organize, Synthesize, film_height
+from pipeline.stages_models import AUGMENTATIONS, Evaluate, Train, default_data
 
 __all__ = [
     "Common", "Demo", "Evaluate", "Organize", "Preprocess", "Probe", "Report", "Synthesize",
     "Train", "demo_plan", "film_height",
 ]  # fmt: skip
-AUGMENTATIONS = {  # the recipes of models.augmentation
-    "flip": "flips",
-    "flip-rotate": "flips and rotations of up to 15 degrees",
-    "wide": "these, and shifts, sizes, contrast, blur and grain",
-}
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
 
 
@@ -147,12 +141,6 @@ def _dataset_folder(path: Path) -> str | None:
     return f"{problem}; run: python main.py organize" if problem else None
 
 
-def _default_data(_answers: Answers) -> Path:
-    """Offer the folder that exists, so that training without preprocessing needs no typing."""
-    preprocessed, plain = Path("preprocessed"), Path("dataset")
-    return plain if (plain / RECORD).is_file() and not preprocessed.exists() else preprocessed
-
-
 @dataclass(frozen=True, kw_only=True)
 class Probe(Common):
     """Check that nothing but the breast tells the label."""
@@ -161,156 +149,8 @@ class Probe(Common):
         Path("preprocessed"),
         "Folder of the dataset to check",
         check=_dataset_folder,
-        suggest=_default_data,
+        suggest=default_data,
     )
-
-
-_takes_weights = named("models.registry:takes_weights")
-
-
-def _is_new_run(answers: Answers) -> bool:
-    return bool(answers["resume"] == NEW_RUN)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Common):
-    """Train one model and keep its best weights."""
-
-    resume: str = option(
-        NEW_RUN,
-        "Run to continue",
-        choices=resume_choices,
-        other="a run folder",
-        when=lambda answers: answers["resume"] != NEW_RUN or len(resume_choices(answers)) > 1,
-        remember=False,
-    )
-    data: Path = option(
-        Path("preprocessed"),
-        "Folder of the dataset to train on",
-        check=made_by("preprocess", "organize"),
-        suggest=_default_data,
-        when=_is_new_run,
-    )
-    model: str = option(
-        "ResNet18_CFT",
-        "Model",
-        choices=named("models.registry:model_choices"),
-        when=_is_new_run,
-    )
-    weights: str = option(
-        "imagenet",
-        "Pretrained weights",
-        choices=named("models.registry:weights_choices"),
-        other="a weights file (.safetensors, .pth, .pt)",
-        suggest=named("models.registry:suggested_weights"),
-        when=lambda answers: _is_new_run(answers) and _takes_weights(answers),
-    )
-    epochs: int = option(
-        30,
-        "Epochs at most (stops early without a better validation AUC)",
-        check=between(1, 10_000),
-        when=_is_new_run,
-    )
-    untrained_head: bool = option(
-        False,
-        "Control: leave the head random instead of fitting it (scores chance)",
-        when=lambda answers: _is_new_run(answers) and answers["model"].endswith("_OPW"),
-        advanced=True,
-    )
-    batch_size: int = option(
-        0,
-        "Images in a batch (0: the model's own)",
-        check=between(0, 4096),
-        when=_is_new_run,
-        advanced=True,
-    )
-    learning_rate: float = option(
-        0.0,
-        "Learning rate (0: the model's own)",
-        check=between(0, 10),
-        when=_is_new_run,
-        advanced=True,
-    )
-    patience: int = option(
-        8,
-        "Epochs without a better validation AUC before it stops",
-        check=between(1, 10_000),
-        when=_is_new_run,
-        advanced=True,
-    )
-    augment: str = option(
-        "flip-rotate",
-        "Augment training images on the fly",
-        choices={"none": "no"} | AUGMENTATIONS,
-        when=_is_new_run,
-        advanced=True,
-    )
-    size: int = option(
-        0,
-        "Side of the network's input in pixels (0: the model's own)",
-        check=lambda value: None if value == 0 else between(32, 2048)(value),
-        when=_is_new_run,
-        advanced=True,
-    )
-    device: str = option(
-        "auto",
-        "Device",
-        choices={"auto": "a GPU if there is one", "cpu": "processor", "cuda": "GPU"},
-        when=_is_new_run,
-        advanced=True,
-    )
-    precision: str = option(
-        "auto",
-        "Number format of the network's arithmetic",
-        choices={
-            "auto": "bfloat16 where the device is fast at it",
-            "fp32": "32-bit float",
-            "bf16": "bfloat16 where it is safe, else 32-bit float",
-        },
-        when=_is_new_run,
-        advanced=True,
-    )
-    fold: int = option(
-        0,
-        "Fold to validate on (0: the plain train/val split)",
-        check=between(0, 50),
-        when=_is_new_run,
-        advanced=True,
-        remember=False,
-    )
-    runs: Path = option(
-        Path("runs"), "Folder that holds all runs", check=usable_output, advanced=True
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate(Common):
-    """Score a trained model on held-out images."""
-
-    run: str = option(
-        LATEST,
-        "Run to evaluate",
-        choices=run_choices,
-        other="a run folder or a model's name",
-        remember=False,
-    )
-    data: Path | None = option(
-        None, "Folder of the dataset (empty: the one that the run was trained on)", advanced=True
-    )
-    replicates: int = option(
-        2000,
-        "Bootstrap replicates for the 95 % intervals",
-        check=between(100, 100_000),
-        advanced=True,
-    )
-    fold: int = option(
-        0,
-        "Fold of the run, where latest or a model's name is given (0: any)",
-        check=between(0, 50),
-        advanced=True,
-        remember=False,
-    )
-    runs: Path = option(Path("runs"), "Folder that holds all runs", advanced=True)
 
 
 @dataclass(frozen=True, kw_only=True)
