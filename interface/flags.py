@@ -19,6 +19,7 @@ from pipeline.options import (
     kind_of,
     parse,
     spec_of,
+    words_of,
 )
 
 WRONG_FLAGS = 2
@@ -87,7 +88,8 @@ def _add_option(command: ArgumentParser, item: "Field[Any]") -> None:
         action = argparse.BooleanOptionalAction
         command.add_argument(flag(item), action=action, help=_help(item))
     else:
-        metavar = "|".join(_plain_choices(item)) or kind_of(item).__name__.upper()
+        kind = kind_of(item).__name__.upper()
+        metavar = "|".join(_plain_choices(item)) or "|".join([kind, *words_of(item)])
         if len(metavar) > 40:
             metavar = item.name.upper()
         command.add_argument(flag(item), type=_reader(item), metavar=metavar, help=_help(item))
@@ -105,6 +107,8 @@ def _help(item: "Field[Any]") -> str:
     text = spec_of(item).text
     choices = _plain_choices(item)
     parts = [text, f"one of {', '.join(choices)}" if choices else ""]
+    if spec_of(item).several:
+        parts.append("or several with commas")
     if spec_of(item).other:
         parts.append(f"or {spec_of(item).other}")
     default = as_text(item.default)

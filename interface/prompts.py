@@ -139,14 +139,15 @@ def ask(item: "Field[Any]", offer: Any, answers: Answers) -> Any:
             value: ": ".join(filter(None, (f"{value:<{width}}  {meaning}", counts.get(value))))
             for value, meaning in choices.items()
         }
-        if spec.other:
+        other = spec.other or ("several, with commas between them" if spec.several else "")
+        if other:
             if offer not in labels and _passes(item, offer, answers):
                 labels[offer] = as_text(offer)
-            labels[OTHER] = f"{'other':<{width}}  {spec.other}"
+            labels[OTHER] = f"{'other':<{width}}  {other}"
         value = pick(spec.text, labels, offer if offer in labels else next(iter(labels)))
         if value != OTHER:
             return parse(item, value, answers)
-        return _type_in(item, spec.other[0].upper() + spec.other[1:], None, answers)
+        return _type_in(item, other[0].upper() + other[1:], None, answers)
     return _type_in(item, spec.text, offer, answers)
 
 

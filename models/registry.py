@@ -8,12 +8,14 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.options import Answers
+from pipeline.options import Answers, split_several
 
+ALL = "all"
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
 MAMMO_CNN = "mammo_cnn"
 HUB_FILE = "model.safetensors"
 HUB_SECONDS = 1.0
+KEPT_VARIANTS = 4  # of each image in partial fine tuning
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ModelRow:
         scratch_batch_size: Images in a batch when starting from random weights.
         scratch_learning_rate: AdamW's peak learning rate, likewise.
         weight_decay: AdamW's decoupled weight decay.
+        variants: Augmented variants of each training image; 0 for a new one every epoch. With few
+            of them the frozen prefix is computed once for each.
         head: The classifier.
         description: What it is, in one line.
     """
@@ -60,6 +64,7 @@ class ModelRow:
     scratch_batch_size: int = 8
     scratch_learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    variants: int = 0
     head: Head = field(default_factory=Head)
     description: str
 
@@ -102,6 +107,7 @@ def _row(family: _Family, strategy: str, trained_from: str, description: str) ->
         size=family.size,
         batch_size=family.batch_size,
         learning_rate=family.learning_rate,
+        variants=KEPT_VARIANTS if strategy == "pft" else 0,
         description=description,
     )
 
@@ -120,6 +126,7 @@ def _rows() -> Iterable[ModelRow]:
         batch_size=16,
         learning_rate=4e-4,
         weight_decay=0.003,
+        variants=KEPT_VARIANTS,
         head=Head(widths=(256,), dropout=0.3),
         description="last stages and a deeper head trained",
     )
@@ -166,19 +173,37 @@ def find_model(name: str) -> ModelRow:
 
 def model_choices(_answers: Answers) -> dict[str, str]:
     """Return the models to choose from, for a question."""
-    return {row.name: f"{row.description}; {row.size} px" for row in MODELS.values()}
+    each = {row.name: f"{row.description}; {row.size} px" for row in MODELS.values()}
+    return each | {ALL: f"these {len(MODELS)}, one after the other"}
+
+
+def named_models(answer: str) -> list[str]:
+    """Return the models that an answer names: one, several with commas, or all.
+
+    Raises:
+        UserError: There is no such model; the message names those that there are.
+    """
+    names = split_several(answer)
+    return list(MODELS) if ALL in names else [find_model(name).name for name in names]
+
+
+def _pretrained(answers: Answers) -> set[str]:
+    """Return the architectures of the chosen models that can start from pretrained weights."""
+    names = split_several(str(answers.get("model")))
+    rows = MODELS.values() if ALL in names else [MODELS[name] for name in names if name in MODELS]
+    return {row.architecture for row in rows if row.architecture != MAMMO_CNN}
 
 
 def takes_weights(answers: Answers) -> bool:
-    """Tell whether the chosen model can start from pretrained weights."""
-    row = MODELS.get(str(answers.get("model")))
-    return row is None or row.architecture != MAMMO_CNN
+    """Tell whether a chosen model can start from pretrained weights; an unknown one might."""
+    unknown = set(split_several(str(answers.get("model")))) - set(MODELS)
+    return bool(unknown or _pretrained(answers))
 
 
 def weights_choices(answers: Answers) -> dict[str, str]:
     """Return the named starting weights, for a question; a file may be given beside them."""
-    row = MODELS.get(str(answers.get("model")))
-    here = row is not None and cached_weights(row.architecture) is not None
+    wanted = _pretrained(answers)
+    here = bool(wanted) and all(cached_weights(name) is not None for name in wanted)
     where = "on this machine already" if here else "from huggingface.co, once"
     return {
         IMAGENET: f"trained on ImageNet ({where})",
@@ -188,10 +213,11 @@ def weights_choices(answers: Answers) -> dict[str, str]:
 
 def suggested_weights(answers: Answers) -> str:
     """Return "imagenet" where those weights can be had, else "none"."""
-    row = MODELS.get(str(answers.get("model")))
-    if row is None or row.architecture == MAMMO_CNN:
+    wanted = _pretrained(answers)
+    if not wanted:
         return NO_WEIGHTS
-    return IMAGENET if cached_weights(row.architecture) or hub_reachable() else NO_WEIGHTS
+    here = all(cached_weights(name) is not None for name in wanted)
+    return IMAGENET if here or hub_reachable() else NO_WEIGHTS
 
 
 def hub_repository(architecture: str) -> str:

@@ -100,7 +100,7 @@ def _options_of(run: Run, given: Train) -> Train:
 
 def _train(options: Train, begun: Run | None, progress: Progress, started: float) -> Result:
     data_record = read_record(options.data, "preprocess", "organize")
-    rows, fold = read_rows(options.data, data_record, options.fold)
+    rows, fold = read_rows(options.data, data_record, int(options.fold))
     row = find_model(options.model)
     _check_rows(options.data, rows)
     recipe = recipe_of(options, row)

@@ -40,6 +40,7 @@ class Spec:
         choices: The values it can take, each with its meaning: a mapping, or a function of the
             answers so far.
         other: What may be given beside the choices ("a file"); empty where nothing may.
+        several: Whether more than one of the choices may be given, with commas between them.
         when: Whether the option applies, given the answers so far.
         suggest: What a question offers instead of the default, given the answers so far.
         counts: What a question adds to each choice, given the option's name and the answers so
@@ -52,6 +53,7 @@ class Spec:
     check: Callable[[Any], str | None]
     choices: ChoicesSource
     other: str
+    several: bool
     when: Callable[[Answers], bool]
     suggest: Callable[[Answers], Any] | None
     counts: Callable[[str, Answers], Mapping[str, str]] | None
@@ -66,6 +68,7 @@ def option(
     check: Callable[[Any], str | None] = _accept,
     choices: ChoicesSource = None,
     other: str = "",
+    several: bool = False,
     when: Callable[[Answers], bool] = _always,
     suggest: Callable[[Answers], Any] | None = None,
     counts: Callable[[str, Answers], Mapping[str, str]] | None = None,
@@ -73,7 +76,7 @@ def option(
     remember: bool = True,
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
-    spec = Spec(text, check, choices, other, when, suggest, counts, advanced, remember)
+    spec = Spec(text, check, choices, other, several, when, suggest, counts, advanced, remember)
     return field(default=default, metadata={"spec": spec})
 
 
@@ -99,16 +102,28 @@ def spec_of(item: "dataclasses.Field[Any]") -> Spec:
 
 
 def kind_of(item: "dataclasses.Field[Any]") -> type:
-    """Return the plain type of a field: Path for `Path | None`."""
-    if isinstance(item.type, types.UnionType):
-        (kind,) = (part for part in typing.get_args(item.type) if part is not type(None))
-        return typing.cast(type, kind)
-    return typing.cast(type, item.type)
+    """Return the plain type of a field: Path for `Path | None`, int for `int | Literal["all"]`."""
+    parts = [item.type]
+    if typing.get_origin(item.type) in (types.UnionType, typing.Union):
+        parts = [part for part in typing.get_args(item.type) if part is not type(None)]
+    (kind,) = (part for part in parts if typing.get_origin(part) is not typing.Literal)
+    return typing.cast(type, kind)
+
+
+def words_of(item: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    """Return the words that may stand for a value: "all" for `int | Literal["all"]`."""
+    parts = typing.get_args(item.type)
+    return tuple(
+        word
+        for part in parts
+        if typing.get_origin(part) is typing.Literal
+        for word in typing.get_args(part)
+    )
 
 
 def is_optional(item: "dataclasses.Field[Any]") -> bool:
     """Tell whether a field may be left empty."""
-    return isinstance(item.type, types.UnionType)
+    return type(None) in typing.get_args(item.type)
 
 
 def choices_of(item: "dataclasses.Field[Any]", answers: Answers) -> Choices | None:
@@ -133,12 +148,19 @@ def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = 
     """
     if is_optional(item) and (value is None or str(value).strip() == ""):
         return None
-    result = _convert(kind_of(item), value)
+    result = _value(item, value)
+    if result in words_of(item):
+        return result
     spec = spec_of(item)
+    if spec.several:
+        if "" in (parts := split_several(result)) and len(parts) > 1:
+            raise UserError("nothing before or after a comma")
+        result = ",".join(parts)
     if not spec.other:
         choices = choices_of(item, answers or {})
-        if choices is not None and result not in choices:
-            raise UserError(f"{result}: not one of {', '.join(choices)}")
+        for part in split_several(result) if spec.several else [result]:
+            if choices is not None and part not in choices:
+                raise UserError(f"{part}: not one of {', '.join(choices)}")
     if problem := spec.check(result):
         raise UserError(f"{result}: {problem}")
     return result
@@ -146,7 +168,22 @@ def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = 
 
 def _converted(item: "dataclasses.Field[Any]", value: Any) -> Any:
     """Give an answer that does not apply its type, without checking it."""
-    return value if value is None else _convert(kind_of(item), value)
+    return value if value is None else _value(item, value)
+
+
+def split_several(text: str) -> list[str]:
+    """Return the parts of an answer that may name several, each once: "a, b" as it is typed."""
+    return list(dict.fromkeys(part.strip() for part in text.split(","))) or [""]
+
+
+def _value(item: "dataclasses.Field[Any]", value: Any) -> Any:
+    words = words_of(item)
+    if str(value).strip() in words:
+        return str(value).strip()
+    try:
+        return _convert(kind_of(item), value)
+    except UserError as error:
+        raise UserError(" or ".join([error.problem, *words]), error.remedy) from None
 
 
 def _convert(kind: type, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.options import Answers, between, named, option, usable_output
 from pipeline.records import RECORD, made_by
@@ -30,7 +31,7 @@ def _is_new_run(answers: Answers) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Common):
-    """Train one model and keep its best weights."""
+    """Train one model or several and keep their best weights."""
 
     resume: str = option(
         NEW_RUN,
@@ -51,6 +52,7 @@ class Train(Common):
         "ResNet18_CFT",
         "Model",
         choices=named("models.registry:model_choices"),
+        several=True,
         when=_is_new_run,
     )
     weights: str = option(
@@ -126,10 +128,18 @@ class Train(Common):
         when=_is_new_run,
         advanced=True,
     )
-    fold: int = option(
+    fold: int | Literal["all"] = option(
         0,
-        "Fold to validate on (0: the plain train/val split)",
+        "Fold to validate on (0: the plain train/val split, all: each in turn)",
         check=between(0, 50),
+        when=_is_new_run,
+        advanced=True,
+        remember=False,
+    )
+    seeds: int = option(
+        1,
+        "Trainings of each model, with the seeds seed, seed + 1, ...",
+        check=between(1, 100),
         when=_is_new_run,
         advanced=True,
         remember=False,

@@ -24,6 +24,10 @@ def parse(*arguments):
         ("train --epochs 0", "argument --epochs: 0: must be between 1 and 10000"),
         ("train --epochs soon", "argument --epochs: 'soon' is not a whole number"),
         ("train --model vgg", "argument --model: vgg: not one of ResNet18_OPW"),
+        ("train --model MammoCNN,vgg", "argument --model: vgg: not one of ResNet18_OPW"),
+        ("train --model MammoCNN,", "argument --model: nothing before or after a comma"),
+        ("train --fold some", "argument --fold: 'some' is not a whole number or all"),
+        ("train --fold 51", "argument --fold: 51: must be between 0 and 50"),
         ("train --epoch 3", "unrecognized arguments: --epoch 3"),
         ("organize --val-share 0.9", "argument --val-share: 0.9: must be between 0.05 and 0.5"),
         ("synthesize --size tall", "argument --size: tall: must be small, real, or a height"),
@@ -70,8 +74,9 @@ def test_help_shows_every_option_with_its_text(capsys, name, options):
         Organize(source=Path(), csv=Path("c s v"), val_share=0.2),
         Preprocess(data=Path("d"), clahe=False, annotations=False, blur_kernel=5),
         Train(data=Path("d"), model="MammoCNN", learning_rate=1e-4, untrained_head=True),
+        Train(model="MammoCNN,ResNet18_PFT", fold="all", seeds=3),
     ],
-    ids=["defaults", "synthesize", "organize", "preprocess", "train"],
+    ids=["defaults", "synthesize", "organize", "preprocess", "train", "queue"],
 )
 def test_the_printed_command_gives_the_same_options(options):
     stage = type(options).__name__.lower()
@@ -89,6 +94,12 @@ def test_the_printed_command_gives_the_same_options(options):
         for item in dataclasses.fields(options)
         if getattr(options, item.name) != item.default
     }
+
+
+def test_several_names_and_a_word_for_a_number_are_taken_as_people_type_them():
+    given = parse("train", "--model", " MammoCNN, ResNet18_PFT,MammoCNN", "--fold", " all ")
+    assert (given["model"], given["fold"]) == ("MammoCNN,ResNet18_PFT", "all")
+    assert parse("train", "--fold", "2")["fold"] == 2
 
 
 def test_flags_and_questions_share_one_declaration():

@@ -1,6 +1,7 @@
 """The asking face: keys in, options out; the declarations under test are the real ones."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -54,6 +55,25 @@ def test_a_flag_answers_its_question_ahead(keys):
 def test_another_value_than_the_choices(keys):
     keys(ENTER, DOWN, ENTER, "my weights.pth", ENTER, NO_ADVANCED, RUN)
     assert fill() == Sample(weights="my weights.pth")
+
+
+@dataclass(frozen=True)
+class Models:
+    """A stage that takes several models and a word for a number."""
+
+    model: str = option("a", "Model", choices={"a": "first", "b": "second"}, several=True)
+    fold: int | Literal["all"] = option(0, "Fold", check=between(0, 5))
+
+
+def test_several_choices_are_typed_with_commas(keys):
+    wrong = ("a,c", ENTER, CLEAR)
+    keys(DOWN * 2, ENTER, *wrong, "b , a", ENTER, "some", ENTER, CLEAR, "all", ENTER, RUN)
+    assert fill(Models) == Models(model="b,a", fold="all")
+
+
+def test_several_choices_of_last_time_are_offered(keys):
+    keys(ENTER, ENTER, RUN)
+    assert fill(Models, offered={"model": "b,a"}) == Models(model="b,a")
 
 
 def test_the_last_answers_are_offered_where_they_still_hold(keys):
