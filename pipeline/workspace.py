@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.processes import world_here
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.runs import list_runs
 
@@ -23,7 +24,12 @@ def recall() -> dict[str, dict[str, Any]]:
 
 
 def remember(stage: str, options: Mapping[str, Any]) -> None:
-    """Keep a stage's answers for the next time; a folder that cannot be written is no matter."""
+    """Keep a stage's answers for the next time; a folder that cannot be written is no matter.
+
+    Of several processes the first does it.
+    """
+    if not world_here().first:
+        return
     with contextlib.suppress(OSError):
         write_json(MEMORY, recall() | {stage: dict(options)})
 

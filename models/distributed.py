@@ -1,0 +1,174 @@
+"""Several processes as one: they join, share the work, agree, and leave together.
+
+All of them run the same lines in the same order; only the first tells and writes.
+"""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.processes import World, world_here
+from pipeline.records import digest
+
+Value = TypeVar("Value")
+# A process that dies is noticed by torchrun at once. This is how long the others wait for one
+# that is busy, such as with the images of a whole collection.
+PATIENCE = datetime.timedelta(hours=2)
+GRACE = datetime.timedelta(seconds=5)  # in which the first process tells a mistake of all
+TOLD = "told"
+NO_STORE = (RuntimeError, KeyError, ValueError)  # what failing to reach it raises
+
+
+@contextmanager
+def join() -> Iterator[World]:
+    """Join the other processes that torchrun started, and leave when all are done.
+
+    Without torchrun this process is alone, and nothing happens. Within another `join` the one
+    outside holds.
+
+    Raises:
+        UserError: Another process was lost.
+    """
+    world = world_here()
+    if not world.several or dist.is_initialized():
+        yield world
+        return
+    dist.init_process_group(
+        _backends(world), timeout=PATIENCE, rank=world.rank, world_size=world.size
+    )
+    try:
+        yield world
+        # torchrun ends all as soon as one ends badly, so nobody goes while another still works.
+        wait_for_all(world)
+    except RuntimeError as error:
+        if not _is_loss(error):
+            raise
+        raise UserError(
+            f"rank {world.rank}: lost another process of this training (its message is above)",
+            "continue with --resume",
+        ) from None
+    # After a failure the group is left as it is: to take it down means to wait for the others.
+    dist.destroy_process_group()
+
+
+def _backends(world: World) -> str:
+    """Return what carries tensors of each device between processes."""
+    if not torch.cuda.is_available():
+        return "gloo"
+    # Two processes that share a GPU are refused by NCCL.
+    own_gpu = world.local_size <= torch.cuda.device_count() and dist.is_nccl_available()
+    return "cpu:gloo,cuda:nccl" if own_gpu else "cpu:gloo,cuda:gloo"
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    if isinstance(error, dist.DistNetworkError | dist.DistBackendError):
+        return True
+    text = str(error)
+    return "gloo" in text or "Connection closed by peer" in text
+
+
+def take_gpu(world: World) -> None:
+    """Make the GPU of this process the current one; the processes of a machine have one each."""
+    if world.several:
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+
+
+def agree(world: World, value: Value) -> Value:
+    """Return the first process's value in all of them."""
+    if not world.several:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def all_values(world: World, value: Value) -> list[Value]:
+    """Return the values of all processes by rank, in all of them."""
+    if not world.several:
+        return [value]
+    values: list[Value | None] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return cast("list[Value]", values)
+
+
+def gather(world: World, part: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Put the shares of all processes together, in the order that `World.share` cut them.
+
+    Args:
+        world: The processes.
+        part: (n, ...) of this process; n may differ between processes and may be 0.
+
+    Returns:
+        (N, ...), bit for bit what the processes had, the same in all of them.
+    """
+    return np.concatenate(all_values(world, part)) if world.several else part
+
+
+def wait_for_all(world: World) -> None:
+    """Wait until all processes have come here."""
+    if world.several:
+        dist.all_reduce(torch.zeros(1))
+
+
+@contextmanager
+def together(world: World) -> Iterator[None]:
+    """Fail in all processes where the block fails in one, so that nobody waits for who is gone.
+
+    The block must not need the other processes.
+
+    Raises:
+        UserError: The mistake that the first of them met, with its rank if it was another one.
+    """
+    mistake: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mistake = error
+        if not world.several:
+            raise
+    for rank, met in enumerate(all_values(world, mistake)):
+        if met is not None:
+            raise met if not rank else UserError(f"rank {rank}: {met.problem}", met.remedy)
+
+
+def note_mistake(world: World, text: str) -> None:
+    """Note, in the first process, a mistake that is told, for those that met the same."""
+    with suppress(*NO_STORE):
+        store = _store(world)
+        store.set(digest(text), "")
+        store.set(TOLD, "")
+
+
+def told_by_first(world: World, text: str) -> bool:
+    """Tell whether the first process has told the same mistake, or does within a few seconds.
+
+    Nothing is presumed of it: it may wait for this one, and the group may not exist yet.
+    """
+    with suppress(*NO_STORE):
+        store = _store(world)
+        store.wait([TOLD], GRACE)
+        return bool(store.check([digest(text)]))
+    return False
+
+
+def _store(world: World) -> Any:
+    """Return a place for messages that works whatever the group is doing."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    server = dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=world.first and not agent,
+        timeout=GRACE,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    turn = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"mammolab/{turn}", server)  # type: ignore[attr-defined]

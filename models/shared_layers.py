@@ -1,0 +1,254 @@
+"""Layers that look at the whole batch while each process has a share of it.
+
+What one process computes for a batch, several compute together: batch norm takes its statistics
+over all shares, and dropout draws for the whole batch. The layers of a network become these in
+place: parameters, names in the state dict and references stay as they are.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.processes import World
+
+
+@dataclass
+class Batch:
+    """The batch that is in work.
+
+    Attributes:
+        world: The processes that share it.
+        size: Of the whole of it, in images.
+    """
+
+    world: World
+    size: int = 0
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the shares of all processes, on a processor.
+
+    In eval mode, and when the processes have parted, it is the plain layer.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W), or nothing at all where this process has no share."""
+        if not (self.training and dist.is_initialized()):
+            return super().forward(input)
+        output, mean, variance, count = _BatchNorm.apply(input, self.weight, self.bias, self.eps)
+        self._follow(mean, variance, int(count))
+        return cast(Tensor, output)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics, as torch's layer does; the variance is unbiased."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        rate = self.momentum
+        if rate is None:
+            rate = 1 / int(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, rate)
+        self.running_var.lerp_(variance * (count / (count - 1)), rate)
+
+
+class GpuBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
+    """The same on GPUs: torch's own, which is a BatchNorm2d as well here."""
+
+    process_group = None  # all of them
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W), or nothing at all where this process has no share."""
+        # An empty share in bfloat16 would send messages of another size than the others' are.
+        return super().forward(input if input.numel() else input.float())
+
+
+class _Activated:
+    """What timm's layer does beside normalising."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise and activate (B, C, H, W)."""
+        result: Tensor = self.act(self.drop(super().forward(input)))  # type: ignore[misc]
+        return result
+
+
+class SharedBatchNormAct2d(_Activated, SharedBatchNorm2d, BatchNormAct2d):  # type: ignore[misc]
+    """Batch norm and activation on a processor."""
+
+
+class GpuBatchNormAct2d(_Activated, GpuBatchNorm2d, BatchNormAct2d):  # type: ignore[misc]
+    """Batch norm and activation on a GPU."""
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Batch norm (Ioffe & Szegedy 2015) with one message forward and one backward.
+
+    Means and sums of squares are merged as Chan et al. (1979) do: no difference of large numbers.
+    The gradients of weight and bias are those of this process's share alone, as for every layer.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the output, mean (C,), biased variance (C,) and the count behind them."""
+        channels = inputs.shape[1]
+        own = torch.zeros(2 * channels + 1, dtype=torch.float64)
+        if inputs.numel():
+            variance, mean = torch.var_mean(inputs.float(), _others(inputs), correction=0)
+            values = inputs.numel() / channels
+            own[:channels], own[channels:-1], own[-1] = mean, variance * values, values
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        every = torch.stack(parts)  # (processes, 2 * C + 1)
+        means, squares, counts = every[:, :channels], every[:, channels:-1], every[:, -1:]
+        count = counts.sum()
+        if count < 2:
+            raise ValueError("batch norm needs more than one value a channel")
+        mean = (means * counts).sum(0) / count  # (C,)
+        variance = (squares + counts * (means - mean) ** 2).sum(0) / count  # (C,)
+        scale = (variance + eps).rsqrt().float()
+        mean, variance = mean.float(), variance.float()
+        ctx.save_for_backward(inputs, weight, mean, scale)
+        ctx.count = float(count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        if not inputs.numel():
+            return torch.empty_like(inputs), mean, variance, count
+        output = functional.batch_norm(inputs, mean, variance, weight, bias, False, 0.0, eps)
+        return output, mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Return the gradients of inputs, weight and bias."""
+        inputs, weight, mean, scale = ctx.saved_tensors
+        shape = (1, -1, *[1] * (inputs.ndim - 2))
+        normalised = (inputs.float() - mean.view(shape)) * scale.view(shape)
+        gradient = gradient.float()
+        bias_gradient = gradient.sum(_others(inputs))  # (C,)
+        weight_gradient = (gradient * normalised).sum(_others(inputs))  # (C,)
+        sums = torch.stack([bias_gradient, weight_gradient])
+        dist.all_reduce(sums)
+        shift, slope = (sums / ctx.count).view(2, *shape)
+        result = gradient.sub(shift).sub_(normalised.mul_(slope)).mul_((weight * scale).view(shape))
+        return result.to(inputs.dtype), weight_gradient, bias_gradient, None
+
+
+def _others(inputs: Tensor) -> list[int]:
+    """Return all dimensions but the channels."""
+    return [0, *range(2, inputs.ndim)]
+
+
+class _SharedDropout:
+    """Draws for the whole batch in every process, so that their random numbers stay in step."""
+
+    batch: Batch
+    training: bool
+    p: float
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop units of (B, F), or channels of (B, C, H, W), of this process's share."""
+        start, stop = self.batch.world.bounds(self.batch.size)
+        if not self.training or not self.p:
+            return input
+        if stop - start != len(input):
+            raise RuntimeError(f"a share of {stop - start} images was expected, not {len(input)}")
+        kept = input.new_empty(self.batch.size, *self._drawn(input)).bernoulli_(1 - self.p)
+        return input * kept[start:stop].div_(1 - self.p)
+
+    def _drawn(self, inputs: Tensor) -> tuple[int, ...]:
+        raise NotImplementedError
+
+
+class SharedDropout(_SharedDropout, nn.Dropout):
+    """Dropout of single units."""
+
+    def _drawn(self, inputs: Tensor) -> tuple[int, ...]:
+        return tuple(inputs.shape[1:])
+
+
+class SharedDropout2d(_SharedDropout, nn.Dropout2d):
+    """Dropout of whole channels."""
+
+    def _drawn(self, inputs: Tensor) -> tuple[int, ...]:
+        return inputs.shape[1], 1, 1
+
+
+DROPOUT: dict[type, type] = {nn.Dropout: SharedDropout, nn.Dropout2d: SharedDropout2d}
+ON_PROCESSOR: dict[type, type] = DROPOUT | {
+    nn.BatchNorm2d: SharedBatchNorm2d,
+    BatchNormAct2d: SharedBatchNormAct2d,
+}
+ON_GPU: dict[type, type] = DROPOUT | {
+    nn.BatchNorm2d: GpuBatchNorm2d,
+    BatchNormAct2d: GpuBatchNormAct2d,
+}
+
+
+class _Step(nn.Module):
+    """What is given to every process in a step of training."""
+
+    def __init__(self, network: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.network = network
+        self.batch = batch
+
+    def forward(self, inputs: Tensor, whole: int) -> Tensor:
+        """Return what the network makes of this process's share of a batch of `whole` images."""
+        self.batch.size = whole
+        result: Tensor = self.network(inputs)
+        return result
+
+
+def share_layers(network: nn.Module, world: World) -> Batch:
+    """Make batch norm and dropout of a network look at the whole batch, in place.
+
+    Args:
+        network: On its device. Any part of it may be in eval mode, and takes no part then.
+        world: The processes; nothing happens in a single one.
+
+    Returns:
+        The batch that its dropout layers draw for; its size is to be set before each step.
+    """
+    batch = Batch(world)
+    if world.several:
+        on_gpu = any(parameter.is_cuda for parameter in network.parameters())
+        kinds = ON_GPU if on_gpu else ON_PROCESSOR
+        for module in network.modules():
+            if shared := kinds.get(type(module)):
+                module.__class__ = shared
+                if isinstance(module, _SharedDropout):
+                    module.batch = batch
+    return batch
+
+
+def in_step(network: nn.Module, world: World) -> nn.Module:
+    """Return what trains a network in step with the other processes.
+
+    Args:
+        network: On its device; its gradients become the average over processes, its batch norm
+            and dropout look at the whole batch.
+        world: The processes.
+
+    Returns:
+        A module to call with this process's share of a batch and the size of the whole batch.
+    """
+    step = _Step(network, share_layers(network, world))
+    if not world.several:
+        return step
+    # Shared batch norm keeps the buffers equal, so they need not be sent at every step. Torch is
+    # renaming the option.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in known)
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(step, **options)
