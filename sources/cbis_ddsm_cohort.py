@@ -143,13 +143,15 @@ def plan_cohort(
         remaining = group(taken)
         left_out.append(_cost(why, images, remaining))
         kept, images = taken, remaining
-    for why, fits in _image_rules(rules, rename):
-        remaining = [image for image in images if fits(image)]
-        left_out.append(_cost(why, images, remaining))
-        images = remaining
-    pooled = _pooled(images)
+    for why, fits in _film_rules(rules):
+        images = _dropped(why, images, fits, left_out)
     if rules.mixed == "each" and rules.unit == "mammogram":
         images = [part for image in images for part in _by_label(image)]
+    if rules.exclude is not None:
+        unwanted = _listed(rules.exclude)
+        why = f"listed in {rules.exclude.name}"
+        images = _dropped(why, images, lambda image: not _names(image, rename) & unwanted, left_out)
+    pooled = _pooled(images)
     together, moved = _settle_pooled(images, pooled, rules.pooled)
     why = f"patients in train and in test, by --pooled {rules.pooled}"
     left_out.append(_cost(why, images, together))
@@ -172,26 +174,30 @@ def _lesion_rules(rules: Organize) -> Iterator[tuple[str, Callable[[Lesion], boo
         yield WITHOUT_CALLBACK, lambda lesion: lesion.pathology != WITHOUT_CALLBACK
 
 
-def _image_rules(
-    rules: Organize, rename: Callable[[str], str]
-) -> Iterator[tuple[str, Callable[[PlannedImage], bool]]]:
-    if rules.exclude is not None:
-        unwanted = _listed(rules.exclude)
-        yield (
-            f"listed in {rules.exclude.name}",
-            lambda image: (
-                not {
-                    name
-                    for own in (image.image_id, image.patient_id)
-                    for name in (own, rename(own))
-                }
-                & unwanted
-            ),
-        )
+def _film_rules(rules: Organize) -> Iterator[tuple[str, Callable[[PlannedImage], bool]]]:
     if rules.unit == "mammogram" and rules.mixed == "leave-out":
         yield "benign and malignant lesions", lambda image: not image.mixed
     if rules.unit == "mammogram" and rules.twins == "leave-out":
         yield "stored twice", lambda image: len({x.finding for x in image.lesions}) == 1
+
+
+def _dropped(
+    why: str,
+    images: list[PlannedImage],
+    fits: Callable[[PlannedImage], bool],
+    left_out: list[LeftOut],
+) -> list[PlannedImage]:
+    """Return the images that fit, and enter what that cost."""
+    remaining = [image for image in images if fits(image)]
+    left_out.append(_cost(why, images, remaining))
+    return remaining
+
+
+def _names(image: PlannedImage, rename: Callable[[str], str]) -> set[str]:
+    """Return every name under which an image may be listed to be left out."""
+    film = f"{image.patient_id}_{image.lesions[0].laterality}_{image.lesions[0].view}"
+    own = {image.image_id, image.patient_id} | ({film} if image.unit == "mammogram" else set())
+    return own | {rename(name) for name in own}
 
 
 def _listed(path: Path) -> set[str]:
@@ -233,9 +239,12 @@ def _settle_pooled(
 
     A film of which one copy is in train and one in test goes where the patient stays.
     """
+    homes: dict[tuple[Any, ...], set[str]] = {}
+    for image in images:
+        homes.setdefault(_film_of(image), set()).update(lesion.split for lesion in image.lesions)
     kept, moved = [], 0
     for image in images:
-        splits = {lesion.split for lesion in image.lesions}
+        splits = homes[_film_of(image)]
         if image.patient_id not in pooled:
             kept.append(image)
         elif rule == "move-to-test":
@@ -244,6 +253,13 @@ def _settle_pooled(
         elif FILMS_HOME[rule] in splits:
             kept.append(replace(image, split=FILMS_HOME[rule]))
     return kept, moved
+
+
+def _film_of(image: PlannedImage) -> tuple[Any, ...]:
+    """Return what stays together: a film that stands under both labels, and each crop alone."""
+    first = image.lesions[0]
+    alone = image.image_id if image.unit == "crop" else ""
+    return (*image.breast, first.view, alone)
 
 
 def _by_label(image: PlannedImage) -> list[PlannedImage]:

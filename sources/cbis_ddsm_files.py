@@ -117,11 +117,18 @@ class Index:
     headers_read: int
 
     def candidates(self, series: Iterable[str], role: str = IMAGE) -> tuple[SourceFile, ...]:
-        """Return the files of some series, the most likely one of the role first."""
-        files = [file for uid in dict.fromkeys(series) for file in self.series.get(uid, ())]
-        return tuple(
-            sorted(files, key=lambda file: (file.role != role, bool(file.defect), file.strayed))
-        )
+        """Return the files of some series, the most likely one of the role first.
+
+        An earlier series comes before a later one: of a film stored twice the same copy is taken
+        wherever, and in whatever order, its files were put on the disk.
+        """
+        ranks = {uid: rank for rank, uid in enumerate(dict.fromkeys(series))}
+        files = [file for uid in ranks for file in self.series.get(uid, ())]
+
+        def order(file: SourceFile) -> tuple[Any, ...]:
+            return file.role != role, bool(file.defect), ranks[file.series], file.strayed
+
+        return tuple(sorted(files, key=order))
 
     def of_role(self, series: Iterable[str], role: str) -> tuple[SourceFile, ...]:
         """Return the files of some series that have a role, sound ones first."""

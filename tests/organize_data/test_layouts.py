@@ -1,5 +1,6 @@
 """One collection in every layout: the same dataset."""
 
+import os
 import zipfile
 
 import pytest
@@ -29,6 +30,22 @@ def laid_out(request, tmp_path):
 def test_every_layout_gives_the_same_bytes(whole, laid_out, tmp_path):
     run(laid_out, tmp_path / "dataset")
     assert contents(tmp_path / "dataset") == contents(whole.folder)
+
+
+def test_which_copy_of_a_film_stored_twice_is_taken_does_not_hang_on_dates_or_names(
+    collection, copy, tmp_path
+):
+    plain = run(collection, tmp_path / "plain", finding="both", masks=False)
+    moved = tmp_path / "moved"
+    for number, path in enumerate(sorted(copy.rglob("*.dcm"))):  # calc first
+        (moved / f"{number % 7}").mkdir(parents=True, exist_ok=True)
+        place = path.rename(moved / f"{number % 7}" / f"{number}")
+        os.utime(place, (number, number))
+    for path in copy.glob("*.csv"):
+        path.rename(moved / path.name)
+    again = run(moved, tmp_path / "again", finding="both", masks=False)
+    assert plain.facts["collection"]["twins"]["all"] > 0
+    assert contents(again.folder) == contents(plain.folder)
 
 
 @pytest.mark.parametrize("table", ["absent", "stale", "CRLF"])
