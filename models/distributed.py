@@ -112,6 +112,13 @@ def gather(world: World, part: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate(all_values(world, part)) if world.several else part
 
 
+def add_up(world: World, value: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a tensor over all processes, in place."""
+    if world.several:
+        dist.all_reduce(value)
+    return value
+
+
 def wait_for_all(world: World) -> None:
     """Wait until all processes have come here."""
     if world.several:

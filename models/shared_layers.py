@@ -6,6 +6,8 @@ place: parameters, names in the state dict and references stay as they are.
 """
 
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +19,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.processes import World
+
+Score = Callable[[nn.Module, Tensor], Tensor]
 
 
 @dataclass
@@ -196,18 +200,17 @@ ON_GPU: dict[type, type] = DROPOUT | {
 
 
 class _Step(nn.Module):
-    """What is given to every process in a step of training."""
+    """What DistributedDataParallel calls, with this process's share of a batch."""
 
-    def __init__(self, network: nn.Module, batch: Batch) -> None:
+    def __init__(self, network: nn.Module, score: Score, batch: Batch) -> None:
         super().__init__()
         self.network = network
-        self.batch = batch
+        self._score, self._batch = score, batch
 
     def forward(self, inputs: Tensor, whole: int) -> Tensor:
-        """Return what the network makes of this process's share of a batch of `whole` images."""
-        self.batch.size = whole
-        result: Tensor = self.network(inputs)
-        return result
+        """Return the scores of the share of a batch of `whole` images."""
+        self._batch.size = whole
+        return self._score(self.network, inputs)
 
 
 def share_layers(network: nn.Module, world: World) -> Batch:
@@ -232,18 +235,19 @@ def share_layers(network: nn.Module, world: World) -> Batch:
     return batch
 
 
-def in_step(network: nn.Module, world: World) -> nn.Module:
+def in_step(network: nn.Module, score: Score, world: World) -> nn.Module:
     """Return what trains a network in step with the other processes.
 
     Args:
-        network: On its device; its gradients become the average over processes, its batch norm
+        network: On its device. Its gradients become the average over processes; its batch norm
             and dropout look at the whole batch.
+        score: What makes scores of the network and of inputs.
         world: The processes.
 
     Returns:
         A module to call with this process's share of a batch and the size of the whole batch.
     """
-    step = _Step(network, share_layers(network, world))
+    step = _Step(network, score, share_layers(network, world))
     if not world.several:
         return step
     # Shared batch norm keeps the buffers equal, so they need not be sent at every step. Torch is
@@ -252,3 +256,11 @@ def in_step(network: nn.Module, world: World) -> nn.Module:
     name = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in known)
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(step, **options)
+
+
+def part_of_step(step: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Return the context of one of several parts of a step; gradients are sent with the last."""
+    if last or not isinstance(step, DistributedDataParallel):
+        return nullcontext()
+    sent_later: AbstractContextManager[None] = step.no_sync()
+    return sent_later

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
+from pipeline.processes import world_here
 from pipeline.records import atomic
 
 Job = TypeVar("Job")
@@ -24,11 +25,15 @@ PULSE = 1.0  # seconds after which who waits for a result looks whether workers 
 
 
 def worker_count(wanted: int) -> int:
-    """Return how many processes to use: 0 means one for each core this process may use."""
+    """Return how many processes to use: 0 means one for each core this process may use.
+
+    Where torchrun started several on this machine, each takes its part of the cores.
+    """
     if wanted:
         return wanted
     usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    return max(1, cores // world_here().local_size)
 
 
 def run_all(

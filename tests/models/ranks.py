@@ -125,16 +125,14 @@ def frozen_norm(world):
 
 def dropout(world, kind, shape):
     """Dropout drops the same units as in one process."""
-    plain = nn.Sequential(kind(0.4))
-    shared = in_step(nn.Sequential(kind(0.4), nn.Linear(shape[-1], 1)), world).module.network[:1]
-    shared[0].batch.size = shape[0]
-    images = torch.rand(shape) + 1
-    images = agree(world, images)
+    plain, shared = nn.Sequential(kind(0.4)), nn.Sequential(kind(0.4))
+    share_layers(shared, world).size = shape[0]
+    images = agree(world, torch.rand(shape) + 1)
     results = []
     for network, batch in ((plain, images), (shared, world.share(images))):
         torch.manual_seed(8)
-        results.append(torch.stack([network(batch), network(batch)]))
-    return difference([whole(world, results[1].transpose(0, 1))], [results[0].transpose(0, 1)])
+        results.append(torch.stack([network(batch), network(batch)], dim=1))
+    return difference([whole(world, results[1])], [results[0]])
 
 
 def network(world, name, count):
@@ -146,17 +144,18 @@ def network(world, name, count):
     shared = copy.deepcopy(plain)
     torch.manual_seed(2)
     images, targets = torch.randn(count, 1, SIDE, SIDE), torch.arange(count) % 2 * 1.0
-    step = in_step(shared, world)
+    step = in_step(shared, lambda network, inputs: logits(network, inputs, None), world)
     for one in (plain, shared):
         train_mode(one, row.trained_from)
     torch.manual_seed(4)
     functional.binary_cross_entropy_with_logits(logits(plain, images, None), targets).backward()
     torch.manual_seed(4)
-    scores = step(world.share(images), count).squeeze(1)
-    loss = functional.binary_cross_entropy_with_logits(
-        scores, world.share(targets), reduction="sum"
-    )
-    (loss * world.size / count).backward()
+    scores, own = step(world.share(images), count), world.share(targets)
+    if len(own):
+        loss = functional.binary_cross_entropy_with_logits(scores, own) * world.weight(count)
+    else:
+        loss = scores.sum()
+    loss.backward()
     wanted = [p.grad for p in plain.parameters() if p.grad is not None]
     got = [p.grad for p in shared.parameters() if p.grad is not None]
     for one, batch in ((plain, images), (shared, world.share(images))):

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.processes import World, world_here
+from pipeline.work import worker_count
 from tests.conftest import OFFLINE, ROOT
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -57,6 +58,14 @@ def test_the_world_is_what_torchrun_says():
     for wrong in ({"RANK": "8"}, {"RANK": "x"}, {"LOCAL_RANK": "4"}):
         with pytest.raises(UserError, match=r"RANK=.*contradict each other; start it with torchru"):
             world_here(told | wrong)
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
+    cores = worker_count(0)
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert worker_count(0) == max(1, cores // 2)
+    assert worker_count(3) == 3
 
 
 def test_shares_agreement_and_mistakes_pass_between_processes(ranks):
