@@ -20,15 +20,17 @@ def save_checkpoint(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    averaged: nn.Module | None,
     course: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint whole or not at all: a full disk leaves the one before usable.
 
     Args:
         folder: Of the run.
-        network: With its running statistics.
+        network: What is trained of it, with its running statistics.
         optimizer: Its state goes too.
         scheduler: Its state goes too.
+        averaged: The moving average of the network, where there is one.
         course: How far training has come: numbers, strings, lists and tensors.
 
     Raises:
@@ -39,6 +41,7 @@ def save_checkpoint(
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
+        "averaged": averaged.state_dict() if averaged is not None else {},
         "course": dict(course),
         "random": random_state(),
     }
@@ -52,6 +55,7 @@ def load_checkpoint(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    averaged: nn.Module | None,
 ) -> dict[str, Any] | None:
     """Put a run's last checkpoint into network, optimiser, schedule and random numbers.
 
@@ -69,6 +73,8 @@ def load_checkpoint(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
         course: dict[str, Any] = state["course"]
         set_random_state(state["random"])
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:

@@ -136,7 +136,7 @@ def _score(
     model: TrainedModel, data: Path, rows: Sequence[Row], workers: int, progress: Progress
 ) -> tuple[dict[str, Split], dict[str, NDArray[np.float64]]]:
     # Computed as in training, so that the same images get the same scores.
-    compute = choose_compute("auto", str(model.facts["precision"]), model.network)
+    compute = choose_compute("auto", str(model.facts["precision"]))
     place(model.network, compute)
     splits, scores = {}, {}
     for name in SPLITS:

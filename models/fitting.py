@@ -1,4 +1,4 @@
-"""The one training loop of every model: steps, schedule, checkpoints, early stopping."""
+"""The one training loop of every model: steps, checkpoints, early stopping."""
 
 import dataclasses
 import time
@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.checkpoints import load_checkpoint, save_checkpoint
-from models.inference import SCORING_BATCH, image_logits, restore_weights, save_weights
-from models.loading import TrainTransform, batches
+from models.events import Events
+from models.feeding import choose_feed
+from models.forecast import Forecast, is_out_of_memory
+from models.inference import LAST_FILE, SCORING_BATCH, restore_weights, save_weights
+from models.loading import Split, batches
 from models.metrics import rank, validation_figures
-from models.networks import logits, settling_mode, train_mode
+from models.networks import compile_units, logits, settling_mode, split_before, train_mode
+from models.optimisation import Loss, draw_mix, make_optimizer, make_schedule, moving_average
 from models.run_facts import Fitted, Material, Recipe
 from pipeline.errors import UserError
 from pipeline.progress import Cell, Progress
 from pipeline.records import write_table
 
 HISTORY = "history.csv"
-WARM_UP_SHARE = 0.1  # of all steps, in which the learning rate rises
-FINAL_SHARE = 0.01  # of the peak learning rate, at the end of the cosine
-CLIP_NORM = 1.0  # of the gradient over all parameters
 CHECKPOINT_SECONDS = 600  # between two checkpoints within an epoch
 SETTLING_IMAGES = 256  # that the statistics of batch norm are taken from
 
@@ -38,7 +39,7 @@ def fit(
     folder: Path,
     progress: Progress,
 ) -> Fitted:
-    """Train a network: binary cross-entropy, AdamW, warm-up and cosine decay, early stopping.
+    """Train a network: binary cross-entropy, warm-up and cosine decay, early stopping.
 
     Args:
         network: On its device; ends with its best weights.
@@ -50,34 +51,36 @@ def fit(
         progress: Told one row an epoch.
 
     Raises:
-        UserError: The loss is no longer finite.
+        UserError: The loss is no longer finite, or there is not enough memory.
     """
-    steps = _Steps(network, trained_from, material, recipe, folder)
+    steps = _Steps(network, trained_from, material, recipe, folder, progress)
     course = steps.course
     if course.epochs:
         progress.say(f"Continues after epoch {course.epochs} of {recipe.epochs}.")
-    while course.epochs < recipe.epochs and not course.stopped(recipe.patience):
-        started, epoch = time.perf_counter(), course.epochs + 1
-        train_loss = steps.epoch(epoch, progress)
-        steps.settle_batch_norm()
-        val = material.val
-        scores = image_logits(network, val.images, material.transform, material.compute)
-        if not (np.isfinite(train_loss) and np.isfinite(scores).all()):
-            raise UserError(
-                f"epoch {epoch}: the loss is no longer finite", "give a smaller --learning-rate"
-            )
-        row: dict[str, Any] = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            **validation_figures(val.targets > 0, scores, material.positive_weight),
-            "seconds": round(time.perf_counter() - started, 2),
-        }
-        better = course.add(row)
-        if better:
-            save_weights(folder, network)
-        write_history(folder, course.history)
-        steps.checkpoint()
-        progress.row(row, best=better)
+    with Events(folder, course.history) as events:
+        while course.epochs < recipe.epochs and not course.stopped(recipe.patience):
+            started, epoch = time.perf_counter(), course.epochs + 1
+            train_loss = steps.epoch(epoch)
+            steps.settle_batch_norm()
+            scores = steps.scores(material.val)
+            if not (np.isfinite(train_loss) and np.isfinite(scores).all()):
+                raise UserError(
+                    f"epoch {epoch}: the loss is no longer finite", "give a smaller --learning-rate"
+                )
+            row: dict[str, Any] = {
+                "epoch": epoch,
+                "train_loss": train_loss,
+                **validation_figures(material.val.targets > 0, scores, material.positive_weight),
+                "seconds": round(time.perf_counter() - started, 2),
+            }
+            better = course.add(row)
+            if better:
+                save_weights(folder, steps.scored)
+            write_history(folder, course.history)
+            steps.checkpoint()
+            progress.row(row, best=better)
+            events.add(course.history[-1])
+    save_weights(folder, steps.scored, LAST_FILE)
     restore_weights(folder, network)
     return Fitted(course.history, course.best, course.epochs, course.best["epoch"])
 
@@ -92,6 +95,7 @@ class _Course:
         risen: The last epoch in which the AUC (without one: the loss) was better than before.
         batches: Of the epoch in work that are done.
         loss: Sum of their losses over images.
+        parts: That a batch is computed in.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -99,6 +103,7 @@ class _Course:
     risen: int = 0
     batches: int = 0
     loss: float = 0.0
+    parts: int = 1
 
     @property
     def epochs(self) -> int:
@@ -134,54 +139,126 @@ class _Steps:
         material: Material,
         recipe: Recipe,
         folder: Path,
+        progress: Progress,
     ) -> None:
         self._network, self._trained_from = network, trained_from
         self._material, self._recipe = material, recipe
-        self._transform = TrainTransform(material.transform, recipe.augment, recipe.seed)
-        device = material.compute.device
-        self._targets = torch.from_numpy(material.train.targets).to(device)
-        weight = torch.tensor(material.positive_weight, device=device)
-        self._loss = nn.BCEWithLogitsLoss(pos_weight=weight)
+        self._folder, self._progress = folder, progress
+        self._targets = torch.from_numpy(material.train.targets).to(material.compute.device)
+        self._loss = Loss(recipe, material.positive_weight, material.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
-        self._optimizer = _optimizer(self._trained, recipe)
-        self._settling = np.sort(self._order(0)[:SETTLING_IMAGES])
-        steps = len(self._batches(1))  # of one epoch
-        self._scheduler = _schedule(self._optimizer, steps * recipe.epochs)
-        self._folder = folder
-        known = load_checkpoint(folder, network, self._optimizer, self._scheduler)
-        self.course = _Course(**known) if known else _Course()
+        self._optimizer = make_optimizer(network, recipe)
+        order = np.random.default_rng((recipe.seed, 0)).permutation(len(material.train))
+        self._settling = material.train.some(np.sort(order[:SETTLING_IMAGES]))
+        self._scheduler = make_schedule(self._optimizer, len(self._cuts(1)) * recipe.epochs)
+        self._feed = choose_feed(network, trained_from, material, recipe, progress)
+        self._fed = self._feed.part_of(network)
+        self._averaged = moving_average(network, recipe.ema) if recipe.ema else None
+        self._learner = split_before(network, trained_from)[1]
+        known = load_checkpoint(
+            folder, self._learner, self._optimizer, self._scheduler, self._averaged
+        )
+        self.course = _Course(**known) if known else _Course(parts=recipe.parts)
+        if recipe.compile:
+            compile_units(self._fed)
         self._saved = time.monotonic()
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored and kept: the moving average where there is one."""
+        return self._network if self._averaged is None else self._averaged.module
 
     def checkpoint(self) -> None:
         """Save all that going on from here takes."""
         course = dataclasses.asdict(self.course)
-        save_checkpoint(self._folder, self._network, self._optimizer, self._scheduler, course)
+        save_checkpoint(
+            self._folder, self._learner, self._optimizer, self._scheduler, self._averaged, course
+        )
         self._saved = time.monotonic()
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        generator = np.random.default_rng((self._recipe.seed, epoch))
-        return generator.permutation(len(self._material.train))
+    def _cuts(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the batches of an epoch; they follow from seed and epoch."""
+        random, count = np.random.default_rng((self._recipe.seed, epoch)), len(self._material.train)
+        order = random.permutation(count)
+        if self._recipe.balance == "sampler":
+            malignant = self._material.train.targets > 0
+            chance = np.where(malignant, 0.5 / malignant.sum(), 0.5 / (~malignant).sum())
+            order = random.choice(count, count, p=chance)
+        return batches(count, self._recipe.batch_size, order)
 
-    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        return batches(len(self._material.train), self._recipe.batch_size, self._order(epoch))
-
-    def epoch(self, epoch: int, progress: Progress) -> float:
+    def epoch(self, epoch: int) -> float:
         """Show every training image once and return the mean loss."""
         train_mode(self._network, self._trained_from)
-        course = self.course
+        course, recipe = self.course, self._recipe
         total = torch.tensor(course.loss, device=self._targets.device)
-        cuts = self._batches(epoch)
-        text = f"Epoch {epoch}/{self._recipe.epochs}"
-        with progress.track(text, len(cuts), "batches", course.batches) as advance:
-            for indices in cuts[course.batches :]:
-                images = self._transform(self._material.train, indices, epoch)
-                total += self._step(images, self._targets[torch.from_numpy(indices)]) * len(indices)
+        cuts = self._cuts(epoch)
+        text = f"Epoch {epoch}/{recipe.epochs}"
+        forecast = Forecast(self._material, recipe, len(cuts), course.epochs)
+        with self._progress.track(text, len(cuts), "batches", course.batches) as advance:
+            for number in range(course.batches, len(cuts)):
+                indices = cuts[number]
+                total += self._step(indices, epoch, number) * len(indices)
                 course.batches += 1
                 if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                     course.loss = float(total)
                     self.checkpoint()
                 advance(1)
+                forecast.step(self._progress)
         return float(total) / len(self._targets)
+
+    def _step(self, indices: NDArray[np.int64], epoch: int, batch: int) -> torch.Tensor:
+        """Learn from a batch and return its mean loss.
+
+        A batch that does not fit into memory is computed in twice as many parts, one after the
+        other, from then on; batch norm sees a part at a time.
+        """
+        while True:
+            try:
+                loss = self._gradients(indices, epoch, batch)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here nothing holds on to the tensors of the attempt.
+            self._halve(len(indices))
+        if self._recipe.clip:
+            nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
+        self._optimizer.step()
+        self._scheduler.step()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._network)
+        return loss
+
+    def _gradients(self, indices: NDArray[np.int64], epoch: int, batch: int) -> torch.Tensor:
+        self._optimizer.zero_grad()
+        mix = draw_mix(indices, self._recipe, epoch, batch)
+        total = torch.zeros((), device=self._targets.device)
+        # A part of one image would have no variance for batch norm.
+        parts = max(1, min(self.course.parts, len(indices) // 2))
+        for places in np.array_split(np.arange(len(indices)), parts):
+            own, partners = indices[places], mix.partners[places]
+            inputs = self._feed.training(own, epoch)
+            targets = self._targets[torch.from_numpy(own)]
+            if not mix.none:
+                inputs = mix(inputs, self._feed.training(partners, epoch))
+                targets = mix(targets, self._targets[torch.from_numpy(partners)])
+            scores = logits(self._fed, inputs, self._material.compute.dtype)
+            loss = self._loss(scores, targets) * (len(places) / len(indices))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _halve(self, count: int) -> None:
+        self._optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.course.parts * 2 > count // 2:
+            raise UserError(
+                "there is not enough memory for two images at a time",
+                "give a smaller --size, or a device with more memory",
+            )
+        self.course.parts *= 2
+        self._progress.say(f"Out of memory: batches are now computed in {self.course.parts} parts.")
 
     @torch.no_grad()
     def settle_batch_norm(self) -> None:
@@ -190,44 +267,21 @@ class _Steps:
         The running statistics of training lag behind the weights and jump from batch to batch;
         with few images that shifts all scores (precise batch norm, Wu & Johnson 2021).
         """
-        images = self._material.train.images[self._settling]
-        with settling_mode(self._network, self._trained_from):
-            for indices in batches(len(images), SCORING_BATCH, np.arange(len(images))):
-                batch = self._material.transform(images[indices])
-                logits(self._network, batch, self._material.compute.dtype)
+        with settling_mode(self.scored, self._trained_from):
+            self._score(self._settling)
 
-    def _step(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        self._optimizer.zero_grad()
-        loss: torch.Tensor = self._loss(
-            logits(self._network, images, self._material.compute.dtype), targets
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._trained, CLIP_NORM)
-        self._optimizer.step()
-        self._scheduler.step()
-        return loss.detach()
+    def scores(self, split: Split) -> NDArray[np.float32]:
+        """Return (N,) float32 logits of malignancy of a split, in eval mode."""
+        self.scored.eval()
+        return self._score(split)
 
-
-def _optimizer(trained: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW (Loshchilov & Hutter 2019); biases and batch norm are not decayed."""
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return a linear warm-up followed by a cosine decay (Loshchilov & Hutter 2017)."""
-    warm_up = max(1, round(steps * WARM_UP_SHARE))
-
-    def share(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        done = (step - warm_up) / max(1, steps - warm_up)
-        return float(FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + np.cos(np.pi * done)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    def _score(self, split: Split) -> NDArray[np.float32]:
+        fed, dtype, found = self._feed.part_of(self.scored), self._material.compute.dtype, []
+        with torch.no_grad():
+            for indices in batches(len(split), SCORING_BATCH, np.arange(len(split))):
+                batch = self._feed.plain(split, indices)
+                found.append(logits(fed, batch, dtype).cpu().numpy())
+        return np.concatenate(found)
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Cell]]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 
 from models.loading import EvalTransform, Split
 from models.metrics import Estimate, confusion
-from models.networks import build, has_depthwise, logits
+from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
 from pipeline.errors import UserError
 from pipeline.records import atomic, read_json, write_json
 from pipeline.work import worker_count
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
+LAST_FILE = "last.safetensors"  # the weights at the end of training, beside the best ones
 SCORING_BATCH = 32
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 KEPT_BYTES = 2**30
@@ -47,16 +49,14 @@ class Compute:
         return "bf16" if self.dtype is torch.bfloat16 else "fp32"
 
 
-def choose_compute(device: str, precision: str, network: nn.Module) -> Compute:
+def choose_compute(device: str, precision: str) -> Compute:
     """Choose device and arithmetic.
 
-    "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it, save
-    for networks of depthwise convolutions, which are slower in it on a processor.
+    "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it.
 
     Args:
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".
-        network: The network that will be computed.
 
     Raises:
         UserError: A GPU is asked for and there is none.
@@ -66,30 +66,37 @@ def choose_compute(device: str, precision: str, network: nn.Module) -> Compute:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     chosen = torch.device("cuda" if on_gpu else "cpu")
     if precision == "auto":
-        able = torch.cuda.is_bf16_supported() if on_gpu else _fast_bf16_processor()
-        fast = able and (on_gpu or not has_depthwise(network))
+        fast = torch.cuda.is_bf16_supported() if on_gpu else _fast_bf16_processor()
         precision = "bf16" if fast else "fp32"
     return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
 def _fast_bf16_processor() -> bool:
-    ask = getattr(torch.cpu, "get_capabilities", None)  # absent from older torch
-    found = ask() if ask else {}
+    # Older torch has no list of what the processor can, but asks it for some of that.
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    found = ask() if ask else {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def place(network: nn.Module, compute: Compute) -> None:
     """Move a network to its device, in the layout that convolutions are fastest in."""
     network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compute.dtype is not None and compute.device.type == "cpu":
+        keep_depthwise_in_float32(network)
 
 
-def prepare_process(workers: int) -> None:
-    """Set threads and allocator for this process; to be called before the first tensor.
+def prepare_process(workers: int, deterministic: bool = False) -> None:
+    """Set threads, allocator and algorithms of this process; before the first tensor.
 
     glibc gives every large tensor back to the kernel and takes it again, page by page, which
     costs up to half of a training step. mallopt(3) makes it keep them.
     """
     torch.set_num_threads(worker_count(workers))
+    # On a GPU the fastest algorithms may sum in another order each time.
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             libc = ctypes.CDLL("libc.so.6")
@@ -191,12 +198,12 @@ class TrainedModel:
         return EvalTransform(float(expected["mean"]), float(expected["std"]), compute.device)
 
 
-def save_weights(folder: Path, network: nn.Module) -> None:
+def save_weights(folder: Path, network: nn.Module, name: str = WEIGHTS_FILE) -> None:
     """Write the weights of a run, whole or not at all."""
     # Plain layout: safetensors refuses tensors that are stored channels last. Its own save_file
     # makes files that nobody but the owner may read.
     state = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-    with atomic(folder / WEIGHTS_FILE) as temporary:
+    with atomic(folder / name) as temporary:
         temporary.write_bytes(save(state))
 
 

@@ -41,6 +41,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def some(self, indices: NDArray[np.int64]) -> "Split":
+        """Return some of the images, in memory."""
+        rows = tuple(self.rows[index] for index in indices)
+        return Split(rows, self.images[indices], self.targets[indices], ())
+
     @property
     def patients(self) -> list[str]:
         """The patients, each once, in order."""
@@ -127,7 +132,9 @@ class EvalTransform:
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
         """Return (B, 1, S, S) float32 normalised tensors of (B, S, S) uint8 images."""
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the arithmetic
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
         tensor = batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
         tensor = tensor.unsqueeze(1)  # (B, 1, S, S)
         # With one channel both layouts look alike to torch, so the layout is said explicitly.
@@ -144,9 +151,9 @@ class TrainTransform:
         self._augment = Augmenter(recipe)
         self._seed = seed
 
-    def __call__(self, split: Split, indices: NDArray[np.int64], epoch: int) -> Tensor:
-        """Return (B, 1, S, S) float32 tensors of the images at `indices` in one epoch."""
-        seeds = (seed_for(self._seed, split.rows[index].image_id, epoch) for index in indices)
+    def __call__(self, split: Split, indices: NDArray[np.int64], variant: int) -> Tensor:
+        """Return (B, 1, S, S) float32 tensors of one variant of the images at `indices`."""
+        seeds = (seed_for(self._seed, split.rows[index].image_id, variant) for index in indices)
         pairs = zip(indices, seeds, strict=True)
         return self._transform(
             np.stack([self._augment(split.images[index], seed) for index, seed in pairs])

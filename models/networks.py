@@ -179,12 +179,29 @@ def parameter_counts(network: nn.Module) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in parameters), trainable
 
 
-def has_depthwise(network: nn.Module) -> bool:
-    """Tell whether a network holds depthwise convolutions."""
-    return any(
-        isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-        for module in network.modules()
-    )
+class _Float32Convolution(nn.Conv2d):
+    """A convolution that computes in float32 under autocast too."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return super().forward(images.float())
+
+
+def keep_depthwise_in_float32(network: nn.Module) -> None:
+    """Have depthwise convolutions computed in float32 under autocast, in place.
+
+    On a processor they are slower in bfloat16. Only their class changes: what is saved of the
+    network, copied or loaded stays as it was.
+    """
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
+            module.__class__ = _Float32Convolution
+
+
+def compile_units(network: nn.Module) -> None:
+    """Have torch compile each unit of a network when it is first used, in place."""
+    for unit in units(network).values():
+        unit.compile()
 
 
 def logits(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Tensor:

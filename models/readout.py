@@ -11,10 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from models.inference import Compute, run_over
 from models.loading import EvalTransform, Split
 from models.metrics import rank, validation_figures, weighted_loss
 from models.networks import head_name, split_before
+from models.prefix import FrozenLayers
+from models.run_facts import Material
 from pipeline.progress import Cell, Progress
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
@@ -35,36 +36,18 @@ class Readout:
 
 
 def features_of(
-    network: nn.Module,
-    split: Split,
-    transform: EvalTransform,
-    compute: Compute,
-    progress: Progress,
-    text: str,
+    frozen: FrozenLayers, split: Split, transform: EvalTransform, text: str, progress: Progress
 ) -> NDArray[np.float32]:
-    """Return (N, F) float32: what the head gets for each image, the network in eval mode."""
-    network.eval()
-    body, _ = split_before(network, head_name(network))
-
-    def function(batch: torch.Tensor) -> torch.Tensor:
-        enabled = compute.dtype is not None
-        with torch.autocast(batch.device.type, dtype=compute.dtype, enabled=enabled):
-            result: torch.Tensor = body(batch)  # (B, F)
-        return result
-
-    with progress.track(text, len(split), "images") as advance:
-        return run_over(function, split.images, transform, advance)
+    """Return (N, F) float32: what the head gets for each image, in eval mode."""
+    found = frozen.features(
+        split, lambda some: transform(split.images[some]), transform, None, text, progress
+    )
+    features: NDArray[np.float32] = found[np.arange(len(split))].float().cpu().numpy()
+    return features
 
 
 def fit_readout(
-    network: nn.Module,
-    train: Split,
-    val: Split,
-    transform: EvalTransform,
-    compute: Compute,
-    positive_weight: float,
-    untrained: bool,
-    progress: Progress,
+    network: nn.Module, material: Material, untrained: bool, progress: Progress
 ) -> Readout:
     """Fit the head of a network whose other layers stay as they are (Alain & Bengio 2016).
 
@@ -74,16 +57,15 @@ def fit_readout(
 
     Args:
         network: Its head must be one linear layer; changed in place.
-        train: To fit on.
-        val: To choose C on.
-        transform: Makes the tensors.
-        compute: Device and arithmetic.
-        positive_weight: Of malignant images in the reported loss; the fit balances the classes.
+        material: Training images to fit on, validation images to choose C on.
         untrained: Leave the head random: the control, which is chance.
         progress: Told one row for each C.
     """
-    known = features_of(network, train, transform, compute, progress, "Features of train images")
-    fresh = features_of(network, val, transform, compute, progress, "Features of val images")
+    train, val, transform = material.train, material.val, material.transform
+    frozen = FrozenLayers(material.data, network, head_name(network), material.compute)
+    known = features_of(frozen, train, transform, "Frozen layers on train images", progress)
+    fresh = features_of(frozen, val, transform, "Frozen layers on val images", progress)
+    weighs = material.positive_weight
     head = split_before(network, head_name(network))[1][0]
     history: list[dict[str, Cell]] = []
     best: dict[str, Cell] = {}
@@ -93,8 +75,8 @@ def fit_readout(
         weight, bias = kept if strength is None else _solve(known, train.targets > 0, strength)
         row: dict[str, Any] = {
             "C": "" if strength is None else f"{strength:g}",
-            "train_loss": weighted_loss(train.targets > 0, known @ weight + bias, positive_weight),
-            **validation_figures(val.targets > 0, fresh @ weight + bias, positive_weight),
+            "train_loss": weighted_loss(train.targets > 0, known @ weight + bias, weighs),
+            **validation_figures(val.targets > 0, fresh @ weight + bias, weighs),
             "seconds": round(time.perf_counter() - started, 2),
         }
         better = not best or rank(row) > rank(best)

@@ -19,7 +19,7 @@ FEW_PATIENTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained; see `pipeline.stages.Train` for the meanings."""
+    """How a network is trained; see `pipeline.stages_models.Train` for the meanings."""
 
     epochs: int
     batch_size: int
@@ -28,6 +28,16 @@ class Recipe:
     patience: int
     augment: str
     seed: int
+    optimizer: str = "adamw"
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    balance: str = "weights"
+    mixup: float = 0.0
+    ema: float = 0.0
+    parts: int = 1
+    clip: float = 1.0
+    variants: int = 0
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,17 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Material:
-    """What a model is trained from: images, and how they become tensors."""
+    """What a model is trained from: images, and how they become tensors.
 
+    Attributes:
+        data: The dataset.
+        train: Its training images.
+        val: Its validation images.
+        transform: Makes tensors of them.
+        compute: Device and arithmetic.
+    """
+
+    data: Path
     train: Split
     val: Split
     transform: EvalTransform

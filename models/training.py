@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -56,6 +57,7 @@ from pipeline.runs import NEW_RUN, Run, create_run, find_unfinished
 from pipeline.stages import Train
 
 STAGE = "train"
+T = TypeVar("T")
 
 
 def train(options: Train, progress: Progress) -> Result:
@@ -73,12 +75,12 @@ def train(options: Train, progress: Progress) -> Result:
     Raises:
         UserError: The data, the weights or the model cannot be used; see the message.
     """
-    started = time.perf_counter()
-    prepare_process(options.workers)
+    started, run = time.perf_counter(), None
     if options.resume != NEW_RUN:
         run = find_unfinished(options.runs, options.resume)
-        return _train(_options_of(run, options), run, progress, started)
-    return _train(options, None, progress, started)
+        options = _options_of(run, options)
+    prepare_process(options.workers, options.deterministic)
+    return _train(options, run, progress, started)
 
 
 def _options_of(run: Run, given: Train) -> Train:
@@ -163,11 +165,25 @@ def recipe_of(options: Train, row: ModelRow) -> Recipe:
         epochs=options.epochs,
         batch_size=options.batch_size or own_batch,
         learning_rate=options.learning_rate or own_rate,
-        weight_decay=row.weight_decay,
+        weight_decay=_or(options.weight_decay, row.weight_decay),
         patience=options.patience,
         augment=options.augment,
         seed=options.seed,
+        optimizer=options.optimizer,
+        layer_decay=options.layer_decay,
+        label_smoothing=options.label_smoothing,
+        balance=options.balance,
+        mixup=options.mixup,
+        ema=options.ema,
+        parts=options.parts,
+        clip=options.clip,
+        variants=_or(options.variants, row.variants),
+        compile=options.compile,
     )
+
+
+def _or(given: T | None, own: T) -> T:
+    return own if given is None else given
 
 
 def _network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:
@@ -195,7 +211,7 @@ def _check_rows(data: Path, rows: Sequence[Row]) -> None:
 def _material(
     options: Train, row: ModelRow, rows: Sequence[Row], network: nn.Module, progress: Progress
 ) -> Material:
-    compute = choose_compute(options.device, options.precision, network)
+    compute = choose_compute(options.device, options.precision)
     place(network, compute)
     size = options.size or row.size
     train, val = (
@@ -207,7 +223,7 @@ def _material(
         example = (train.set_aside + val.set_aside)[0][1]
         raise UserError(f"{options.data}: {problem} ({example})", "preprocess again")
     mean, std = normalisation(row.architecture)
-    return Material(train, val, EvalTransform(mean, std, compute.device), compute)
+    return Material(options.data, train, val, EvalTransform(mean, std, compute.device), compute)
 
 
 def _fit_by_strategy(
@@ -221,10 +237,7 @@ def _fit_by_strategy(
 ) -> Fitted:
     if row.strategy != "opw":
         return fit(network, row.trained_from, material, recipe, folder, progress)
-    readout = fit_readout(
-        network, material.train, material.val, material.transform, material.compute,
-        material.positive_weight, options.untrained_head, progress,
-    )  # fmt: skip
+    readout = fit_readout(network, material, options.untrained_head, progress)
     write_history(folder, readout.history)
     save_weights(folder, network)
     return Fitted(readout.history, readout.best, 0, 0)

@@ -29,6 +29,15 @@ def _is_new_run(answers: Answers) -> bool:
     return bool(answers["resume"] == NEW_RUN)
 
 
+def _learns(answers: Answers) -> bool:
+    """Tell whether layers are trained step by step, which a read-out is not."""
+    return _is_new_run(answers) and not answers["model"].endswith("_OPW")
+
+
+def _augments(answers: Answers) -> bool:
+    return _learns(answers) and answers["augment"] != "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train(Common):
     """Train one model or several and keep their best weights."""
@@ -103,6 +112,80 @@ class Train(Common):
         when=_is_new_run,
         advanced=True,
     )
+    variants: int | None = option(
+        None,
+        "Augmented variants of each image (0: a new one each epoch; empty: the model's own)",
+        check=between(0, 1000),
+        when=_augments,
+        advanced=True,
+    )
+    mixup: float = option(
+        0.0,
+        "Mixup of training images, alpha of its beta distribution (0: none)",
+        check=between(0, 10),
+        when=_learns,
+        advanced=True,
+    )
+    optimizer: str = option(
+        "adamw",
+        "Optimiser",
+        choices={"adamw": "AdamW", "sgd": "gradient descent with Nesterov's momentum"},
+        when=_learns,
+        advanced=True,
+    )
+    weight_decay: float | None = option(
+        None,
+        "Weight decay (empty: the model's own)",
+        check=between(0, 10),
+        when=_learns,
+        advanced=True,
+    )
+    layer_decay: float = option(
+        1.0,
+        "Learning rate of each stage of layers, as a share of the stage behind it",
+        check=between(0.01, 1),
+        when=_learns,
+        advanced=True,
+    )
+    balance: str = option(
+        "weights",
+        "Balance the classes",
+        choices={
+            "weights": "by weights in the loss",
+            "sampler": "by drawing both alike often",
+            "none": "no",
+        },
+        when=_learns,
+        advanced=True,
+    )
+    label_smoothing: float = option(
+        0.0,
+        "Label smoothing, as the share that goes to both classes alike",
+        check=between(0, 0.5),
+        when=_learns,
+        advanced=True,
+    )
+    ema: float = option(
+        0.0,
+        "Decay of the moving average of weights that is scored and kept (0: none)",
+        check=between(0, 0.99999),
+        when=_learns,
+        advanced=True,
+    )
+    clip: float = option(
+        1.0,
+        "Largest norm of the gradient (0: no limit)",
+        check=between(0, 1e6),
+        when=_learns,
+        advanced=True,
+    )
+    parts: int = option(
+        1,
+        "Parts that a batch is computed in, one after the other, to save memory",
+        check=between(1, 1024),
+        when=_learns,
+        advanced=True,
+    )
     size: int = option(
         0,
         "Side of the network's input in pixels (0: the model's own)",
@@ -125,6 +208,18 @@ class Train(Common):
             "fp32": "32-bit float",
             "bf16": "bfloat16 where it is safe, else 32-bit float",
         },
+        when=_is_new_run,
+        advanced=True,
+    )
+    compile: bool = option(
+        False,
+        "Have torch compile the network first (minutes; needs a C++ compiler)",
+        when=_learns,
+        advanced=True,
+    )
+    deterministic: bool = option(
+        False,
+        "Use only algorithms that give the same on a GPU each time (slower there)",
         when=_is_new_run,
         advanced=True,
     )

@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 
 from models.inference import choose_compute, image_logits, load_run
 from models.loading import load_split
-from models.networks import build
+from models.networks import build, head_name
+from models.prefix import FrozenLayers
 from models.readout import STRENGTHS, features_of
 from models.registry import MODELS
 from models.training import recipe_of, train
@@ -69,13 +70,14 @@ def test_the_run_folder_is_complete(trained, tiny_data):
     assert facts["weights"] == "none"
     assert facts["data"] == str(tiny_data.resolve())
     assert {path.name for path in folder.iterdir()} == {
-        "answers.json", "history.csv", "model.json", "stage.json", "weights.safetensors",
+        "answers.json", "history.csv", "last.safetensors", "model.json", "stage.json",
+        "weights.safetensors",
     }  # fmt: skip
 
 
 def test_the_best_epoch_is_what_the_folder_predicts_with(trained, tiny_data):
     model = load_run(trained.folder)
-    compute = choose_compute("cpu", "fp32", model.network)
+    compute = choose_compute("cpu", "fp32")
     split = load_split(tiny_data, read_manifest(tiny_data), "val", model.size, 1, Silent())
     scores = image_logits(model.network, split.images, model.transform(compute), compute)
     best = history_of(trained.folder)[trained.facts["best_epoch"] - 1]
@@ -125,10 +127,11 @@ def test_the_readout_is_a_logistic_regression_folded_into_the_head(
     assert best["val_auc"] == max(float(row["val_auc"]) for row in rows)
 
     model = load_run(result.folder)
-    compute = choose_compute("cpu", "fp32", model.network)
+    compute = choose_compute("cpu", "fp32")
     transform = model.transform(compute)
     split = load_split(tiny_data, read_manifest(tiny_data), "train", model.size, 1, Silent())
-    features = features_of(model.network, split, transform, compute, Silent(), "")
+    frozen = FrozenLayers(tiny_data, model.network, head_name(model.network), compute)
+    features = features_of(frozen, split, transform, "", Silent())
     scaled = StandardScaler().fit_transform(features)
     regression = LogisticRegression(C=float(best["C"]), class_weight="balanced", max_iter=10_000)
     expected = regression.fit(scaled, split.targets).decision_function(scaled)

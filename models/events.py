@@ -1,0 +1,53 @@
+"""The course of a training as TensorBoard shows it, where tensorboard is installed."""
+
+import contextlib
+import importlib.util
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+FOLDER = "tensorboard"
+
+
+class Events:
+    """Writes one point an epoch for each figure; nothing where tensorboard is not installed."""
+
+    def __init__(self, run: Path, history: Sequence[Mapping[str, Any]]) -> None:
+        """Begin anew with what a run has come to so far, so that no epoch is told twice.
+
+        Args:
+            run: The run's folder.
+            history: Its finished epochs.
+        """
+        self._writer: Any = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            shutil.rmtree(run / FOLDER, ignore_errors=True)
+            self._writer = SummaryWriter(str(run / FOLDER))
+        for row in history:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write the figures of a finished epoch."""
+        if self._writer is None:
+            return
+        for name, value in row.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()

@@ -1,0 +1,152 @@
+"""Frozen layers are computed once, and training on what they gave is training all the same."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from models.loading import EvalTransform, TrainTransform, batches, load_split
+from models.networks import build, freeze, normalisation, settling_mode, train_mode
+from models.optimisation import make_optimizer, make_schedule
+from models.registry import MODELS
+from models.training import recipe_of, train
+from pipeline.manifest import read_manifest
+from pipeline.progress import Silent
+from tests.models.datasets import make_dataset
+
+FROZEN = "ResNet18_PFT", "DenseNet121_PFT", "EfficientNetB3_PFT"
+# On fewer pixels batch norm would see a handful of values, and a last digit that differs would
+# grow from step to step.
+LARGE = 96
+
+
+def plain_loop(options):
+    """Train as anybody would, every image through every layer; return the network."""
+    row = MODELS[options.model]
+    recipe, rows = recipe_of(options, row), read_manifest(options.data)
+    torch.manual_seed(options.seed)
+    network = build(row.architecture, row.head).to(memory_format=torch.channels_last)
+    freeze(network, row.trained_from)
+    split = load_split(options.data, rows, "train", LARGE, 1, Silent())
+    transform = EvalTransform(*normalisation(row.architecture), torch.device("cpu"))
+    augmented = TrainTransform(transform, recipe.augment, recipe.seed)
+    cuts = [
+        batches(len(split), recipe.batch_size, np.random.default_rng(
+            (recipe.seed, epoch)).permutation(len(split)))
+        for epoch in range(1, recipe.epochs + 1)
+    ]  # fmt: skip
+    optimizer = make_optimizer(network, recipe)
+    schedule = make_schedule(optimizer, sum(map(len, cuts)))
+    malignant = split.targets.sum()
+    weight = torch.tensor((len(split) - malignant) / malignant)
+    for epoch, cut in enumerate(cuts):
+        train_mode(network, row.trained_from)
+        for indices in cut:
+            optimizer.zero_grad()
+            scores = network(augmented(split, indices, epoch % recipe.variants)).squeeze(1)
+            targets = torch.from_numpy(split.targets[indices])
+            nn.functional.binary_cross_entropy_with_logits(
+                scores, targets, pos_weight=weight
+            ).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            optimizer.step()
+            schedule.step()
+        with settling_mode(network, row.trained_from), torch.no_grad():
+            for indices in batches(len(split), 32, np.arange(len(split))):
+                network(transform(split.images[indices]))
+    return network
+
+
+def scores_of(network, data):
+    val = load_split(data, read_manifest(data), "val", LARGE, 1, Silent())
+    row = EvalTransform(0.5, 0.2, torch.device("cpu"))
+    with torch.no_grad():
+        return network.eval()(row(val.images[:])).squeeze(1).sigmoid().numpy()
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_training_on_kept_outputs_equals_the_plain_loop(name, options_for, tmp_path):
+    given = {"epochs": 3, "augment": "flip", "variants": 2, "learning_rate": 3e-4}
+    options = options_for(tmp_path / "runs", model=name, size=LARGE, **given)
+    result = train(options, Silent())
+    expected = plain_loop(options)
+    found = build(MODELS[name].architecture, MODELS[name].head)
+    found.load_state_dict(load_file(result.folder / "last.safetensors"))
+    ours, theirs = (scores_of(network, options.data) for network in (found, expected))
+    assert np.abs(ours - theirs).max() < 1e-4
+    assert np.ptp(theirs) > 1e-3
+
+
+# --- what is kept, and for whom
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_dataset(tmp_path / "data" / "preprocessed")
+
+
+class Counting(Silent):
+    """Counts the images that pass through frozen layers."""
+
+    def __init__(self):
+        self.images = 0
+
+    def track(self, text, total, unit, done=0):
+        self.images += total if text.startswith("Frozen layers") else 0
+        return super().track(text, total, unit, done)
+
+
+def count(options):
+    progress = Counting()
+    train(options, progress)
+    return progress.images
+
+
+def test_the_next_run_finds_them_and_another_network_does_not(data, options_for, tmp_path):
+    def frozen(**given):
+        fixed = {"data": data, "model": "ResNet18_PFT", "augment": "flip", "epochs": 2}
+        return count(options_for(tmp_path / "runs", **fixed, variants=2, **given))
+
+    assert frozen() > 0
+    assert frozen() == 0
+    assert frozen(weight_decay=0.5) == 0
+    assert frozen(seed=7) > 0
+    assert frozen(seed=7) == 0
+
+
+def test_read_outs_share_them_too(data, options_for, tmp_path):
+    options = options_for(tmp_path / "runs", data=data, model="ResNet18_OPW")
+    assert count(options) > 0
+    assert count(options) == 0
+
+
+def test_a_changed_image_is_seen(data, options_for, tmp_path):
+    options = options_for(tmp_path / "runs", data=data, model="ResNet18_PFT")
+    assert count(options) > 0
+    images = sorted(path for path in (data / "train").rglob("*.png"))
+    images[0].write_bytes(images[1].read_bytes())
+    assert count(options) > 0
+
+
+def test_a_damaged_file_is_made_again(data, options_for, tmp_path):
+    options = options_for(tmp_path / "runs", data=data, model="ResNet18_PFT")
+    whole = train(options, Silent())
+    for path in (data / ".cache" / "frozen").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    again = train(options, Silent())
+    first, second = (load_file(x.folder / "weights.safetensors") for x in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_where_nothing_can_be_kept_it_goes_to_memory(data, options_for, tmp_path, listener):
+    whole = train(options_for(tmp_path / "runs", data=data, model="ResNet18_PFT"), Silent())
+    frozen = data / ".cache" / "frozen"
+    for path in frozen.iterdir():
+        path.unlink()
+    frozen.rmdir()
+    frozen.write_text("in the way")
+    again = train(options_for(tmp_path / "runs", data=data, model="ResNet18_PFT"), listener)
+    assert any("cannot be used, so it goes to memory" in line for line in listener.lines)
+    first, second = (load_file(x.folder / "weights.safetensors") for x in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
