@@ -33,6 +33,7 @@ DEPTHS = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 DTYPES = {depth: dtype for dtype, depth in DEPTHS.items()}
 HEADER = struct.Struct(">IIBBBBB")  # width, height, depth, colour, deflate, filters, interlace
 NONE, UP = 0, 2  # filter types, 9.2: the bytes as they are; each byte less the one above it
+FIRST = bytes([UP])  # of every file's pixels
 LEVEL, WINDOW_BITS = 1, 9
 BLOCK = 256 * 1024  # bytes that are filtered or packed at a time, so that they stay in cache
 MOST_PACKED = 1032  # times: deflate says no more than 258 bytes with 2 bits (RFC 1951, 3.2.5)
@@ -57,9 +58,16 @@ def write_grey(file: BinaryIO, image: NDArray[Any]) -> None:
     # Width, height, depth; then grey, deflate, the five basic filters, not interlaced (11.2.2).
     _write_chunk(file, b"IHDR", HEADER.pack(width, height, depth, 0, 0, 0, 0))
     deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, WINDOW_BITS)
+    # ISA-L looks for the third byte of a stream where its own address in memory tells it to
+    # (rcx in .write_first_byte of igzip_icf_body_h1_gr_bt.asm), so that one file in thousands
+    # came out with other bytes. A first byte that is flushed alone goes another way.
+    first = deflate.compress(FIRST) + deflate.flush(isal_zlib.Z_SYNC_FLUSH)
+    _write_chunk(file, b"IDAT", first)
+    done = len(FIRST)
     for block in _filtered(image):
-        if deflated := deflate.compress(block):
+        if deflated := deflate.compress(memoryview(block).cast("B")[done:]):
             _write_chunk(file, b"IDAT", deflated)
+        done = 0
     _write_chunk(file, b"IDAT", deflate.flush())
     _write_chunk(file, END, b"")
 
