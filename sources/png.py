@@ -65,7 +65,7 @@ def write_grey(file: BinaryIO, image: NDArray[Any]) -> None:
     _write_chunk(file, b"IDAT", first)
     done = len(FIRST)
     for block in _filtered(image):
-        if deflated := deflate.compress(memoryview(block).cast("B")[done:]):
+        if deflated := deflate.compress(block.ravel()[done:]):
             _write_chunk(file, b"IDAT", deflated)
         done = 0
     _write_chunk(file, b"IDAT", deflate.flush())
