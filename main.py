@@ -40,7 +40,7 @@ STAGES = {
     "organize": Stage(stages.Organize, "organize_data:organize"),
     "preprocess": Stage(stages.Preprocess, "preprocess_data:preprocess"),
     "probe": Stage(stages.Probe, "models.shortcuts:check_shortcuts"),
-    "train": Stage(stages.Train, "models.training:train"),
+    "train": Stage(stages.Train, "models.queue:train_each"),
     "evaluate": Stage(stages.Evaluate, "models.evaluation:evaluate"),
     "report": Stage(stages.Report, "interface.report:report"),
 }
@@ -178,7 +178,7 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
         result: Result = run(options, screen)
     except KeyboardInterrupt as stop:
         workspace.remember(name, plain_options(options))
-        text = str(stop) or f"{name}: stopped; run it again to continue"
+        text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"
         raise KeyboardInterrupt(text) from None
     except UserError:
         if not in_a_row:  # so that twenty answers need not be given again for one mistake

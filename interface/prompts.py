@@ -32,6 +32,7 @@ Field = dataclasses.Field
 Show = Callable[[Any], None]
 RUN, CHANGE, BACK = "run", "change", "back"
 OTHER = "\0other"
+SEVERAL = "with commas between them"
 STYLE = Style([("qmark", "bold"), ("question", "bold"), ("answer", ""), ("instruction", "")])
 
 
@@ -133,20 +134,22 @@ def ask(item: "Field[Any]", offer: Any, answers: Answers) -> Any:
     if kind_of(item) is bool:
         return _confirm(spec.text, offer)
     if choices is not None:
-        width = max(map(len, [*choices, "other"]))
+        word, other = ("several", SEVERAL) if spec.several else ("other", spec.other)
+        width = max(map(len, [*choices, word]))
         counts = spec.counts(item.name, answers) if spec.counts else {}
         labels = {
             value: ": ".join(filter(None, (f"{value:<{width}}  {meaning}", counts.get(value))))
             for value, meaning in choices.items()
         }
-        other = spec.other or ("several, with commas between them" if spec.several else "")
         if other:
             if offer not in labels and _passes(item, offer, answers):
                 labels[offer] = as_text(offer)
-            labels[OTHER] = f"{'other':<{width}}  {other}"
+            labels[OTHER] = f"{word:<{width}}  {other}"
         value = pick(spec.text, labels, offer if offer in labels else next(iter(labels)))
         if value != OTHER:
             return parse(item, value, answers)
+        if spec.several:  # the list is gone by now, and a refusal has one line only
+            other = f"{', '.join(choices)}; {SEVERAL}"
         return _type_in(item, other[0].upper() + other[1:], None, answers)
     return _type_in(item, spec.text, offer, answers)
 

@@ -45,9 +45,14 @@ class _Rate(ProgressColumn):
 class Screen:
     """The terminal as a stage's Progress, and as the place where results are shown."""
 
-    def __init__(self, to_stderr: bool = False) -> None:
-        """Draw on stdout, or on stderr where stdout is for the result as JSON."""
-        self.console = Console(stderr=to_stderr, highlight=False)
+    def __init__(self, to_stderr: bool = False, quiet: bool = False) -> None:
+        """Draw on stdout, on stderr where stdout is for the result as JSON, or nowhere.
+
+        Args:
+            to_stderr: Whether it is.
+            quiet: Whether this is one of several processes, and another one draws.
+        """
+        self.console = Console(stderr=to_stderr, quiet=quiet, highlight=False)
         self._columns: tuple[str, ...] = ()
 
     @contextmanager
@@ -85,7 +90,7 @@ class Screen:
         self.console.print(f"{text}  best" if best else text, style="bold" if best else "")
 
     def heading(self, text: str) -> None:
-        """Begin a stage of a longer run."""
+        """Begin a part of a longer run: a stage of several, a training of several."""
         self._columns = ()
         self.console.print()
         self.console.rule(f"[bold]{text}[/]", align="left", style="dim")

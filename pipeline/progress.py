@@ -36,6 +36,10 @@ class Progress(Protocol):
         """Add a row to a running table, such as one an epoch; `best` marks the best so far."""
         ...
 
+    def heading(self, text: str) -> None:
+        """Begin a part of a longer run, such as one training of several."""
+        ...
+
 
 class Silent:
     """A Progress that shows nothing, for use as a library and in tests."""
@@ -50,6 +54,9 @@ class Silent:
 
     def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:
         """Show nothing."""
+
+    def heading(self, text: str) -> None:
+        """Say nothing."""
 
 
 @dataclass(frozen=True)
