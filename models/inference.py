@@ -66,12 +66,13 @@ def choose_compute(device: str, precision: str) -> Compute:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     chosen = torch.device("cuda" if on_gpu else "cpu")
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if on_gpu else _fast_bf16_processor()
+        fast = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bf16()
         precision = "bf16" if fast else "fp32"
     return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
-def _fast_bf16_processor() -> bool:
+def has_fast_bf16() -> bool:
+    """Tell whether this processor has instructions for bfloat16."""
     # Older torch has no list of what the processor can, but asks it for some of that.
     ask = getattr(torch.cpu, "get_capabilities", None)
     found = ask() if ask else {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
