@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.options import Answers, between, named, option, usable_output
+from pipeline.options import Answers, between, named, option, split_several, usable_output
 from pipeline.records import RECORD, made_by
 from pipeline.runs import LATEST, NEW_RUN, resume_choices, run_choices
 from pipeline.stages_data import Common
@@ -29,9 +29,14 @@ def _is_new_run(answers: Answers) -> bool:
     return bool(answers["resume"] == NEW_RUN)
 
 
+def _reads_out(answers: Answers) -> bool:
+    """Tell whether every chosen model is frozen but for its read-out."""
+    return all(name.endswith("_OPW") for name in split_several(answers["model"]))
+
+
 def _learns(answers: Answers) -> bool:
     """Tell whether layers are trained step by step, which a read-out is not."""
-    return _is_new_run(answers) and not answers["model"].endswith("_OPW")
+    return _is_new_run(answers) and not _reads_out(answers)
 
 
 def _augments(answers: Answers) -> bool:
@@ -81,7 +86,7 @@ class Train(Common):
     untrained_head: bool = option(
         False,
         "Control: leave the head random instead of fitting it (scores chance)",
-        when=lambda answers: _is_new_run(answers) and answers["model"].endswith("_OPW"),
+        when=lambda answers: _is_new_run(answers) and _reads_out(answers),
         advanced=True,
     )
     batch_size: int = option(

@@ -23,9 +23,11 @@ from models.training import train
 from pipeline.errors import UserError
 from pipeline.folds import write_folds
 from pipeline.manifest import read_manifest, write_manifest
+from pipeline.options import checked
 from pipeline.progress import Silent
 from pipeline.records import read_json
 from pipeline.runs import Run, list_runs, list_unfinished
+from pipeline.stages import Train
 from tests.conftest import ROOT
 from tests.models.conftest import Listener
 from tests.models.datasets import divide, make_dataset
@@ -257,6 +259,13 @@ def test_one_training_is_as_it_was(queue_of):
     assert results[0].folder != results[1].folder, "a new run each time"
     assert results[0].facts["model"] == "ResNet18_OPW"
     assert not (options.runs / "queue.csv").exists()
+
+
+def test_options_of_training_are_checked_where_any_of_the_models_is_trained(data):
+    given = {"data": data, "mixup": 99, "model": "MammoCNN,ResNet18_OPW"}
+    with pytest.raises(UserError, match=r"--mixup: 99\.0: must be"):
+        checked(Train, given)
+    assert checked(Train, given | {"model": "DenseNet121_OPW,ResNet18_OPW"}).mixup == 99
 
 
 def test_all_means_every_model(queue_of):
