@@ -5,7 +5,7 @@ import io
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.records import digest
 from pipeline.work import Ledger, run_all, worker_count
 from sources import archives
 from sources.cbis_ddsm import csvs_under, walk
+from sources.cbis_ddsm_masks import is_mask
 from sources.dicom import defect, read_header
 from sources.images import SPREAD, SUFFIXES, is_dicom, read_bytes
 
@@ -34,11 +35,10 @@ DIGITS = 5  # of its series that a descriptive folder ends in
 SUFFIX = re.compile(rf"-(\d{{{DIGITS}}})$")
 JPEG, JPEG_END, JPEG_TAIL = (".jpg", ".jpeg"), b"\xff\xd9", 64  # it may be padded
 MASK, IMAGE = "mask", "image"
-ROWS = 512  # looked at at a time, so that it takes little memory
-MASK_TOLERANCE = 32  # of 255: how far JPEG moves the black and white of a mask
-MASK_GREY = 0.02  # share of pixels between the two that JPEG's ringing may make
 SMALL_GREY = 0.1  # the same at an eighth of the size, where an outline is a larger share
 INFO_COLUMNS = {"image_path", "SeriesInstanceUID", "Rows", "Columns", "BitsAllocated"}
+Line = dict[str, str]  # of dicom_info.csv
+Table = dict[str, Line]  # its lines on one series, by the name of the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,31 +184,6 @@ def index_files(source: Path, keep: Path | None, workers: int, progress: Progres
     return Index(_by_series(_compared(source, files)), tuple(sorted(unreadable)), len(left))
 
 
-def is_mask(image: NDArray[np.uint16], grey: float = MASK_GREY) -> bool:
-    """Tell whether an image of 8 bits shows a mask: black and white, and nothing else.
-
-    Args:
-        image: (H, W) uint16 in [0, 65535], from a file of 8 bits (values times 257), which JPEG
-            may have blurred.
-        grey: Share of the pixels that may lie between black and white.
-    """
-    black, white = _tones(image)
-    return bool(black and white and image.size - black - white < grey * image.size)
-
-
-def is_flat(image: NDArray[np.uint16]) -> bool:
-    """Tell whether an image of 8 bits shows next to no grey: a mask, even one without a lesion."""
-    return image.size - sum(_tones(image)) < MASK_GREY * image.size
-
-
-def _tones(image: NDArray[np.uint16]) -> tuple[int, int]:
-    """Count black and white pixels, as JPEG leaves them."""
-    low, high = MASK_TOLERANCE * SPREAD, (255 - MASK_TOLERANCE) * SPREAD
-    blocks = [image[top : top + ROWS] for top in range(0, len(image), ROWS)]
-    black = sum(int(np.count_nonzero(rows <= low)) for rows in blocks)
-    return black, sum(int(np.count_nonzero(rows >= high)) for rows in blocks)
-
-
 def _by_series(files: Iterable[SourceFile]) -> dict[str, tuple[SourceFile, ...]]:
     series: dict[str, list[SourceFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
@@ -316,34 +291,67 @@ def _identify_copy(path: Path, found: _Found) -> SourceFile:
 
 
 def _size_of_copy(path: Path, content: NDArray[np.uint8]) -> tuple[int, int]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content.tobytes())) as image:
             return image.height, image.width
+    except UnidentifiedImageError:  # its text holds an address in memory
+        raise UserError(f"{path}: is not an image, or damaged from its beginning") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be decoded ({error})") from None
 
 
 def _compared(source: Path, files: list[SourceFile]) -> list[SourceFile]:
     """Hold JPEG copies against the table that came with them, where there is one."""
-    if not any(file.is_copy for file in files):
+    copies = [file for file in files if file.is_copy]
+    if not copies:
         return files
     info = _read_info(source)
-    return [_as_listed(file, info.get("/".join(file.name.split("/")[-2:]))) for file in files]
+    present = {(file.series, _last(file)) for file in copies}
+    absent = {
+        uid: [line for name, line in lines.items() if (uid, name) not in present]
+        for uid, lines in info.items()
+    }
+    compared = [file for file in files if not file.is_copy]
+    for file in copies:
+        lines = info.get(file.series)
+        compared.append(_in_table(file, lines, absent[file.series]) if lines else file)
+    return compared
 
 
-def _as_listed(file: SourceFile, listed: dict[str, str] | None) -> SourceFile:
-    if not file.is_copy or listed is None:
-        return file
-    facts: dict[str, Any] = {"description": listed.get("SeriesDescription") or ""}
-    names = "Rows", "Columns", "BitsAllocated"
-    rows, columns, bits = (_whole(listed.get(name)) for name in names)
+def _in_table(file: SourceFile, lines: Table, absent: list[Line]) -> SourceFile:
+    """Return a copy with what the table says; `absent` are lines of its series without a file."""
+    if line := lines.get(_last(file)):
+        return _as_listed(file, line)
+    size = file.rows, file.columns
+    if line := next((line for line in absent if _size_in(line) == size), None):
+        absent.remove(line)  # it was given another name
+        return _as_listed(file, line)
+    if file.defect or any(_size_in(line) == size for line in lines.values()):
+        return file  # it may be a copy of the one that is there
+    sizes = " and ".join(sorted({f"{x[1]} x {x[0]}" for x in map(_size_in, lines.values())}))
+    reason = f"is {file.columns} x {file.rows}, but its series is listed as {sizes}"
+    return replace(file, defect=reason)
+
+
+def _as_listed(file: SourceFile, line: Line) -> SourceFile:
+    facts: dict[str, Any] = {"description": line.get("SeriesDescription") or ""}
+    rows, columns = _size_in(line)
     if rows and columns and (rows, columns) != (file.rows, file.columns) and not file.defect:
         facts["defect"] = f"is {file.columns} x {file.rows}, but listed as {columns} x {rows}"
-    if bits:  # what the header said before it was lost; a bright crop may look like a mask
+    if bits := _whole(line.get("BitsAllocated")):
+        # What the header said before it was lost; a bright crop may look like a mask.
         facts |= {"role": MASK if bits == 8 else IMAGE, "listed": True}
-    return SourceFile(**asdict(file) | facts)
+    return replace(file, **facts)
+
+
+def _size_in(line: Line) -> tuple[int, int]:
+    return _whole(line.get("Rows")), _whole(line.get("Columns"))
+
+
+def _last(file: SourceFile) -> str:
+    return file.name.rpartition("/")[2]
 
 
 def _whole(text: str | None) -> int:
@@ -354,15 +362,19 @@ def _whole(text: str | None) -> int:
         return 0
 
 
-def _read_info(source: Path) -> dict[str, dict[str, str]]:
-    """Read dicom_info.csv, wherever it lies: "<SeriesInstanceUID>/<file>" -> its line."""
+def _read_info(source: Path) -> dict[str, Table]:
+    """Read dicom_info.csv, wherever it lies: SeriesInstanceUID -> name of a file -> its line."""
     for path in sorted(csvs_under(source)):
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 if INFO_COLUMNS <= set(reader.fieldnames or ()):
-                    lines = [line for line in reader if line["image_path"]]
-                    return {"/".join(line["image_path"].split("/")[-2:]): line for line in lines}
+                    info: dict[str, Table] = {}
+                    for line in reader:
+                        if line["image_path"]:
+                            *_, uid, name = ("/" + line["image_path"]).split("/")
+                            info.setdefault(uid, {})[name] = line
+                    return info
         except (OSError, UnicodeDecodeError, csv.Error):
             continue  # another table, which is not ours to judge
     return {}

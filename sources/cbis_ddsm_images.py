@@ -15,7 +15,8 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.records import digest
 from pipeline.work import LEDGER, Ledger, note, run_all, worker_count
-from sources.cbis_ddsm_files import MASK, SourceFile, is_flat, is_mask
+from sources.cbis_ddsm_files import MASK, SourceFile
+from sources.cbis_ddsm_masks import is_flat, is_mask
 from sources.images import SPREAD, read_image, write_png
 from sources.thumbnails import thumbnail
 

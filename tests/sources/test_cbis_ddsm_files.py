@@ -4,7 +4,8 @@ import shutil
 import numpy as np
 
 from pipeline.progress import Silent
-from sources.cbis_ddsm_files import index_files, is_mask
+from sources.cbis_ddsm_files import index_files
+from sources.cbis_ddsm_masks import is_mask
 from sources.images import write_png
 
 
@@ -101,6 +102,32 @@ def test_a_jpeg_of_another_size_than_its_table_says_is_not_trusted(tmp_path):
     (tmp_path / "info.csv").write_text(f"{head}\n{line},50,30,16\n")
     (file,) = index_files(tmp_path, None, 1, Silent()).series[uid]
     assert file.defect == "is 30 x 40, but listed as 30 x 50"
+
+
+def test_a_jpeg_that_its_table_does_not_list_is_known_by_its_size(tmp_path):
+    uid = "1.3.6.1.4.1.9590.100.1.2.1"
+    folder = tmp_path / "jpeg" / uid
+    grain = np.random.default_rng(0).integers(0, 255, (80, 70)).astype(np.uint8)
+    # One was given another name, one is a copy of it, one is of another series.
+    for name, (rows, columns) in {"a": (40, 30), "b": (40, 30), "c": (50, 30)}.items():
+        write_png(folder / f"{name}.png", grain[:rows, :columns])
+    head = "image_path,SeriesInstanceUID,SeriesDescription,Rows,Columns,BitsAllocated"
+    line = f"CBIS-DDSM/jpeg/{uid}/1-1.png,{uid},cropped images"
+    (tmp_path / "info.csv").write_text(f"{head}\n{line},40,30,16\n")
+    files = index_files(tmp_path, None, 1, Silent()).series[uid]
+    assert {file.name[-5:-4]: (file.listed, file.defect) for file in files} == {
+        "a": (True, ""),
+        "b": (False, ""),
+        "c": (False, "is 30 x 50, but its series is listed as 30 x 40"),
+    }
+
+
+def test_what_is_no_jpeg_is_told_in_the_same_words_each_time(tmp_path):
+    path = tmp_path / "1.3.6.1" / "1-1.jpg"
+    path.parent.mkdir()
+    path.write_text("<html>not found</html>")
+    ((_, reason),) = index_files(tmp_path, None, 1, Silent()).unreadable
+    assert reason == "is not an image, or damaged from its beginning"
 
 
 def test_a_mask_is_black_and_white_even_after_jpeg():
