@@ -78,7 +78,9 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show one line that the person should read."""
-        self.console.print(text, soft_wrap=True, markup=False)
+        # A command or a path is copied whole; prose breaks between words.
+        whole = not self.console.is_terminal or "python " in text or "/" in text
+        self.console.print(text, soft_wrap=whole, markup=False)
 
     def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:
         """Add a row to the running table; its head is drawn where the columns change."""
@@ -111,20 +113,28 @@ class Screen:
         self.console.print(drawn)
 
     def summary(self, stage: str, options: Any) -> None:
-        """Show the answers before a stage runs, what is not the default marked, and the command."""
+        """Show the answers before a stage runs, what is not the default marked, and the command.
+
+        Advanced options are shown where they are not at their default: all would fill the screen.
+        """
         standard, values = defaults(type(options)), dataclasses.asdict(options)
         drawn = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
         drawn.add_column()
         drawn.add_column(overflow="fold")  # a path that is cut short is no use
         drawn.add_column()
+        hidden = 0
         for item in items_of(type(options)):
             if not applies(item, values):
                 continue
-            value = values[item.name]
-            changed = "" if value == standard[item.name] else "changed"
-            drawn.add_row(
-                Text(spec_of(item).text, style="dim"), Text(as_text(value) or "-"), Text(changed)
-            )
+            value, spec = values[item.name], spec_of(item)
+            standing = value == standard[item.name]
+            if standing and spec.advanced:
+                hidden += 1
+                continue
+            changed = "" if standing else "changed"
+            drawn.add_row(Text(spec.text, style="dim"), Text(as_text(value) or "-"), Text(changed))
+        if hidden:
+            drawn.add_row(Text(f"{hidden} advanced options", style="dim"), Text("by default"))
         title = f"[bold]{stage}[/]"
         self.console.print(Panel(drawn, title=title, title_align="left", border_style="dim"))
         self.console.print("The same as one command:", style="dim")

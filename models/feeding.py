@@ -23,6 +23,9 @@ class ImageFeed:
         """Return the part of a network that is fed: all of it."""
         return network
 
+    def prepare(self, epoch: int) -> None:
+        """Do what one epoch needs before it begins: nothing."""
+
     def training(self, indices: NDArray[np.int64], epoch: int) -> Tensor:
         """Return the augmented training images at `indices` in one epoch, (B, 1, S, S)."""
         variant = (epoch - 1) % self._variants if self._variants else epoch
@@ -60,15 +63,13 @@ class FrozenFeed:
         """Return the part of a network that is fed: what is trained, sharing its modules."""
         return split_before(network, self._trained_from)[1]
 
-    def training(self, indices: NDArray[np.int64], epoch: int) -> Tensor:
-        """Return the frozen layers' output for augmented training images, (B, C, H, W)."""
+    def prepare(self, epoch: int) -> None:
+        """Compute what the training images of one epoch give, where that is kept."""
         recipe, train = self._recipe, self._material.train
         if recipe.augment == "none":
-            return self.plain(train, indices)
-        if not recipe.variants:
-            return self._frozen(self._images.training(indices, epoch))
-        variant = (epoch - 1) % recipe.variants
-        if variant not in self._augmented:
+            self._outputs(train)
+        elif recipe.variants and self._variant(epoch) not in self._augmented:
+            variant = self._variant(epoch)
             self._augmented[variant] = self._frozen.features(
                 train,
                 lambda some: self._images.training(some, epoch),
@@ -77,10 +78,23 @@ class FrozenFeed:
                 f"Frozen layers, variant {variant + 1} of {recipe.variants}",
                 self._progress,
             )
-        return self._augmented[variant][indices]
+
+    def training(self, indices: NDArray[np.int64], epoch: int) -> Tensor:
+        """Return the frozen layers' output for augmented training images, (B, C, H, W)."""
+        if self._recipe.augment == "none":
+            return self.plain(self._material.train, indices)
+        if self._recipe.variants:
+            return self._augmented[self._variant(epoch)][indices]
+        return self._frozen(self._images.training(indices, epoch))
 
     def plain(self, split: Split, indices: NDArray[np.int64]) -> Tensor:
         """Return the frozen layers' output for images as they are scored, (B, C, H, W)."""
+        return self._outputs(split)[indices]
+
+    def _variant(self, epoch: int) -> int:
+        return (epoch - 1) % self._recipe.variants
+
+    def _outputs(self, split: Split) -> Features:
         known = self._plain.get(id(split))
         if known is None:
             known = self._plain[id(split)] = self._frozen.features(
@@ -88,10 +102,10 @@ class FrozenFeed:
                 lambda some: self._images.plain(split, some),
                 self._material.transform,
                 None,
-                "Frozen layers",
+                f"Frozen layers, {split.rows[0].split} images",
                 self._progress,
             )
-        return known[indices]
+        return known
 
 
 Feed = ImageFeed | FrozenFeed

@@ -188,6 +188,7 @@ class _Steps:
 
     def epoch(self, epoch: int) -> float:
         """Show every training image once and return the mean loss."""
+        self._feed.prepare(epoch)
         train_mode(self._network, self._trained_from)
         course, recipe = self.course, self._recipe
         total = torch.tensor(course.loss, device=self._targets.device)

@@ -63,8 +63,8 @@ def fit_readout(
     """
     train, val, transform = material.train, material.val, material.transform
     frozen = FrozenLayers(material.data, network, head_name(network), material.compute)
-    known = features_of(frozen, train, transform, "Frozen layers on train images", progress)
-    fresh = features_of(frozen, val, transform, "Frozen layers on val images", progress)
+    known = features_of(frozen, train, transform, "Frozen layers, train images", progress)
+    fresh = features_of(frozen, val, transform, "Frozen layers, val images", progress)
     weighs = material.positive_weight
     head = split_before(network, head_name(network))[1][0]
     history: list[dict[str, Cell]] = []
