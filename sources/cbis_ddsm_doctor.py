@@ -169,7 +169,8 @@ def _unread(parts: Iterable[Part], index: Index) -> dict[str, str]:
     found = {}
     for name, _ in index.unreadable:
         path = PurePosixPath(name)
-        folder = path.stem if path.suffix.lower() == ZIP else path.parent.name
+        place = path if path.suffix.lower() == ZIP else path.parent
+        folder = place.stem if place.suffix.lower() == ZIP else place.name
         for part in ends.get(folder[-DIGITS:], []):
             for uid in part.series:
                 if folder == uid or (folder.endswith(uid[-DIGITS:]) and part.subject in path.parts):

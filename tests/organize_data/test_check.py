@@ -5,6 +5,7 @@ import io
 import os
 import random
 import shutil
+import zipfile
 
 import cv2
 import numpy as np
@@ -190,6 +191,19 @@ def test_a_damaged_jpeg_and_one_in_the_wrong_folder_are_named(kaggle, tmp_path):
         f"jpeg/{third.parent.name}/{third.name}": "wrong size",
         f"jpeg/{fourth.parent.name}/9-999.jpg": "duplicate",
     }
+
+
+def test_a_damaged_file_in_the_zip_of_its_series_is_not_missing_as_well(copy, tmp_path):
+    line = case_rows(copy, "mass")[0]
+    film = dicom_of(copy, series_of(line, "image file path"))
+    uid = series_of(line, "image file path")
+    with zipfile.ZipFile(film.parents[1] / f"{uid}.zip", "w") as archive:
+        archive.writestr("1-1.dcm", "<html>not found</html>")
+    film.unlink()
+    check(copy, tmp_path / "dataset")
+    (problem,) = listed(tmp_path / "dataset").values()
+    assert (problem["kind"], problem["series"]) == ("unreadable", uid)
+    assert to_download(tmp_path / "dataset") == [uid]
 
 
 def test_a_stray_copy_is_named_and_not_the_file_in_its_place(copy, tmp_path):
