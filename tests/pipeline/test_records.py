@@ -138,3 +138,17 @@ def test_files_of_others_are_never_swept_away(tmp_path):
     with pytest.raises(UserError, match="is not empty and was not made by organize"):
         open_folder(tmp_path, "organize", Options())
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    path = tmp_path / "weights.bin"
+    path.write_text("old")
+
+    def write():
+        with atomic(path), open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
+            file.write(b"new")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*weights\.bin'"):
+        write()
+    assert path.read_text() == "old"
