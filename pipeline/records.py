@@ -152,6 +152,8 @@ def claim_folder(folder: Path, stage: str, options: Any) -> None:
         raise UserError(
             f"{folder}: a file is in the way of this folder", "choose another --out"
         ) from None
+    except FileNotFoundError:  # a drive that is not there, or a folder that only the system fills
+        raise UserError(f"{folder}: cannot be made there", "choose another --out") from None
 
 
 def open_folder(folder: Path, stage: str, options: Any) -> None:

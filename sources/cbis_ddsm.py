@@ -153,6 +153,10 @@ def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     if given is not None and given.is_file():
         return [given]
     if given is not None:
+        try:
+            next(given.iterdir(), None)
+        except OSError as error:
+            raise UserError(f"{given}: cannot be read ({error.strerror or error})") from None
         paths = sorted(csvs_under(given))
     else:
         paths = [*sorted(csvs_under(source)), *_csvs_beside(source)]
@@ -179,7 +183,7 @@ def read_case_csv(path: Path) -> CaseCsv:
     lesions = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # an open quote at the end: it broke off
             names = [_plain(name) for name in next(reader)]
             for number, values in enumerate(reader, start=1):
                 if any(values):

@@ -91,8 +91,12 @@ def examine(options: Organize, progress: Progress) -> Result:
         description and role.
 
     Raises:
-        UserError: There are no case descriptions, or the output folder cannot be used.
+        UserError: There are no case descriptions, the output folder cannot be used, or patients
+            are not to be named.
     """
+    if options.pseudonymize:
+        problem = "--check names files and patients, which --pseudonymize is to hide"
+        raise UserError(problem, "leave one of the two out")
     tables = read_case_csvs(options.source, options.csv)
     claim_folder(options.out, "organize", options)
     _refuse_pseudonyms(options.out)

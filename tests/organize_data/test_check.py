@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from tests.organize_data.reading import case_rows, dicom_of, film_of, run, series_of
 
@@ -204,6 +205,12 @@ def test_a_damaged_file_in_the_zip_of_its_series_is_not_missing_as_well(copy, tm
     (problem,) = listed(tmp_path / "dataset").values()
     assert (problem["kind"], problem["series"]) == ("unreadable", uid)
     assert to_download(tmp_path / "dataset") == [uid]
+
+
+def test_a_check_that_is_to_hide_whom_it_names_is_refused(collection, tmp_path):
+    with pytest.raises(UserError, match=r"--check names files and patients.*leave one of the two"):
+        run(collection, tmp_path / "dataset", check=True, pseudonymize=True)
+    assert not (tmp_path / "dataset").exists()
 
 
 def test_a_stray_copy_is_named_and_not_the_file_in_its_place(copy, tmp_path):

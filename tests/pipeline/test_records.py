@@ -74,6 +74,12 @@ def test_a_missing_folder_names_the_command(tmp_path):
         read_record(tmp_path / "gone", "organize")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder of the system's")
+def test_a_place_where_no_folder_can_be_made_is_named():
+    with pytest.raises(UserError, match="/proc/dataset: cannot be made there; choose another"):
+        open_folder(Path("/proc/dataset"), "organize", Options())
+
+
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="a file is in the way"):

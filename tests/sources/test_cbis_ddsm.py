@@ -165,6 +165,13 @@ def test_a_value_that_the_collection_does_not_have_is_refused(tmp_path, changes,
         read_case_csv(path)
 
 
+def test_a_csv_that_broke_off_inside_a_row_is_refused(tmp_path):
+    path = save(tmp_path / "case.csv", [row(), row(number=2)])
+    path.write_bytes(path.read_bytes().removesuffix(b'"\r\n'))
+    with pytest.raises(UserError, match=r"case\.csv: cannot be read as CSV \(unexpected end"):
+        read_case_csv(path)
+
+
 def test_a_csv_without_rows_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"case\.csv: holds no rows"):
         read_case_csv(save(tmp_path / "case.csv", [], columns=list(row())))
