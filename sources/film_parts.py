@@ -19,6 +19,8 @@ STRIP_LEVEL = 0.8  # of the brightest pixel
 STRIP_STEP = 0.15  # of the brightest pixel: how much darker it is just inside the strip
 STRIP_SHARE = 0.5  # of the side's length that shows that step
 BLACK_SHARE = 0.98  # of the side's length that is darker than the film's own background
+BAR_SPREAD, DARKEST_BAR = 0.006, 0.2  # of the grey range, within a bar; how light one is at most
+BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
 
 # The breast and what lies beside it. Lengths are shares of the longer side.
 FITTED = 8000  # pixels of the background that are looked at
@@ -26,9 +28,13 @@ LEAST_SPREAD = 0.0005  # of the grey range, of the background about its plane
 LEAST_CONTRAST = 0.02  # of the grey range, between background and breast
 FAINTEST = 0.04  # of that contrast: the least that the skin line stands out of the background
 NO_BACKGROUND = 0.35  # of the brightest part: where the darkest part is brighter, there is but one
+EVEN_SHARE = 0.4  # of the film: unless so much of it is even
+EVEN_SPREAD = 0.05  # of the contrast: even
+THIN = 0.02  # half the thickness of what a scanner may have left black
 EMPTY = 0.1  # of the grey range: tissue is brighter than a film without any
 THICK = 0.042  # half the thickness below which something is no breast, unless it is a nipple
 NIPPLE = 0.04  # how far it stands out of the breast
+FOLD = 0.08  # how far armpit and belly go on thinly along the film's upper and lower edge
 SKIN = 2  # pixels
 CLEARANCE = 0.014  # kept from what touches the breast
 SPOT, SPOT_LEVEL = 0.06, 0.5  # half the size of a label at most; of the brightest tissue
@@ -59,7 +65,7 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     A bright strip runs along a side, is near the brightest grey value of the image, and ends in a
     step to something darker along at least half of the side: tissue at the chest wall has no such
     straight step, so it is not taken for one. Black strips are darker than half of the film's
-    own background.
+    own background. Even dark bars of any width go first: some collections fill films up to squares.
 
     Args:
         image: (H, W) uint16 in [0, 65535].
@@ -70,6 +76,8 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     factor = _whole_factor(image.shape, BORDER_DETAIL)
     small = reduce_by_area(image, factor)
     grey = small.astype(np.float32) / WHITE_16
+    bars = _bars(grey)
+    grey = bars.of(grey)
     if not grey.any():
         return fixed_border_box(image.shape, 0)
     bright = grey >= STRIP_LEVEL * float(grey.max())
@@ -82,9 +90,11 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     dark = film < 0.5 * float(np.percentile(_inner(film), 1))
     more = [_black_strip(side) for side in _sides(dark)]
     # A reduced pixel across the edge of a bright strip may still be bright: it goes as well.
+    upper, lower = bars.y, small.shape[0] - bars.y - bars.height
+    before = upper, lower, bars.x, small.shape[1] - bars.x - bars.width
     y, lower, x, right = (
-        factor * (first + second + (factor > 1 and first > 0))
-        for first, second in zip((top, bottom, left, right), more, strict=True)
+        factor * (bar + first + second + (factor > 1 and bar + first > 0))
+        for bar, first, second in zip(before, (top, bottom, left, right), more, strict=True)
     )
     return Box(x, y, image.shape[1] - x - right, image.shape[0] - y - lower)
 
@@ -92,6 +102,29 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
 def _sides(image: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Return views with the upper, lower, left and right side of an image as their left side."""
     return image.T, image[::-1].T, image, image[:, ::-1]
+
+
+def _bars(grey: NDArray[np.floating]) -> Box:
+    """Return what lies between even dark bars, of any width, that an image was filled up with.
+
+    Film may be as dark and even, but does not become lighter along a straight line.
+
+    Args:
+        grey: (H, W) in [0, 1].
+    """
+    top, bottom, left, right = (_bar(side) for side in _sides(grey))
+    return Box(left, top, grey.shape[1] - left - right, grey.shape[0] - top - bottom)
+
+
+def _bar(grey: NDArray[np.floating]) -> int:
+    """Return the width of the even dark bar at the left side of (H, W) grey values in [0, 1]."""
+    level = min(float(np.median(grey[:, 0])), DARKEST_BAR) + BAR_SPREAD
+    if (grey[:, 0] <= level).mean() < BLACK_SHARE:
+        return 0
+    share = (grey <= level).mean(axis=0)
+    width = int(np.argmin(share >= BLACK_SHARE))
+    end = _past_wedge(share, width, _reach(grey.shape[1])[1])
+    return end if width and share[end : end + 2].min(initial=1) <= 1 - BAR_STEP else 0
 
 
 def _inner(image: NDArray[Any]) -> NDArray[Any]:
@@ -108,11 +141,12 @@ def _bright_strip(grey: NDArray[np.float32], bright: NDArray[np.bool_], step: fl
         step: How much darker it is just inside of a strip.
     """
     zone, reach = _reach(grey.shape[1])
-    fall = grey[:, :zone] - grey[:, reach : reach + zone] >= step
-    edge = (bright[:, :zone] & fall).mean(axis=0) >= STRIP_SHARE  # (zone,)
-    if not edge.any():
-        return 0
-    return _past_wedge(bright, int(np.flatnonzero(edge)[-1]) + 1, reach)
+    until = max(0, min(zone + 2 * reach, grey.shape[1] - reach))
+    fall = grey[:, :until] - grey[:, reach : reach + until] >= step
+    edge = (bright[:, :until] & fall).mean(axis=0)  # (until,)
+    found = np.flatnonzero(edge[:zone] >= STRIP_SHARE)
+    # What is as bright beyond the strip, such as the muscle, does not fall off with it.
+    return _past_wedge(edge, int(found[-1]) + 1, reach) if found.size else 0
 
 
 def _black_strip(dark: NDArray[np.bool_]) -> int:
@@ -121,18 +155,24 @@ def _black_strip(dark: NDArray[np.bool_]) -> int:
     black = dark[:, :zone].mean(axis=0) >= BLACK_SHARE
     if not black.any() or not black[0]:
         return 0
-    return _past_wedge(dark, zone if black.all() else int(np.argmin(black)), reach)
+    return _past_wedge(dark.mean(axis=0), zone if black.all() else int(np.argmin(black)), reach)
 
 
 def _reach(width: int) -> tuple[int, int]:
     return int(width * ZONE), max(3, round(width * TILT))
 
 
-def _past_wedge(strip: NDArray[np.bool_], cut: int, reach: int) -> int:
-    """Return where a tilted strip has ended for good, at most `reach` beyond `cut`."""
-    share = strip[:, cut : cut + 2 * reach].mean(axis=0)
-    settled = share[:reach] <= share[reach:].min() + 0.01
-    return cut + (int(np.argmax(settled)) if settled.any() else reach)
+def _past_wedge(share: NDArray[np.floating], cut: int, reach: int) -> int:
+    """Return where a tilted strip has ended for good, at most `reach` beyond `cut`.
+
+    Args:
+        share: (W,): of each column, how much is strip.
+        cut: Where most of it has ended.
+        reach: How far its end may spread.
+    """
+    beyond = share[cut + reach : cut + 2 * reach]
+    settled = share[cut : cut + reach] <= (float(beyond.max()) if beyond.size else 0.0) + 0.01
+    return cut + (int(np.argmax(settled)) if settled.any() else min(reach, settled.size))
 
 
 def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -142,7 +182,8 @@ def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
     is fitted to it, and what stands out of that plane is opened with a disc; the largest piece is
     the breast, so that the dim skin line belongs to it and tape that touches it does not. Bright
     spots that stand for the most part in the background are labels, even where they touch the
-    breast; small pieces that sit on the breast are the nipple.
+    breast; small pieces that sit on the breast are the nipple, or armpit and belly where they run
+    out thinly along the film's upper and lower edge.
 
     Args:
         image: (H, W) uint16 in [0, 65535], without scanner borders.
@@ -164,34 +205,44 @@ def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
 def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return the breast in (H, W) smoothed grey values in [0, 1]; see `breast_mask`."""
     level, spread, light = _background(grey)
-    if float(np.median(level)) > NO_BACKGROUND * float(np.percentile(grey, 99)):
+    brightest = float(np.percentile(grey, 99))
+    rest = grey - level
+    contrast = float(np.median(rest[light])) if light.any() else 0.0
+    if float(np.median(level)) > NO_BACKGROUND * brightest and (
+        spread >= EVEN_SPREAD * contrast or (np.abs(rest) <= 3 * spread).mean() < EVEN_SHARE
+    ):
         return np.full(grey.shape, bool(np.median(grey) > EMPTY))  # tissue everywhere, or nowhere
-    grey = grey - level
-    contrast = float(np.median(grey[light])) if light.any() else 0.0
-    if contrast < max(LEAST_CONTRAST, 8 * spread):
+    if contrast < max(LEAST_CONTRAST, 5 * spread):
         return np.zeros(grey.shape, bool)
-    bright = (grey > max(4 * spread, FAINTEST * contrast)).astype(np.uint8)
-    bright[_labels(grey, bright)] = 0
+    # Where the muscle is white, what it takes to stand out is measured at the rest of the breast.
+    typical = min(contrast, float(np.median(rest[rest > 4 * spread])))
+    bright = (rest > max(4 * spread, FAINTEST * typical)).astype(np.uint8)
+    bright[_labels(rest, bright)] = 0
     unit = max(grey.shape)
     body = _largest(_opened(bright, THICK * unit))
     if body.mean() < SMALLEST_BREAST:
         return np.zeros(grey.shape, bool)
     # Opening also took skin and nipple: give back what does not reach further than they do.
     body |= bright & (_distance(body) <= SKIN).astype(np.uint8)
-    body |= _nipples(bright & (1 - body), _distance(body), NIPPLE * unit)
+    away = _distance(body)
+    body |= _pieces(bright & (1 - body), away, NIPPLE * unit)
+    body |= _pieces(bright & (1 - body), away, FOLD * unit, at_edge=True)
     others = bright & (1 - body)
     body[_distance(others) <= CLEARANCE * unit] = 0
     mask = (_distance(body) <= MARGIN) & (others == 0)
     return _without_holes(mask.astype(np.uint8)).astype(bool)
 
 
-def _nipples(rest: NDArray[np.uint8], away: NDArray[np.float32], reach: float) -> NDArray[np.uint8]:
+def _pieces(
+    rest: NDArray[np.uint8], away: NDArray[np.float32], reach: float, at_edge: bool = False
+) -> NDArray[np.uint8]:
     """Return the pieces of a mask of 0 and 1 that are small and sit on the breast.
 
     Args:
         rest: (H, W): what is bright and not yet breast.
         away: (H, W): distance from the breast in pixels.
         reach: How far such a piece reaches at most, in pixels.
+        at_edge: Whether it must touch the upper or lower edge as well.
     """
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(rest)
     there = rest > 0
@@ -199,8 +250,10 @@ def _nipples(rest: NDArray[np.uint8], away: NDArray[np.float32], reach: float) -
     nearest, farthest = np.full(count, np.inf), np.zeros(count)
     np.minimum.at(nearest, number, away[there])
     np.maximum.at(farthest, number, away[there])
-    small = stats[:, cv2.CC_STAT_AREA] <= 1.25 * reach**2
-    wanted = (nearest <= 1.5) & (farthest <= reach) & small
+    wanted = (nearest <= 1.5) & (farthest <= reach)
+    wanted &= stats[:, cv2.CC_STAT_AREA] <= 1.25 * reach**2
+    if at_edge:
+        wanted &= np.isin(np.arange(count), pieces[[0, -1]])
     found = np.zeros_like(rest)
     found[there] = wanted[number]
     return found
@@ -246,13 +299,14 @@ def _background(
     terms = np.stack([np.ones_like(grey), x, y], axis=-1)  # (H, W, 3)
     if light.all():  # one even grey
         return grey, 0.0, light
-    dark = ~light & (grey >= 0.5 * np.median(grey[~light]))  # without what a scanner left black
-    some = np.flatnonzero(dark)
+    first, black = _darkest(grey, ~light)
+    some = np.flatnonzero(~light & ~black)
     some = some[:: max(1, some.size // FITTED)]
     fitted, values = terms.reshape(-1, 3)[some], grey.ravel()[some]
-    counts, edges = np.histogram(values, bins=128)
+    seen = grey[first]
+    counts, edges = np.histogram(seen, bins=128)
     peak = counts.argmax()
-    commonest = values[(values >= edges[peak]) & (values <= edges[peak + 1])]
+    commonest = seen[(seen >= edges[peak]) & (seen <= edges[peak + 1])]
     factors, spread = np.array([np.median(commonest), 0, 0], np.float32), np.inf
     for _ in range(8):
         rest = values - fitted @ factors
@@ -265,6 +319,26 @@ def _background(
         kept = np.abs(rest) <= 2.5 * spread
         factors = np.linalg.lstsq(fitted[kept], values[kept])[0]
     return (terms @ factors).astype(np.float32), spread, light
+
+
+def _darkest(
+    grey: NDArray[np.float32], dark: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell background from dim tissue and from what a scanner left black at the edges.
+
+    Args:
+        grey: (H, W) in [0, 1].
+        dark: (H, W): not empty; what is dark enough for background.
+
+    Returns:
+        What is background rather than tissue; and what is neither, (H, W) each.
+    """
+    while True:
+        black = dark & (grey < 0.5 * float(np.median(grey[dark])))
+        framed = np.pad(black.astype(np.uint8), 1)  # strips at the edges are thin, too
+        if cv2.distanceTransform(framed, cv2.DIST_L2, 5).max() <= THIN * max(grey.shape):
+            return dark & ~black, black
+        dark = black
 
 
 def _labels(grey: NDArray[np.float32], bright: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -135,3 +135,66 @@ def test_synthetic_films_lose_their_marks_and_keep_their_breasts_and_lesions():
     assert np.mean(breast_lost) <= 0.005
     assert max(breast_lost) <= 0.02
     assert min(lesions_kept) > 0.98
+
+
+def test_a_muscle_as_bright_as_the_strip_beside_it_is_not_cut_with_it():
+    image, _ = film()
+    y, x = np.indices(image.shape)
+    image[x < 0.5 * (150 - y)] = 60000
+    image[:, :7] = 65535
+    assert find_border_box(image) == Box(7, 0, WIDTH - 7, HEIGHT)
+
+
+@pytest.mark.parametrize("bar", [0, 1300])
+def test_dark_bars_that_fill_a_film_up_to_a_square_go(bar):
+    image, breast = film()
+    square = np.full((HEIGHT, HEIGHT), bar, np.uint16)
+    square[:, 60 : 60 + WIDTH] = image
+    box = find_border_box(square)
+    assert box == Box(60, 0, WIDTH, HEIGHT)
+    assert (breast & ~breast_mask(box.of(square))).mean() < 1e-4
+
+
+def test_a_dark_background_without_a_straight_edge_is_no_bar():
+    image, breast = film()
+    image[~breast] = 0
+    assert find_border_box(image).x == 0
+    assert breast_mask(find_border_box(image).of(image)).sum() > 0.95 * breast.sum()
+
+
+def test_a_faint_breast_beside_a_white_muscle_is_kept():
+    image, breast = film(background=0.05)
+    faint = np.where(breast, 0.06 + 0.1 * (image / 65535), image / 65535)
+    y, x = np.indices(image.shape)
+    faint[breast & (x < 0.5 * (200 - y))] = 0.95
+    mask = breast_mask((faint * 65535).astype(np.uint16))
+    assert (breast & ~mask).sum() < 0.01 * breast.sum()
+
+
+def test_a_small_black_background_beside_a_dim_breast_is_found():
+    image, _ = film(background=0.0)
+    y, x = np.indices(image.shape)
+    corner = x > 140 + 0.8 * y
+    tissue = 0.12 + 0.5 * np.exp(-(((x - 90) / 60) ** 2) - ((y - 220) / 80) ** 2)
+    image = (np.where(corner, 0, tissue) * 65535).astype(np.uint16)
+    mask = breast_mask(image)
+    assert mask[~corner].all()
+    assert mask[corner].mean() < 0.1
+
+
+def test_thin_skin_along_the_lower_edge_is_kept():
+    image, breast = film()
+    y, x = np.indices(image.shape)
+    belly = (x < 70 - (HEIGHT - y)) & ~breast
+    image[belly] = 20000
+    mask = breast_mask(image)
+    assert (belly & ~mask)[:, :55].sum() < 0.02 * belly.sum()
+
+
+def test_letters_on_a_light_grey_film_go():
+    image, breast = film()
+    image[marks := letters(image.shape, "L CC", (170, 60)) & ~breast] = 60000
+    grey = (image // 3 + np.uint16(13000)).astype(np.uint16)
+    mask = breast_mask(grey)
+    assert not (mask & marks).any()
+    assert mask[breast].mean() > 0.98
