@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from models.loading import EvalTransform, Split
@@ -92,6 +90,9 @@ def _solve(
     features: NDArray[np.float32], targets: NDArray[np.bool_], strength: float
 ) -> tuple[NDArray[np.float64], float]:
     """Return weights (F,) and bias of a logistic regression, for features as they come."""
+    from sklearn.linear_model import LogisticRegression  # a second or two that others need not wait
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=ITERATIONS)
     model.fit(scaler.transform(features).astype(np.float64), targets)

@@ -13,6 +13,9 @@ from prompt_toolkit.input.typeahead import get_typeahead
 from prompt_toolkit.output import DummyOutput
 
 ROOT = Path(__file__).parents[1]
+# Several tests run at once, and their programs with them: each has one core. Before numpy loads.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+os.environ.update(dict.fromkeys(THREADS, "1"))
 # Tests never reach for weights over a network, whether there is one or not.
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
 # Without NO_CPR prompt_toolkit waits two seconds for a cursor report that pexpect never sends.
