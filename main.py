@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interface import flags
+from interface import flags, torchrun
 from pipeline import stages, workspace
 from pipeline.errors import UserError
 from pipeline.options import checked, defaults, items_of, spec_of
+from pipeline.processes import World, world_here
 from pipeline.progress import Result
 from pipeline.records import plain_options, read_json, write_json
 
@@ -81,22 +82,26 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; the one place where errors are told."""
+    world = World()
     try:
-        return _dispatch(argv)
+        world = world_here()
+        with torchrun.one_voice(world):
+            return _dispatch(argv, world)
     except UserError as error:
-        return _complain(str(error), MISTAKE)
+        return _complain(world, str(error), MISTAKE)
     except EOFError:
-        return _complain("the input was closed; without a terminal give flags or --batch", MISTAKE)
+        text = "the input was closed; without a terminal give flags or --batch"
+        return _complain(world, text, MISTAKE)
     except KeyboardInterrupt as stop:
-        return _complain(str(stop) or "stopped; nothing was run", STOPPED)
+        return _complain(world, str(stop) or "stopped; nothing was run", STOPPED)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        return _complain(_disk_trouble(error), MISTAKE)
+        return _complain(world, _disk_trouble(error), MISTAKE)
 
 
-def _complain(text: str, status: int) -> int:
-    print(f"main.py: {text}", file=sys.stderr)
+def _complain(world: World, text: str, status: int) -> int:
+    torchrun.complain(world, text, stopped=status == STOPPED)
     return status
 
 
@@ -105,17 +110,19 @@ def _disk_trouble(error: OSError) -> str:
     return f"{where}: {error.strerror}; make room or choose another folder, then run it again"
 
 
-def _dispatch(argv: Sequence[str] | None) -> int:
+def _dispatch(argv: Sequence[str] | None, world: World) -> int:
     options = {name: stage.options for name, stage in STAGES.items()} | {DEMO: stages.Demo}
-    given = vars(flags.build_parser(options).parse_args(argv))
+    with torchrun.one_refusal(world):
+        given = vars(flags.build_parser(options).parse_args(argv))
     name = given.pop("stage")
     answers = given.pop("answers", None)
+    batch, as_json = given.pop("batch", False), given.pop("json", False)
+    torchrun.check_start(world, name, asks=not batch and not answers)
     if name is None and answers is None:
         return _menu()
     from interface.screen import Screen
 
-    batch, as_json = given.pop("batch", False), given.pop("json", False)
-    screen = Screen(as_json)
+    screen = Screen(as_json, quiet=not world.first)
     if answers and name in (None, DEMO):
         outcomes = _replay(_read_answers(answers), screen)
     elif name == DEMO:
@@ -127,7 +134,9 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     if as_json:
         data = [outcome.as_data() for outcome in outcomes]
         print(json.dumps(data if name == DEMO else data[0], indent=2, default=str))
-    return SET_ASIDE if any(outcome.result.set_aside for outcome in outcomes) else DONE
+    # The others are done as well, and torchrun stops all where one says anything else.
+    aside = world.first and any(outcome.result.set_aside for outcome in outcomes)
+    return SET_ASIDE if aside else DONE
 
 
 def _fill(name: str, given: dict[str, Any], batch: bool, as_json: bool, screen: "Screen") -> Any:

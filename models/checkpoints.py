@@ -87,12 +87,12 @@ def load_checkpoint(
 
 def random_state() -> dict[str, Any]:
     """Return the state of torch's random numbers, which dropout draws from."""
-    graphics = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    graphics = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": graphics}
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Go on with random numbers where `random_state` was taken."""
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state(state["cuda"][0])  # of the GPU in use, whichever it is

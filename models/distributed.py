@@ -5,7 +5,7 @@ All of them run the same lines in the same order; only the first tells and write
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.processes import World, world_here
+from pipeline.processes import OutOfStep, World, world_here
 from pipeline.records import digest
 
 Value = TypeVar("Value")
@@ -35,7 +35,7 @@ def join() -> Iterator[World]:
     outside holds.
 
     Raises:
-        UserError: Another process was lost.
+        OutOfStep: Another process was lost.
     """
     world = world_here()
     if not world.several or dist.is_initialized():
@@ -51,8 +51,8 @@ def join() -> Iterator[World]:
     except RuntimeError as error:
         if not _is_loss(error):
             raise
-        raise UserError(
-            f"rank {world.rank}: lost another process of this training (its message is above)",
+        raise OutOfStep(
+            f"rank {world.rank}: another process of this training was lost",
             "continue with --resume",
         ) from None
     # After a failure the group is left as it is: to take it down means to wait for the others.
@@ -144,6 +144,51 @@ def together(world: World) -> Iterator[None]:
     for rank, met in enumerate(all_values(world, mistake)):
         if met is not None:
             raise met if not rank else UserError(f"rank {rank}: {met.problem}", met.remedy)
+
+
+def by_first(world: World, make: Callable[[], Value]) -> Value:
+    """Do something in the first process alone, such as writing, and return its result in all.
+
+    Raises:
+        UserError: What the first one met, in all of them.
+    """
+    made: list[Value] = []
+    with together(world):
+        if world.first:
+            made.append(make())
+    return agree(world, made)[0]
+
+
+def first_then_others(world: World, make: Callable[[], Value]) -> Value:
+    """Do something in the first process, then in the others, which find what it left on the disk.
+
+    Raises:
+        UserError: What one of them met, in all of them.
+    """
+    made: list[Value] = []
+    for turn in (True, False):
+        with together(world):
+            if world.first is turn:
+                made.append(make())
+    return made[0]
+
+
+def check_same(world: World, value: object, what: str) -> None:
+    """Refuse to go on where the processes do not see the same.
+
+    Args:
+        world: The processes.
+        value: What this one sees.
+        what: What it is: "checkpoint".
+
+    Raises:
+        UserError: They differ, in all of them.
+    """
+    if any(other != value for other in all_values(world, value)):
+        raise UserError(
+            f"the processes do not see the same {what}",
+            "put --data and --runs where all machines see them under the same path",
+        )
 
 
 def note_mistake(world: World, text: str) -> None:

@@ -14,15 +14,15 @@ FOLDER = "tensorboard"
 class Events:
     """Writes one point an epoch for each figure; nothing where tensorboard is not installed."""
 
-    def __init__(self, run: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, run: Path | None, history: Sequence[Mapping[str, Any]]) -> None:
         """Begin anew with what a run has come to so far, so that no epoch is told twice.
 
         Args:
-            run: The run's folder.
+            run: The run's folder; None where another process writes.
             history: Its finished epochs.
         """
         self._writer: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
+        if run is not None and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             shutil.rmtree(run / FOLDER, ignore_errors=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.checkpoints import load_checkpoint, save_checkpoint
+from models.distributed import add_up, by_first, check_same, gather, together
 from models.events import Events
 from models.feeding import choose_feed
 from models.forecast import Forecast, is_out_of_memory
@@ -22,7 +23,9 @@ from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, settling_mode, split_before, train_mode
 from models.optimisation import Loss, draw_mix, make_optimizer, make_schedule, moving_average
 from models.run_facts import Fitted, Material, Recipe
+from models.shared_layers import in_step, part_of_step, share_layers
 from pipeline.errors import UserError
+from pipeline.processes import OutOfStep
 from pipeline.progress import Cell, Progress
 from pipeline.records import write_table
 
@@ -54,10 +57,10 @@ def fit(
         UserError: The loss is no longer finite, or there is not enough memory.
     """
     steps = _Steps(network, trained_from, material, recipe, folder, progress)
-    course = steps.course
+    course, first = steps.course, material.compute.world.first
     if course.epochs:
         progress.say(f"Continues after epoch {course.epochs} of {recipe.epochs}.")
-    with Events(folder, course.history) as events:
+    with Events(folder if first else None, course.history) as events:
         while course.epochs < recipe.epochs and not course.stopped(recipe.patience):
             started, epoch = time.perf_counter(), course.epochs + 1
             train_loss = steps.epoch(epoch)
@@ -74,15 +77,20 @@ def fit(
                 "seconds": round(time.perf_counter() - started, 2),
             }
             better = course.add(row)
-            if better:
-                save_weights(folder, steps.scored)
-            write_history(folder, course.history)
-            steps.checkpoint()
+            if first:
+                if better:
+                    save_weights(folder, steps.scored)
+                write_history(folder, course.history)
+                steps.checkpoint()
             progress.row(row, best=better)
             events.add(course.history[-1])
-    save_weights(folder, steps.scored, LAST_FILE)
-    restore_weights(folder, network)
+    by_first(material.compute.world, lambda: _keep_best(folder, steps.scored, network))
     return Fitted(course.history, course.best, course.epochs, course.best["epoch"])
+
+
+def _keep_best(folder: Path, last: nn.Module, network: nn.Module) -> None:
+    save_weights(folder, last, LAST_FILE)
+    restore_weights(folder, network)
 
 
 @dataclass
@@ -144,6 +152,7 @@ class _Steps:
         self._network, self._trained_from = network, trained_from
         self._material, self._recipe = material, recipe
         self._folder, self._progress = folder, progress
+        self._world = material.compute.world
         self._targets = torch.from_numpy(material.train.targets).to(material.compute.device)
         self._loss = Loss(recipe, material.positive_weight, material.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
@@ -152,16 +161,27 @@ class _Steps:
         self._settling = material.train.some(np.sort(order[:SETTLING_IMAGES]))
         self._scheduler = make_schedule(self._optimizer, len(self._cuts(1)) * recipe.epochs)
         self._feed = choose_feed(network, trained_from, material, recipe, progress)
-        self._fed = self._feed.part_of(network)
+        fed, dtype = self._feed.part_of(network), material.compute.dtype
+        # Before the moving average is made, so that its layers are shared as well.
+        exact = dtype is None and not recipe.compile  # torch's compiler makes layers of its own
+        batch = share_layers(network, self._world, exact)
         self._averaged = moving_average(network, recipe.ema) if recipe.ema else None
         self._learner = split_before(network, trained_from)[1]
-        known = load_checkpoint(
-            folder, self._learner, self._optimizer, self._scheduler, self._averaged
-        )
-        self.course = _Course(**known) if known else _Course(parts=recipe.parts)
+        self.course = self._begin(folder)
         if recipe.compile:
-            compile_units(self._fed)
+            compile_units(fed)
+        self._forward = in_step(fed, lambda part, inputs: logits(part, inputs, dtype), batch)
         self._saved = time.monotonic()
+
+    def _begin(self, folder: Path) -> _Course:
+        """Return how far the run has come, with its last checkpoint in place."""
+        with together(self._world):
+            known = load_checkpoint(
+                folder, self._learner, self._optimizer, self._scheduler, self._averaged
+            )
+        course = _Course(**known) if known else _Course(parts=self._recipe.parts)
+        check_same(self._world, (course.epochs, course.batches), "checkpoint")
+        return course
 
     @property
     def scored(self) -> nn.Module:
@@ -200,7 +220,7 @@ class _Steps:
                 indices = cuts[number]
                 total += self._step(indices, epoch, number) * len(indices)
                 course.batches += 1
-                if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                if self._world.first and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                     course.loss = float(total)
                     self.checkpoint()
                 advance(1)
@@ -220,6 +240,11 @@ class _Steps:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if self._world.several:  # the others wait for this one's share
+                    raise OutOfStep(
+                        "there is not enough memory for a share of a batch",
+                        f"start anew with --parts {2 * self.course.parts} or a smaller --batch-size",
+                    ) from None
             # Out here nothing holds on to the tensors of the attempt.
             self._halve(len(indices))
         if self._recipe.clip:
@@ -236,18 +261,21 @@ class _Steps:
         total = torch.zeros((), device=self._targets.device)
         # A part of one image would have no variance for batch norm.
         parts = max(1, min(self.course.parts, len(indices) // 2))
-        for places in np.array_split(np.arange(len(indices)), parts):
+        cuts = np.array_split(np.arange(len(indices)), parts)
+        for number, cut in enumerate(cuts, start=1):
+            places = self._world.share(cut)
             own, partners = indices[places], mix.partners[places]
             inputs = self._feed.training(own, epoch)
             targets = self._targets[torch.from_numpy(own)]
             if not mix.none:
                 inputs = mix(inputs, self._feed.training(partners, epoch))
                 targets = mix(targets, self._targets[torch.from_numpy(partners)])
-            scores = logits(self._fed, inputs, self._material.compute.dtype)
-            loss = self._loss(scores, targets) * (len(places) / len(indices))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
+            counts = self._world.weight(len(cut)) * len(cut) / len(indices)
+            with part_of_step(self._forward, last=number == parts):
+                loss = self._loss(self._forward(inputs, len(cut)), targets) * counts
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() / self._world.size
+        return add_up(self._world, total)
 
     def _halve(self, count: int) -> None:
         self._optimizer.zero_grad()
@@ -268,18 +296,21 @@ class _Steps:
         The running statistics of training lag behind the weights and jump from batch to batch;
         with few images that shifts all scores (precise batch norm, Wu & Johnson 2021).
         """
+        count = len(self._settling)
+        cuts = batches(count, SCORING_BATCH, np.arange(count))
         with settling_mode(self.scored, self._trained_from):
-            self._score(self._settling)
+            self._score(self._settling, [self._world.share(cut) for cut in cuts])
 
     def scores(self, split: Split) -> NDArray[np.float32]:
         """Return (N,) float32 logits of malignancy of a split, in eval mode."""
         self.scored.eval()
-        return self._score(split)
+        own = self._world.share(np.arange(len(split)))
+        return gather(self._world, self._score(split, batches(len(own), SCORING_BATCH, own)))
 
-    def _score(self, split: Split) -> NDArray[np.float32]:
+    def _score(self, split: Split, cuts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         fed, dtype, found = self._feed.part_of(self.scored), self._material.compute.dtype, []
         with torch.no_grad():
-            for indices in batches(len(split), SCORING_BATCH, np.arange(len(split))):
+            for indices in cuts:
                 batch = self._feed.plain(split, indices)
                 found.append(logits(fed, batch, dtype).cpu().numpy())
         return np.concatenate(found)

@@ -16,11 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from models.distributed import take_gpu
 from models.loading import EvalTransform, Split
 from models.metrics import Estimate, confusion
 from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
 from pipeline.errors import UserError
+from pipeline.processes import ALONE, World
 from pipeline.records import atomic, read_json, write_json
 from pipeline.work import worker_count
 
@@ -38,10 +40,12 @@ class Compute:
     Attributes:
         device: The processor or a GPU.
         dtype: Of autocast arithmetic; None for float32 throughout.
+        world: The processes that compute together.
     """
 
     device: torch.device
     dtype: torch.dtype | None
+    world: World = ALONE
 
     @property
     def precision(self) -> str:
@@ -49,7 +53,7 @@ class Compute:
         return "bf16" if self.dtype is torch.bfloat16 else "fp32"
 
 
-def choose_compute(device: str, precision: str) -> Compute:
+def choose_compute(device: str, precision: str, world: World = ALONE) -> Compute:
     """Choose device and arithmetic.
 
     "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it.
@@ -57,6 +61,7 @@ def choose_compute(device: str, precision: str) -> Compute:
     Args:
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".
+        world: The processes that compute together, each on a GPU of its own.
 
     Raises:
         UserError: A GPU is asked for and there is none.
@@ -68,7 +73,9 @@ def choose_compute(device: str, precision: str) -> Compute:
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bf16()
         precision = "bf16" if fast else "fp32"
-    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
+    if on_gpu:
+        take_gpu(world)
+    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None, world)
 
 
 def has_fast_bf16() -> bool:

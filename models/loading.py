@@ -153,11 +153,11 @@ class TrainTransform:
 
     def __call__(self, split: Split, indices: NDArray[np.int64], variant: int) -> Tensor:
         """Return (B, 1, S, S) float32 tensors of one variant of the images at `indices`."""
-        seeds = (seed_for(self._seed, split.rows[index].image_id, variant) for index in indices)
-        pairs = zip(indices, seeds, strict=True)
-        return self._transform(
-            np.stack([self._augment(split.images[index], seed) for index, seed in pairs])
-        )
+        images = np.empty((len(indices), *split.images.shape[1:]), np.uint8)
+        for place, index in enumerate(indices):
+            seed = seed_for(self._seed, split.rows[index].image_id, variant)
+            images[place] = self._augment(split.images[index], seed)
+        return self._transform(images)
 
 
 def batches(count: int, batch_size: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -89,8 +89,11 @@ class Loss:
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss; logits and targets are (B,) float32, targets in [0, 1].
 
-        Smoothing moves targets towards one half (Szegedy et al. 2016, section 7).
+        Of an empty batch it is zero, and so are its gradients. Smoothing moves targets towards one
+        half (Szegedy et al. 2016, section 7).
         """
+        if not len(logits):
+            return logits.sum()
         smooth = targets * (1 - self._smoothing) + 0.5 * self._smoothing
         loss: Tensor = self._loss(logits, smooth)
         return loss

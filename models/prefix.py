@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import augmentation, loading, networks
+from models.distributed import first_then_others
 from models.image_cache import CACHE
 from models.inference import SCORING_BATCH, Compute
 from models.loading import EvalTransform, Split
@@ -109,6 +110,14 @@ class FrozenLayers:
         scale = transform.mean, transform.std, split.images.shape[1]
         name = digest(self._key, content.hexdigest(), scale, variant, names)
         path = self._place / f"{name}.npy"
+        values = first_then_others(
+            self._compute.world, lambda: self._values(path, split, images, text, progress)
+        )
+        return Features(values, self._compute.device)
+
+    def _values(
+        self, path: Path, split: Split, images: Images, text: str, progress: Progress
+    ) -> Array:
         values = _opened(path)
         if values is None:
             try:
@@ -117,7 +126,7 @@ class FrozenLayers:
                 reason = error.strerror or error
                 progress.say(f"{self._place}: cannot be used, so it goes to memory ({reason})")
                 values = np.concatenate(list(self._outputs(split, images, text, progress)))
-        return Features(values, self._compute.device)
+        return values
 
     def _outputs(
         self, split: Split, images: Images, text: str, progress: Progress

@@ -11,7 +11,7 @@ from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
 from pipeline.manifest import MANIFEST
 from pipeline.progress import Cell, Table
-from pipeline.records import file_digest
+from pipeline.records import digest, file_digest
 from pipeline.stages import Train
 
 FEW_PATIENTS = 20
@@ -74,6 +74,11 @@ class Material:
     val: Split
     transform: EvalTransform
     compute: Compute
+
+    @property
+    def images(self) -> str:
+        """A digest of which images there are."""
+        return digest([[row.image_id for row in split.rows] for split in (self.train, self.val)])
 
     @property
     def positive_weight(self) -> float:

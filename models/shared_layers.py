@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.processes import World
@@ -39,12 +38,14 @@ class Batch:
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the shares of all processes, on a processor.
 
-    In eval mode, and when the processes have parted, it is the plain layer.
+    Its sums keep float32's seven digits. Those of torch's own layer keep four or five where
+    channels are stored last, so that two threads train to other weights than one does.
+    In eval mode it is the plain layer.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W), or nothing at all where this process has no share."""
-        if not (self.training and dist.is_initialized()):
+        if not self.training:
             return super().forward(input)
         output, mean, variance, count = _BatchNorm.apply(input, self.weight, self.bias, self.eps)
         self._follow(mean, variance, int(count))
@@ -107,50 +108,70 @@ class _BatchNorm(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the output, mean (C,), biased variance (C,) and the count behind them."""
-        channels = inputs.shape[1]
-        own = torch.zeros(2 * channels + 1, dtype=torch.float64)
-        if inputs.numel():
-            variance, mean = torch.var_mean(inputs.float(), _others(inputs), correction=0)
-            values = inputs.numel() / channels
-            own[:channels], own[channels:-1], own[-1] = mean, variance * values, values
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own)
-        every = torch.stack(parts)  # (processes, 2 * C + 1)
-        means, squares, counts = every[:, :channels], every[:, channels:-1], every[:, -1:]
-        count = counts.sum()
-        if count < 2:
+        values, others = inputs.float(), _others(inputs)
+        count = values.numel() // values.shape[1]
+        own_mean = values.sum(others) / max(1, count)  # (C,)
+        centred = values - _channels(own_mean, inputs)
+        mean, variance, whole = _merged(own_mean, (centred * centred).sum(others), count)
+        if whole < 2:
             raise ValueError("batch norm needs more than one value a channel")
-        mean = (means * counts).sum(0) / count  # (C,)
-        variance = (squares + counts * (means - mean) ** 2).sum(0) / count  # (C,)
-        scale = (variance + eps).rsqrt().float()
-        mean, variance = mean.float(), variance.float()
+        scale = (variance + eps).rsqrt()
         ctx.save_for_backward(inputs, weight, mean, scale)
-        ctx.count = float(count)
-        ctx.mark_non_differentiable(mean, variance, count)
-        if not inputs.numel():
-            return torch.empty_like(inputs), mean, variance, count
-        output = functional.batch_norm(inputs, mean, variance, weight, bias, False, 0.0, eps)
-        return output, mean, variance, count
+        ctx.count = int(whole)
+        ctx.mark_non_differentiable(mean, variance, whole)
+        slope = weight * scale
+        shift = bias + (own_mean - mean) * slope
+        output = centred.mul_(_channels(slope, inputs)).add_(_channels(shift, inputs))
+        return output.to(inputs.dtype), mean, variance, whole
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
         """Return the gradients of inputs, weight and bias."""
         inputs, weight, mean, scale = ctx.saved_tensors
-        shape = (1, -1, *[1] * (inputs.ndim - 2))
-        normalised = (inputs.float() - mean.view(shape)) * scale.view(shape)
+        centred = inputs.float() - _channels(mean, inputs)
         gradient = gradient.float()
         bias_gradient = gradient.sum(_others(inputs))  # (C,)
-        weight_gradient = (gradient * normalised).sum(_others(inputs))  # (C,)
+        weight_gradient = (gradient * centred).sum(_others(inputs)) * scale  # (C,)
         sums = torch.stack([bias_gradient, weight_gradient])
-        dist.all_reduce(sums)
-        shift, slope = (sums / ctx.count).view(2, *shape)
-        result = gradient.sub(shift).sub_(normalised.mul_(slope)).mul_((weight * scale).view(shape))
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        shift, slope = sums / ctx.count
+        # d = weight * scale * (gradient - shift - slope * normalised)
+        centred.mul_(_channels(-slope * scale, inputs)).sub_(_channels(shift, inputs))
+        result = centred.add_(gradient).mul_(_channels(weight * scale, inputs))
         return result.to(inputs.dtype), weight_gradient, bias_gradient, None
+
+
+def _merged(mean: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (C,), biased variance (C,) and count over all processes.
+
+    Args:
+        mean: (C,) of this process's share.
+        squares: (C,) sum of its squared distances from that mean.
+        count: Of its values in each channel.
+    """
+    channels = len(mean)
+    own = torch.cat([mean.double(), squares.double(), torch.tensor([float(count)]).double()])
+    parts = [own]
+    if dist.is_initialized():
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+    every = torch.stack(parts)  # (processes, 2 * C + 1)
+    means, all_squares, counts = every.split([channels, channels, 1], dim=1)  # type: ignore[no-untyped-call]
+    whole = counts.sum()
+    merged = (means * counts).sum(0) / whole  # (C,)
+    variance = (all_squares + counts * (means - merged) ** 2).sum(0) / whole  # (C,)
+    return merged.float(), variance.float(), whole
 
 
 def _others(inputs: Tensor) -> list[int]:
     """Return all dimensions but the channels."""
     return [0, *range(2, inputs.ndim)]
+
+
+def _channels(values: Tensor, inputs: Tensor) -> Tensor:
+    """Return (C,) values in a shape that goes with inputs: (1, C, 1, 1)."""
+    return values.view(1, -1, *[1] * (inputs.ndim - 2))
 
 
 class _SharedDropout:
@@ -189,11 +210,11 @@ class SharedDropout2d(_SharedDropout, nn.Dropout2d):
 
 
 DROPOUT: dict[type, type] = {nn.Dropout: SharedDropout, nn.Dropout2d: SharedDropout2d}
-ON_PROCESSOR: dict[type, type] = DROPOUT | {
+NORMS: dict[type, type] = {
     nn.BatchNorm2d: SharedBatchNorm2d,
     BatchNormAct2d: SharedBatchNormAct2d,
 }
-ON_GPU: dict[type, type] = DROPOUT | {
+GPU_NORMS: dict[type, type] = {
     nn.BatchNorm2d: GpuBatchNorm2d,
     BatchNormAct2d: GpuBatchNormAct2d,
 }
@@ -213,42 +234,42 @@ class _Step(nn.Module):
         return self._score(self.network, inputs)
 
 
-def share_layers(network: nn.Module, world: World) -> Batch:
+def share_layers(network: nn.Module, world: World, exact: bool = False) -> Batch:
     """Make batch norm and dropout of a network look at the whole batch, in place.
 
     Args:
         network: On its device. Any part of it may be in eval mode, and takes no part then.
-        world: The processes; nothing happens in a single one.
+        world: The processes.
+        exact: Whether one process is to sum as precisely on a processor as several do.
 
     Returns:
         The batch that its dropout layers draw for; its size is to be set before each step.
     """
     batch = Batch(world)
-    if world.several:
-        on_gpu = any(parameter.is_cuda for parameter in network.parameters())
-        kinds = ON_GPU if on_gpu else ON_PROCESSOR
-        for module in network.modules():
-            if shared := kinds.get(type(module)):
-                module.__class__ = shared
-                if isinstance(module, _SharedDropout):
-                    module.batch = batch
+    on_gpu = any(parameter.is_cuda for parameter in network.parameters())
+    norms = GPU_NORMS if on_gpu else NORMS
+    kinds = norms | DROPOUT if world.several else {} if on_gpu or not exact else norms
+    for module in network.modules():
+        if shared := kinds.get(type(module)):
+            module.__class__ = shared
+            if isinstance(module, _SharedDropout):
+                module.batch = batch
     return batch
 
 
-def in_step(network: nn.Module, score: Score, world: World) -> nn.Module:
+def in_step(network: nn.Module, score: Score, batch: Batch) -> nn.Module:
     """Return what trains a network in step with the other processes.
 
     Args:
-        network: On its device. Its gradients become the average over processes; its batch norm
-            and dropout look at the whole batch.
+        network: With shared layers. Its gradients become the average over processes.
         score: What makes scores of the network and of inputs.
-        world: The processes.
+        batch: What `share_layers` returned.
 
     Returns:
         A module to call with this process's share of a batch and the size of the whole batch.
     """
-    step = _Step(network, score, share_layers(network, world))
-    if not world.several:
+    step = _Step(network, score, batch)
+    if not batch.world.several:
         return step
     # Shared batch norm keeps the buffers equal, so they need not be sent at every step. Torch is
     # renaming the option.

@@ -1,14 +1,15 @@
 """The stage `train`: what is trained on, from which weights, in which run folder."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from models.checkpoints import CHECKPOINT
+from models.distributed import by_first, check_same, first_then_others, join, together
 from models.fitting import fit, write_history
 from models.inference import (
     MODEL_FILE,
@@ -42,6 +43,7 @@ from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.manifest import LABELS, MANIFEST, Row
 from pipeline.options import checked
+from pipeline.processes import World
 from pipeline.progress import Progress, Result
 from pipeline.records import (
     UNFINISHED,
@@ -76,11 +78,13 @@ def train(options: Train, progress: Progress) -> Result:
         UserError: The data, the weights or the model cannot be used; see the message.
     """
     started, run = time.perf_counter(), None
-    if options.resume != NEW_RUN:
-        run = find_unfinished(options.runs, options.resume)
-        options = _options_of(run, options)
-    prepare_process(options.workers, options.deterministic)
-    return _train(options, run, progress, started)
+    with join() as world:
+        with together(world):
+            if options.resume != NEW_RUN:
+                run = find_unfinished(options.runs, options.resume)
+                options = _options_of(run, options)
+            prepare_process(options.workers, options.deterministic)
+        return _train(options, run, world, progress, started)
 
 
 def _options_of(run: Run, given: Train) -> Train:
@@ -100,18 +104,22 @@ def _options_of(run: Run, given: Train) -> Train:
     return options
 
 
-def _train(options: Train, begun: Run | None, progress: Progress, started: float) -> Result:
-    data_record = read_record(options.data, "preprocess", "organize")
-    rows, fold = read_rows(options.data, data_record, int(options.fold))
-    row = find_model(options.model)
-    _check_rows(options.data, rows)
-    recipe = recipe_of(options, row)
-    network, origin, from_scratch = _network(options, row)
-    material = _material(options, row, rows, network, progress)
-    run = begun or create_run(options.runs, row.name, options.seed)
-    open_folder(run.folder, STAGE, options)
+def _train(
+    options: Train, begun: Run | None, world: World, progress: Progress, started: float
+) -> Result:
+    with together(world):
+        data_record = read_record(options.data, "preprocess", "organize")
+        rows, fold = read_rows(options.data, data_record, int(options.fold))
+        row = find_model(options.model)
+        _check_rows(options.data, rows)
+        recipe = recipe_of(options, row)
+        network, origin, from_scratch = _network(options, row)
+    material = first_then_others(
+        world, lambda: _material(options, row, rows, network, world, progress)
+    )
     facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
-    save_facts(run.folder, facts)
+    check_same(world, (facts["data_hash"], material.images, facts["precision"]), "images")
+    run = by_first(world, lambda: _open_run(options, row, begun, facts))
     validated = f"; validated on {fold.name}" if fold.number else ""
     progress.say(f"{row.name}: {origin}; {material.compute.precision}, {facts['trainable']:,} of "
                  f"{facts['parameters']:,} parameters are trained{validated}")  # fmt: skip
@@ -122,7 +130,6 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
             f"train: stopped; continue with: python main.py train --resume {run.name} --batch"
         ) from None
     set_aside = [*material.train.set_aside, *material.val.set_aside]
-    write_set_aside(run.folder, set_aside)
     area = float(fitted.best["val_auc"])
     counts = {
         "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
@@ -132,8 +139,13 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
     }  # fmt: skip
     seconds = time.perf_counter() - started
     inputs = digest(facts["data_hash"], facts["weights_hash"], facts["patients"])
-    close_folder(run.folder, STAGE, options, counts, inputs, seconds)
-    (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def close() -> None:
+        write_set_aside(run.folder, set_aside)
+        close_folder(run.folder, STAGE, options, counts, inputs, seconds)
+        (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    by_first(world, close)
     return Result(
         folder=run.folder,
         headline=headline(options, fitted, counts),
@@ -146,6 +158,13 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
         next_stage="evaluate",
         next_options={"run": run.name, "runs": options.runs},
     )  # fmt: skip
+
+
+def _open_run(options: Train, row: ModelRow, begun: Run | None, facts: Mapping[str, Any]) -> Run:
+    run = begun or create_run(options.runs, row.name, options.seed)
+    open_folder(run.folder, STAGE, options)
+    save_facts(run.folder, facts)
+    return run
 
 
 def recipe_of(options: Train, row: ModelRow) -> Recipe:
@@ -209,9 +228,14 @@ def _check_rows(data: Path, rows: Sequence[Row]) -> None:
 
 
 def _material(
-    options: Train, row: ModelRow, rows: Sequence[Row], network: nn.Module, progress: Progress
+    options: Train,
+    row: ModelRow,
+    rows: Sequence[Row],
+    network: nn.Module,
+    world: World,
+    progress: Progress,
 ) -> Material:
-    compute = choose_compute(options.device, options.precision)
+    compute = choose_compute(options.device, options.precision, world)
     place(network, compute)
     size = options.size or row.size
     train, val = (
@@ -238,6 +262,7 @@ def _fit_by_strategy(
     if row.strategy != "opw":
         return fit(network, row.trained_from, material, recipe, folder, progress)
     readout = fit_readout(network, material, options.untrained_head, progress)
-    write_history(folder, readout.history)
-    save_weights(folder, network)
+    if material.compute.world.first:
+        write_history(folder, readout.history)
+        save_weights(folder, network)
     return Fitted(readout.history, readout.best, 0, 0)

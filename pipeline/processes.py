@@ -17,6 +17,10 @@ class _Sliceable(Protocol):
 Whole = TypeVar("Whole", bound=_Sliceable)
 
 
+class OutOfStep(UserError):
+    """One process failed where the others go on: all of them have to end, whatever is left."""
+
+
 @dataclass(frozen=True)
 class World:
     """The processes that work on one training, and which of them this is.
@@ -67,6 +71,9 @@ class World:
         """
         start, stop = self.bounds(count)
         return self.size * (stop - start) / count
+
+
+ALONE = World()
 
 
 def world_here(environment: Mapping[str, str] = os.environ) -> World:

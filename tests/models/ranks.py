@@ -144,7 +144,8 @@ def network(world, name, count):
     shared = copy.deepcopy(plain)
     torch.manual_seed(2)
     images, targets = torch.randn(count, 1, SIDE, SIDE), torch.arange(count) % 2 * 1.0
-    step = in_step(shared, lambda network, inputs: logits(network, inputs, None), world)
+    batch = share_layers(shared, world)
+    step = in_step(shared, lambda network, inputs: logits(network, inputs, None), batch)
     for one in (plain, shared):
         train_mode(one, row.trained_from)
     torch.manual_seed(4)
