@@ -243,7 +243,7 @@ class _Steps:
                 if self._world.several:  # the others wait for this one's share
                     raise OutOfStep(
                         "there is not enough memory for a share of a batch",
-                        f"start anew with --parts {2 * self.course.parts} or a smaller --batch-size",
+                        f"start anew with --parts {2 * self.course.parts}, or a smaller batch",
                     ) from None
             # Out here nothing holds on to the tensors of the attempt.
             self._halve(len(indices))

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.queue_result import (
     BEFORE,
@@ -31,6 +31,7 @@ from pipeline.errors import UserError
 from pipeline.folds import read_folds, read_rows
 from pipeline.manifest import MANIFEST
 from pipeline.options import defaults
+from pipeline.processes import ALONE, OutOfStep, World, world_here
 from pipeline.progress import Progress, Result
 from pipeline.records import (
     RECORD,
@@ -43,6 +44,7 @@ from pipeline.records import (
 from pipeline.runs import NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages import Train
 
+T = TypeVar("T")
 MODEL_FILE = "model.json"  # as in models.inference, which imports torch
 NO_MATTER = {"runs", "workers", "resume", "seeds"}  # to what a training ends with
 TOLD_APART = {"data", "weights"}  # by their content, whatever they are called
@@ -70,22 +72,57 @@ def train_each(options: Train, progress: Progress) -> Result:
     jobs = jobs_of(options)
     if len(jobs) == 1:
         return _train(jobs[0].options, progress)
+    with _joined() as world:
+        entries = _train_all(jobs, options, world, progress)
+    if all(entry.state == FAILED for entry in entries):
+        raise every_failure(entries, options.runs)
+    return queue_result(entries, options.runs)
+
+
+def _train_all(
+    jobs: Sequence[Job], options: Train, world: World, progress: Progress
+) -> list[Entry]:
     runs = _KnownRuns(options)
-    done, stopped = ([find(job.options) for job in jobs] for find in (runs.done, runs.stopped))
+    found = ([find(job.options) for job in jobs] for find in (runs.done, runs.stopped))
+    done, stopped = _of_first(world, tuple(found))
     progress.say(_opening(done, stopped))
     entries: list[Entry] = []
+
+    def write() -> None:
+        if world.first:
+            write_queue(options.runs / QUEUE, entries)
+
     for job, finished, begun in zip(jobs, done, stopped, strict=True):
         if finished:
             entries.append(_entry_of(job, finished))
             continue
         progress.heading(f"{job.number}/{len(jobs)}  {job.name}")
         with _stoppable(job, len(jobs), progress):
-            entries.append(_attempt(job, begun, progress))
-        write_queue(options.runs / QUEUE, entries)
-    write_queue(options.runs / QUEUE, entries)
-    if all(entry.state == FAILED for entry in entries):
-        raise every_failure(entries, options.runs)
-    return queue_result(entries, options.runs)
+            entries.append(_of_first(world, _attempt(job, begun, world, progress)))
+        write()
+    write()
+    return entries
+
+
+@contextlib.contextmanager
+def _joined() -> Iterator[World]:
+    """Join the other processes for all trainings, where there are any."""
+    if not world_here().several:
+        yield ALONE
+        return
+    from models.distributed import join
+
+    with join() as world:
+        yield world
+
+
+def _of_first(world: World, value: T) -> T:
+    """Return what the first process found: the others may look when it has begun already."""
+    if not world.several:
+        return value
+    from models.distributed import agree
+
+    return agree(world, value)
 
 
 def jobs_of(options: Train) -> list[Job]:
@@ -134,19 +171,26 @@ def _stoppable(job: Job, total: int, progress: Progress) -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
-def _attempt(job: Job, begun: Run | None, progress: Progress) -> Entry:
-    """Run one training; what stops this one alone becomes its reason."""
+def _attempt(job: Job, begun: Run | None, world: World, progress: Progress) -> Entry:
+    """Run one training; what stops this one alone becomes its reason.
+
+    Of several processes all meet the same mistake, or else none of them can go on.
+    """
     started = time.monotonic()
     options = dataclasses.replace(job.options, resume=begun.name) if begun else job.options
     trace = ""
     try:
         result = _train(options, progress)
+    except OutOfStep:
+        raise
     except UserError as error:
         reason = str(error)
     except MemoryError:
+        if world.several:
+            raise
         reason = "not enough memory; give a smaller --batch-size"
     except RuntimeError as error:  # what torch raises, from a full GPU to shapes that do not fit
-        if isinstance(error, NotImplementedError | RecursionError):
+        if world.several or isinstance(error, NotImplementedError | RecursionError):
             raise
         reason, trace = _torch_reason(error), traceback.format_exc()
     else:
