@@ -183,9 +183,10 @@ def checks(world):
     yield "MammoCNN of 1", network(world, "MammoCNN", 1)
 
 
-def told(world):
+def told(world, runs):
     """What main.py says and does when it is started in both processes."""
     commands = {
+        "resumed": ["train", "--resume", "latest", "--runs", runs, "--workers", "1", "--batch"],
         "another stage": ["evaluate", "--batch"],
         "no stage": [],
         "questions": ["train"],
@@ -205,10 +206,10 @@ def told(world):
         yield name, [status, out.getvalue(), err.getvalue()]
 
 
-def run(path):
+def run(path, runs):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    found = dict(told(world_here()))
+    found = dict(told(world_here(), runs))
     with join() as world:
         every = all_values(world, found | dict(checks(world)))
         if world.first:
@@ -217,4 +218,4 @@ def run(path):
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    run(Path(sys.argv[1]), sys.argv[2])

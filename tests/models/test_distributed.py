@@ -3,34 +3,24 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models.inference import choose_compute, image_logits, load_run, probabilities
+from models.loading import load_split
+from models.training import train
 from pipeline.errors import UserError
+from pipeline.manifest import read_manifest
 from pipeline.processes import World, world_here
+from pipeline.progress import Silent
+from pipeline.runs import list_runs, list_unfinished
 from pipeline.work import worker_count
 from tests.conftest import OFFLINE, ROOT
+from tests.models.test_resume import Stopping
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """What each of two processes found; see tests.models.ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [*TORCHRUN, "-m", "tests.models.ranks", "found.json"]
-    environment = OFFLINE | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 200}
-    done = subprocess.run(command, cwd=folder, env=environment, **quiet)
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / "found.json").read_text())
-
-
-def both(ranks, name):
-    """Return what both processes found, which is the same."""
-    first, second = (rank[name] for rank in ranks)
-    assert first == second
-    return first
 
 
 # --- shares
@@ -68,71 +58,91 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
     assert worker_count(3) == 3
 
 
-def test_shares_agreement_and_mistakes_pass_between_processes(ranks):
-    assert both(ranks, "shares") is True
-    assert both(ranks, "agreement") is True
-    assert both(ranks, "mistakes") == ["rank 1: made by 1; do better", "made by 0; do better"]
+# --- two processes, started once for all there is to see: that takes seconds
 
 
-# --- layers
+def begin(options_for, folder):
+    """Return a run that ended, and the folder of a run of the same that stopped after an epoch."""
+    given = {"model": "MammoCNN", "epochs": 3, "batch_size": 7, "size": 64, "ema": 0.8}
+    given |= {"augment": "flip", "learning_rate": 3e-4, "mixup": 0.2}
+    whole = train(options_for(folder / "whole", **given), Silent())
+    with pytest.raises(KeyboardInterrupt):
+        train(options_for(folder / "begun", **given), Stopping(5))
+    return whole.folder, folder / "begun"
 
 
-@pytest.mark.parametrize("kind", ["BatchNorm2d", "BatchNormAct2d"])
-@pytest.mark.parametrize("count", [1, 5, 8])
-def test_batch_norm_of_shares_is_that_of_the_whole_batch(ranks, kind, count):
-    assert both(ranks, f"{kind} of {count}") < 3e-6
+def start(folder, runs):
+    """Return what each of two processes found; see tests.models.ranks."""
+    command = [*TORCHRUN, "-m", "tests.models.ranks", "found.json", str(runs)]
+    environment = OFFLINE | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run(command, cwd=folder, env=environment, **quiet)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "found.json").read_text())
 
 
-def test_batch_norm_settles_as_in_one_process(ranks):
-    assert both(ranks, "BatchNorm2d settling") < 3e-6
+def val_probabilities(folder):
+    model, compute = load_run(folder), choose_compute("cpu", "fp32")
+    data = Path(model.facts["data"])
+    val = load_split(data, read_manifest(data), "val", model.size, 1, Silent())
+    scores = image_logits(model.network, val.images, model.transform(compute), compute)
+    assert len(scores) == 12
+    return probabilities(scores)
 
 
-def test_frozen_batch_norm_needs_no_other_process(ranks):
-    assert both(ranks, "frozen") is True
+def test_two_processes_compute_and_tell_what_one_does(options_for, tmp_path):
+    whole, runs = begin(options_for, tmp_path)
+    ranks = start(tmp_path, runs)
+    check_messages(ranks)
+    check_layers(ranks)
+    check_voice(ranks)
+    # A training that one process began, two have ended.
+    (first, out, told), second = (rank["resumed"] for rank in ranks)
+    assert first == 0, told
+    assert second == [0, "", ""]
+    assert out.count("Continues after epoch 1 of 3") == 1
+    (run,) = list_runs(runs)
+    assert list_unfinished(runs) == []
+    assert np.abs(val_probabilities(whole) - val_probabilities(run.folder)).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["Dropout", "Dropout2d"])
-def test_dropout_drops_what_one_process_drops(ranks, kind):
-    assert both(ranks, f"{kind} of 5") == 0
+def check_messages(ranks):
+    for found in ranks:
+        assert found["shares"] is True
+        assert found["agreement"] is True
+        assert found["mistakes"] == ["rank 1: made by 1; do better", "made by 0; do better"]
 
 
-@pytest.mark.parametrize(
-    "case", ["ResNet18_CFT of 5", "DenseNet121_PFT of 5", "MammoCNN of 5", "MammoCNN of 1"]
-)
-def test_gradients_and_statistics_are_those_of_the_whole_batch(ranks, case):
-    assert both(ranks, case) < 2e-5
+def check_layers(ranks):
+    """Batch norm, dropout and gradients of shares are those of the whole batch."""
+    exact = ["frozen", "Dropout of 5", "Dropout2d of 5"]
+    norms = [f"{kind} of {n}" for kind in ("BatchNorm2d", "BatchNormAct2d") for n in (1, 5, 8)]
+    networks = [f"{name} of 5" for name in ("ResNet18_CFT", "DenseNet121_PFT", "MammoCNN")]
+    limits = dict.fromkeys([*norms, "BatchNorm2d settling"], 3e-6)
+    limits |= dict.fromkeys([*networks, "MammoCNN of 1"], 2e-5)
+    for found in ranks:
+        assert [found[name] for name in exact] == [True, 0, 0]
+        assert {name: found[name] for name, limit in limits.items() if found[name] > limit} == {}
 
 
-# --- one voice
-
-
-@pytest.mark.parametrize(
-    ("case", "status", "text"),
-    [
-        ("another stage", 1, "evaluate: runs in one process, and torchrun started 2; run it with"),
-        ("no stage", 1, "the menu and replays of several stages run in one process"),
-        ("questions", 1, "train: under torchrun no questions can be asked; give its flags and --b"),
-        ("a wrong flag", 2, "--epochs: 0: must be between"),
-        ("a wrong value", 1, "gone: no such folder; run: python main.py preprocess"),
-    ],
-)
-def test_a_mistake_of_all_is_told_once(ranks, case, status, text):
-    (first, out, told), second = (rank[case] for rank in ranks)
-    assert first == status
-    assert out == ""
-    assert told.count("\n") == 1
-    assert text in told
-    assert second == [status, "", ""]
-
-
-def test_a_mistake_of_another_process_is_told_with_its_rank(ranks):
+def check_voice(ranks):
+    """A mistake of all is told once, one of another process with its rank; help is printed once."""
+    expected = {
+        "another stage": (1, "evaluate: runs in one process, and torchrun started 2; run it with"),
+        "no stage": (1, "the menu and replays of several stages run in one process"),
+        "questions": (1, "train: under torchrun no questions can be asked; give its flags and"),
+        "a wrong flag": (2, "--epochs: 0: must be between"),
+        "a wrong value": (1, "gone: no such folder; run: python main.py preprocess"),
+    }
+    for case, (status, text) in expected.items():
+        (first, out, told), second = (rank[case] for rank in ranks)
+        assert (first, out, told.count("\n")) == (status, "", 1), case
+        assert text in told
+        assert second == [status, "", ""], case
     first, second = (rank["a wrong value each"] for rank in ranks)
     assert first[2].startswith("main.py: --data: gone0: no such folder")
     assert second[0] == 1
     assert second[2].startswith("main.py: rank 1: --data: gone1: no such folder")
-
-
-def test_help_is_printed_once(ranks):
     first, second = (rank["help"] for rank in ranks)
     assert first[0] == second[0] == 0
     assert "usage: main.py train" in first[1]
