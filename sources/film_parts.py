@@ -24,7 +24,7 @@ BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
 
 # The breast and what lies beside it. Lengths are shares of the longer side.
 FITTED = 8000  # pixels of the background that are looked at
-LEAST_SPREAD = 0.0005  # of the grey range, of the background about its plane
+LEAST_SPREAD = 0.0005  # of the grey range, of the background about its surface
 LEAST_CONTRAST = 0.02  # of the grey range, between background and breast
 FAINTEST = 0.04  # of that contrast: the least that the skin line stands out of the background
 NO_BACKGROUND = 0.35  # of the brightest part: where the darkest part is brighter, there is but one
@@ -178,8 +178,8 @@ def _past_wedge(share: NDArray[np.floating], cut: int, reach: int) -> int:
 def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Find the breast, with pectoral muscle and nipple, without letters, labels and tape.
 
-    Otsu's threshold (N. Otsu 1979, IEEE Trans. SMC 9(1):62-66) gives a first background, a plane
-    is fitted to it, and what stands out of that plane is opened with a disc; the largest piece is
+    Otsu's threshold (N. Otsu 1979, IEEE Trans. SMC 9(1):62-66) gives a first background, a surface
+    is fitted to it, and what stands out of that is opened with a disc; the largest piece is
     the breast, so that the dim skin line belongs to it and tape that touches it does not. Bright
     spots that stand for the most part in the background are labels, even where they touch the
     breast; small pieces that sit on the breast are the nipple, or armpit and belly where they run
@@ -282,13 +282,13 @@ def _distance(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _background(
     grey: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], float, NDArray[np.bool_]]:
-    """Fit a plane to the background, since few films are evenly dark.
+    """Fit a surface of second order to the background: few films are evenly dark.
 
     Args:
         grey: (H, W) in [0, 1].
 
     Returns:
-        The plane, (H, W); the standard deviation of the background about it; and what Otsu's
+        The surface, (H, W); the standard deviation of the background about it; and what Otsu's
         threshold takes for brighter than background, (H, W).
     """
     # The square root spreads the dark end, where the background and the skin line are.
@@ -296,29 +296,33 @@ def _background(
     otsu, _ = cv2.threshold(root, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     light = np.greater(root, otsu)
     y, x = np.indices(grey.shape, np.float32) / max(grey.shape)
-    terms = np.stack([np.ones_like(grey), x, y], axis=-1)  # (H, W, 3)
+    terms = np.stack([np.ones_like(grey), x, y, x * x, x * y, y * y], axis=-1)  # (H, W, 6)
     if light.all():  # one even grey
         return grey, 0.0, light
     first, black = _darkest(grey, ~light)
     some = np.flatnonzero(~light & ~black)
     some = some[:: max(1, some.size // FITTED)]
-    fitted, values = terms.reshape(-1, 3)[some], grey.ravel()[some]
+    fitted, values = terms.reshape(-1, 6)[some], grey.ravel()[some]
     seen = grey[first]
     counts, edges = np.histogram(seen, bins=128)
     peak = counts.argmax()
     commonest = seen[(seen >= edges[peak]) & (seen <= edges[peak + 1])]
-    factors, spread = np.array([np.median(commonest), 0, 0], np.float32), np.inf
+    factors, spread = np.zeros(6, np.float32), np.inf
+    factors[0] = np.median(commonest)
+    lowest = highest = factors[0]
     for _ in range(8):
         rest = values - fitted @ factors
         # Tissue lies above the background only, so the spread is taken below; and it may not grow,
-        # or the plane would climb the skin line.
+        # or the surface would climb the skin line.
         below = -rest[(rest <= 0) & (rest >= -3 * spread)]
         if not below.size:
             break
         spread = min(spread, 1.4826 * float(np.median(below)) + LEAST_SPREAD)
         kept = np.abs(rest) <= 2.5 * spread
         factors = np.linalg.lstsq(fitted[kept], values[kept])[0]
-    return (terms @ factors).astype(np.float32), spread, light
+        lowest, highest = values[kept].min(), values[kept].max()
+    # Under the breast nothing holds the surface: it may not leave what it was fitted to.
+    return np.clip(terms @ factors, lowest, highest).astype(np.float32), spread, light
 
 
 def _darkest(

@@ -198,3 +198,15 @@ def test_letters_on_a_light_grey_film_go():
     mask = breast_mask(grey)
     assert not (mask & marks).any()
     assert mask[breast].mean() > 0.98
+
+
+def test_letters_on_a_film_that_darkens_to_its_corners_go():
+    image, breast = film()
+    y, x = np.indices(image.shape) / HEIGHT
+    light = np.clip(0.22 - 0.33 * ((x - 0.65) ** 2 + (y - 0.5) ** 2), 0, 1)
+    image = cv2.GaussianBlur(image, (0, 0), 1.5) // 2 + (light * 65535).astype(np.uint16)
+    image[marks := letters(image.shape, "L CC", (170, 60)) & ~breast] = 60000
+    mask = breast_mask(image)
+    assert not (mask & marks).any()
+    assert (breast & ~mask).sum() < 0.01 * breast.sum()
+    assert (mask & ~breast).sum() < 0.06 * breast.sum()
