@@ -1,5 +1,6 @@
 """The stage `train`: what is trained on, from which weights, in which run folder."""
 
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ from pipeline.runs import NEW_RUN, Run, create_run, find_unfinished
 from pipeline.stages import Train
 
 STAGE = "train"
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 T = TypeVar("T")
 
 
@@ -126,9 +128,12 @@ def _train(
     try:
         fitted = _fit_by_strategy(options, row, network, material, recipe, run.folder, progress)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"train: stopped; continue with: python main.py train --resume {run.name} --batch"
-        ) from None
+        raise KeyboardInterrupt(f"train: stopped; continue with: {_resuming(run)}") from None
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        problem = f"{error.filename or run.folder}: {error.strerror}"
+        raise UserError(problem, f"make room, then continue with: {_resuming(run)}") from None
     set_aside = [*material.train.set_aside, *material.val.set_aside]
     area = float(fitted.best["val_auc"])
     counts = {
@@ -158,6 +163,12 @@ def _train(
         next_stage="evaluate",
         next_options={"run": run.name, "runs": options.runs},
     )  # fmt: skip
+
+
+def _resuming(run: Run) -> str:
+    """Return the command that continues a run; outside the usual folder it goes by its path."""
+    usual = run.folder.parents[1] == Train.runs
+    return f"python main.py train --resume {run.name if usual else run.folder} --batch"
 
 
 def _open_run(options: Train, row: ModelRow, begun: Run | None, facts: Mapping[str, Any]) -> Run:
