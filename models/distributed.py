@@ -4,15 +4,19 @@ All of them run the same lines in the same order; only the first tells and write
 """
 
 import datetime
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import UserError
 from pipeline.processes import OutOfStep, World, world_here
@@ -23,6 +27,8 @@ Value = TypeVar("Value")
 # that is busy, such as with the images of a whole collection.
 PATIENCE = datetime.timedelta(hours=2)
 GRACE = datetime.timedelta(seconds=5)  # in which the first process tells a mistake of all
+JOINS = itertools.count()
+PAUSE = 0.05  # seconds between two looks
 TOLD = "told"
 NO_STORE = (RuntimeError, KeyError, ValueError)  # what failing to reach it raises
 
@@ -41,8 +47,14 @@ def join() -> Iterator[World]:
     if not world.several or dist.is_initialized():
         yield world
         return
+    # Who joins again must not find the addresses of the time before.
+    place = dist.PrefixStore(f"join{next(JOINS)}", _meeting_place(world))  # type: ignore[attr-defined]
     dist.init_process_group(
-        _backends(world), timeout=PATIENCE, rank=world.rank, world_size=world.size
+        _backends(world),
+        timeout=PATIENCE,
+        store=place,
+        rank=world.rank,
+        world_size=world.size,
     )
     try:
         yield world
@@ -57,6 +69,13 @@ def join() -> Iterator[World]:
         ) from None
     # After a failure the group is left as it is: to take it down means to wait for the others.
     dist.destroy_process_group()
+
+
+@cache
+def _meeting_place(world: World) -> Any:
+    """Return the store that torchrun keeps, or the first process where it does not."""
+    store, _, _ = next(rendezvous("env://", world.rank, world.size, timeout=PATIENCE))
+    return store
 
 
 def _backends(world: World) -> str:
@@ -205,8 +224,9 @@ def told_by_first(world: World, text: str) -> bool:
     Nothing is presumed of it: it may wait for this one, and the group may not exist yet.
     """
     with suppress(*NO_STORE):
-        store = _store(world)
-        store.wait([TOLD], GRACE)
+        store, end = _store(world), time.monotonic() + GRACE.total_seconds()
+        while not store.check([TOLD]) and time.monotonic() < end:
+            time.sleep(PAUSE)  # torch's own way to wait complains aloud
         return bool(store.check([digest(text)]))
     return False
 
