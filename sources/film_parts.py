@@ -224,25 +224,19 @@ def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.zeros(grey.shape, bool)
     # Opening also took skin and nipple: give back what does not reach further than they do.
     body |= bright & (_distance(body) <= SKIN).astype(np.uint8)
-    away = _distance(body)
-    body |= _pieces(bright & (1 - body), away, NIPPLE * unit)
-    body |= _pieces(bright & (1 - body), away, FOLD * unit, at_edge=True)
+    body |= _small_parts(bright & (1 - body), _distance(body))
     others = bright & (1 - body)
     body[_distance(others) <= CLEARANCE * unit] = 0
     mask = (_distance(body) <= MARGIN) & (others == 0)
     return _without_holes(mask.astype(np.uint8)).astype(bool)
 
 
-def _pieces(
-    rest: NDArray[np.uint8], away: NDArray[np.float32], reach: float, at_edge: bool = False
-) -> NDArray[np.uint8]:
+def _small_parts(rest: NDArray[np.uint8], away: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the pieces of a mask of 0 and 1 that are small and sit on the breast.
 
     Args:
         rest: (H, W): what is bright and not yet breast.
         away: (H, W): distance from the breast in pixels.
-        reach: How far such a piece reaches at most, in pixels.
-        at_edge: Whether it must touch the upper or lower edge as well.
     """
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(rest)
     there = rest > 0
@@ -250,10 +244,10 @@ def _pieces(
     nearest, farthest = np.full(count, np.inf), np.zeros(count)
     np.minimum.at(nearest, number, away[there])
     np.maximum.at(farthest, number, away[there])
+    at_edge = np.isin(np.arange(count), pieces[[0, -1]])  # the upper or lower one
+    reach = np.where(at_edge, FOLD, NIPPLE) * max(rest.shape)  # (count,)
     wanted = (nearest <= 1.5) & (farthest <= reach)
     wanted &= stats[:, cv2.CC_STAT_AREA] <= 1.25 * reach**2
-    if at_edge:
-        wanted &= np.isin(np.arange(count), pieces[[0, -1]])
     found = np.zeros_like(rest)
     found[there] = wanted[number]
     return found
@@ -295,19 +289,19 @@ def _background(
     root = np.round(np.sqrt(grey) * 255).astype(np.uint8)
     otsu, _ = cv2.threshold(root, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     light = np.greater(root, otsu)
-    y, x = np.indices(grey.shape, np.float32) / max(grey.shape)
-    terms = np.stack([np.ones_like(grey), x, y, x * x, x * y, y * y], axis=-1)  # (H, W, 6)
     if light.all():  # one even grey
         return grey, 0.0, light
     first, black = _darkest(grey, ~light)
     some = np.flatnonzero(~light & ~black)
     some = some[:: max(1, some.size // FITTED)]
-    fitted, values = terms.reshape(-1, 6)[some], grey.ravel()[some]
+    y, x = (place / max(grey.shape) for place in np.divmod(some, grey.shape[1]))
+    fitted = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)  # (n, 6)
+    values = grey.ravel()[some]
     seen = grey[first]
     counts, edges = np.histogram(seen, bins=128)
     peak = counts.argmax()
     commonest = seen[(seen >= edges[peak]) & (seen <= edges[peak + 1])]
-    factors, spread = np.zeros(6, np.float32), np.inf
+    factors, spread = np.zeros(6), np.inf
     factors[0] = np.median(commonest)
     lowest = highest = factors[0]
     for _ in range(8):
@@ -319,10 +313,15 @@ def _background(
             break
         spread = min(spread, 1.4826 * float(np.median(below)) + LEAST_SPREAD)
         kept = np.abs(rest) <= 2.5 * spread
-        factors = np.linalg.lstsq(fitted[kept], values[kept])[0]
+        chosen = fitted[kept]
+        factors = np.linalg.lstsq(chosen.T @ chosen, chosen.T @ values[kept])[0]
         lowest, highest = values[kept].min(), values[kept].max()
     # Under the breast nothing holds the surface: it may not leave what it was fitted to.
-    return np.clip(terms @ factors, lowest, highest).astype(np.float32), spread, light
+    y, x = (np.arange(side, dtype=np.float32) / max(grey.shape) for side in grey.shape)
+    even, along, down, *second = factors.astype(np.float32)
+    level = even + x * (along + second[0] * x) + (y * (down + second[2] * y))[:, None]
+    level += (second[1] * y)[:, None] * x
+    return np.clip(level, lowest, highest).astype(np.float32), spread, light
 
 
 def _darkest(
