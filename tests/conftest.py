@@ -13,9 +13,10 @@ from prompt_toolkit.input.typeahead import get_typeahead
 from prompt_toolkit.output import DummyOutput
 
 ROOT = Path(__file__).parents[1]
-# Several tests run at once, and their programs with them: each has one core. Before numpy loads.
+# Several tests run at once, and their programs with them: threads that wait for each other on cores
+# that are taken cost many times what they save. (OMP_THREAD_LIMIT would stop oneDNN for good.)
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-os.environ.update(dict.fromkeys(THREADS, "1"))
+os.environ.update(dict.fromkeys(THREADS, "1"))  # before numpy loads
 # Tests never reach for weights over a network, whether there is one or not.
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
 # Without NO_CPR prompt_toolkit waits two seconds for a cursor report that pexpect never sends.
@@ -65,7 +66,7 @@ def terminal(tmp_path):
     """Start main.py in a pseudo-terminal of 80 columns, in an empty folder."""
     started = []
 
-    def start(*arguments, cwd=tmp_path):
+    def start(*arguments, cwd=tmp_path, **more):
         child = pexpect.spawn(
             sys.executable,
             [str(ROOT / "main.py"), *map(str, arguments)],
@@ -74,6 +75,7 @@ def terminal(tmp_path):
             encoding="utf-8",
             timeout=120,
             dimensions=(40, 80),
+            **more,
         )
         started.append(child)
         return child

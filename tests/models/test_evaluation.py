@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from main import main
 from models.evaluation import evaluate
 from models.training import train
 from pipeline.errors import UserError
@@ -104,6 +105,14 @@ def test_the_table_fits_eighty_columns(evaluated):
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     assert sum(widths) + 3 * len(widths) <= 80
     assert len(table.rows) == 10
+
+
+def test_without_a_run_one_line_names_the_command(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--batch"]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "run: python main.py train" in shown.err
 
 
 def test_a_patient_that_was_trained_on_is_refused_in_test(run, tmp_path):
