@@ -183,9 +183,10 @@ def many(tmp_path_factory):
     from organize_data import organize
 
     folder = tmp_path_factory.mktemp("many")
-    synthesize(Synthesize(out=folder / "raw", patients=20, seed=5), Silent())
-    organize(Organize(source=folder / "raw", out=folder / "dataset", finding="both"), Silent())
-    return folder / "dataset"
+    raw, out = folder / "raw", folder / "dataset"
+    synthesize(Synthesize(out=raw, patients=14, seed=5, size="400", workers=1), Silent())
+    organize(Organize(source=raw, out=out, finding="both", masks=False, workers=1), Silent())
+    return out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -204,7 +205,7 @@ def test_kills_and_ctrl_c_at_any_moment_end_in_the_same_bytes(many, tmp_path):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, env=OFFLINE, start_new_session=True, **quiet)
 
-    for turn in range(6):
+    for turn in range(4):
         process, seen = start(), len(times(out)) if out.exists() else 0
         limit, enough = time.monotonic() + 60, seen + dice.randrange(1, 12)
         while process.poll() is None and (not out.exists() or len(times(out)) < enough):
