@@ -1,8 +1,11 @@
 """Augmentation recipes as named data, applied the same way on the fly and written to disk."""
 
+import importlib
 import os
 import random
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -84,10 +87,22 @@ class Augmenter:
 
 
 def _compose(steps: tuple[Step, ...]) -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported
-    import albumentations
-
+    albumentations = _albumentations()
     return albumentations.Compose([getattr(albumentations, name)(**args) for name, args in steps])
+
+
+def _albumentations() -> ModuleType:
+    """Import albumentations without torch, which is not needed here and takes seconds to load."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported
+    optional = "albumentations.pytorch"
+    absent = optional not in sys.modules
+    if absent:
+        sys.modules[optional] = None  # type: ignore[assignment]  # Python's word for "not there"
+    try:
+        return importlib.import_module("albumentations")
+    finally:
+        if absent:
+            del sys.modules[optional]
 
 
 def seed_for(seed: int, image_id: str, turn: int) -> int:

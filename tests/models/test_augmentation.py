@@ -29,14 +29,15 @@ def test_none_returns_the_image():
     assert np.array_equal(Augmenter("none")(IMAGE, 3), IMAGE)
 
 
-def test_none_does_not_import_albumentations():
-    code = "import sys, models.augmentation as a; a.Augmenter('none'); print(*sys.modules)"
+@pytest.mark.parametrize(("recipe", "needed"), [("none", set()), ("flip", {"albumentations"})])
+def test_only_what_a_recipe_needs_is_imported(recipe, needed):
+    code = f"import sys, models.augmentation as a; a.Augmenter({recipe!r}); print(*sys.modules)"
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert "numpy" in done.stdout.split()
-    assert not {"albumentations", "torch"} & set(done.stdout.split())
+    assert {"albumentations", "torch"} & set(done.stdout.split()) == needed
 
 
 @pytest.mark.parametrize("recipe", ["flip", "flip-rotate"])
