@@ -6,6 +6,7 @@ import pytest
 from pipeline.progress import Silent
 from pipeline.stages import Synthesize
 from sources.synthetic import synthesize
+from tests.conftest import COLLECTION
 from tests.organize_data.reading import run
 
 
@@ -25,5 +26,5 @@ def whole(collection, tmp_path_factory):
 @pytest.fixture(scope="module")
 def kaggle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kaggle") / "raw"
-    synthesize(Synthesize(out=folder, patients=16, seed=3, layout="kaggle", workers=1), Silent())
+    synthesize(Synthesize(out=folder, layout="kaggle", **COLLECTION), Silent())
     return folder

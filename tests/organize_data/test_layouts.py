@@ -10,6 +10,7 @@ from pipeline.options import items_of, spec_of
 from pipeline.progress import Silent
 from pipeline.stages import Organize, Synthesize
 from sources.synthetic import synthesize
+from tests.conftest import COLLECTION
 from tests.organize_data.reading import contents, run
 
 LAYOUTS = next(
@@ -20,10 +21,8 @@ LAYOUTS = next(
 @pytest.fixture(params=[layout for layout in LAYOUTS if layout != "kaggle"])
 def laid_out(request, tmp_path):
     dialect = "linux" if request.param in ("classic", "csv") else "windows"
-    options = Synthesize(
-        out=tmp_path / "raw", patients=16, seed=3, layout=request.param, dialect=dialect, workers=1
-    )
-    synthesize(options, Silent())
+    options = {"layout": request.param, "dialect": dialect} | COLLECTION
+    synthesize(Synthesize(out=tmp_path / "raw", **options), Silent())
     return tmp_path / "raw"
 
 
