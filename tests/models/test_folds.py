@@ -22,6 +22,9 @@ from tests.models.datasets import divide, make_dataset
 COUNT = 3
 
 
+QUICK = {"model": "MammoCNN", "size": 32}
+
+
 @pytest.fixture(scope="module")
 def organized(tmp_path_factory):
     """An organised dataset in three folds; not to be written to."""
@@ -54,7 +57,7 @@ def trained(prepared, options_for, tmp_path_factory):
     """A run of each fold in one folder of runs, the last fold first; not to be written to."""
     runs = tmp_path_factory.mktemp("folds") / "runs"
     for fold in range(COUNT, 0, -1):
-        train(options_for(runs, data=prepared, fold=fold), Silent())
+        train(options_for(runs, data=prepared, fold=fold, **QUICK), Silent())
     return runs
 
 
@@ -208,7 +211,7 @@ def test_a_fold_is_the_same_before_and_after_preprocessing(
     trained, prepared, as_it_is, options_for, tmp_path
 ):
     alone = preprocess(as_it_is(tmp_path / "alone", fold=2), Silent()).folder
-    run = train(options_for(tmp_path / "runs", data=alone), Silent()).folder
+    run = train(options_for(tmp_path / "runs", data=alone, **QUICK), Silent()).folder
     assert Run(run).fold.name == "fold 2 of 3"
     first, second = (
         load_file(folder / "weights.safetensors") for folder in (run, run_of(trained, 2).folder)
@@ -232,7 +235,7 @@ def test_what_was_preprocessed_for_one_fold_is_not_trained_on_for_another(
 
 def test_copies_of_what_is_validated_are_not_trained_on(as_it_is, options_for, tmp_path):
     data = preprocess(as_it_is(tmp_path / "out", augment="flip", copies=1), Silent()).folder
-    result = train(options_for(tmp_path / "runs", data=data, fold=1), Silent())
+    result = train(options_for(tmp_path / "runs", data=data, fold=1, **QUICK), Silent())
     folds, rows = read_folds(data), read_manifest(data)
     kept = [row for row in rows if row.split != "test" and folds[row.patient_id] != 1]
     assert result.facts["train_images"] == len(kept)

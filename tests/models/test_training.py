@@ -22,6 +22,7 @@ from pipeline.records import read_json
 from pipeline.runs import list_runs
 from tests.models.datasets import SIZE, make_dataset
 
+QUICK = {"model": "MammoCNN", "size": 32}
 COLUMNS = [
     "epoch", "train_loss", "val_loss", "val_auc", "sensitivity", "specificity", "seconds",
 ]  # fmt: skip
@@ -87,7 +88,7 @@ def test_the_best_epoch_is_what_the_folder_predicts_with(trained, tiny_data):
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(options_for, tmp_path):
     def state(name, seed):
-        given = {"seed": seed, "augment": "flip-rotate"}
+        given = QUICK | {"seed": seed, "augment": "flip-rotate"}
         return load_file(
             train(options_for(tmp_path / name, **given), Silent()).folder / "weights.safetensors"
         )
@@ -151,7 +152,7 @@ def test_an_untrained_head_is_left_random_and_says_so(options_for, tmp_path):
 
 
 def test_training_stops_when_validation_no_longer_improves(options_for, tmp_path):
-    options = options_for(tmp_path, epochs=30, patience=1, learning_rate=1e-9)
+    options = options_for(tmp_path, epochs=30, patience=1, learning_rate=1e-9, **QUICK)
     result = train(options, Silent())
     assert 2 <= result.facts["epochs"] < 10
     areas = [row["val_auc"] for row in history_of(result.folder)]
@@ -176,7 +177,7 @@ def test_bfloat16_gives_nearly_the_same(options_for, trained, tmp_path):
 
 def test_one_class_in_validation_is_noted_and_the_loss_decides(options_for, tmp_path):
     data = make_dataset(tmp_path / "data", {"train": 6, "val": 1})
-    result = train(options_for(tmp_path / "runs", data=data, epochs=2), Silent())
+    result = train(options_for(tmp_path / "runs", data=data, epochs=2, **QUICK), Silent())
     assert result.facts["best_val_auc"] is None
     assert any("one class only" in note for note in result.notes)
     json.dumps(result.facts, allow_nan=False)
@@ -188,7 +189,7 @@ def test_images_that_cannot_be_read_are_listed(options_for, tmp_path):
     data = make_dataset(tmp_path / "data", {"train": 6, "val": 2})
     row = read_manifest(data)[0]
     (data / row.path).write_bytes(b"")
-    result = train(options_for(tmp_path / "runs", data=data), Silent())
+    result = train(options_for(tmp_path / "runs", data=data, **QUICK), Silent())
     assert result.set_aside == 1
     assert row.path in (result.folder / "set_aside.csv").read_text()
     assert result.facts["train_images"] == 11
