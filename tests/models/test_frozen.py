@@ -67,7 +67,7 @@ def scores_of(network, data):
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_training_on_kept_outputs_equals_the_plain_loop(name, options_for, tmp_path):
-    given = {"epochs": 3, "augment": "flip", "variants": 2, "learning_rate": 3e-4}
+    given = {"epochs": 2, "augment": "flip", "variants": 2, "learning_rate": 3e-4}
     options = options_for(tmp_path / "runs", model=name, size=LARGE, **given)
     result = train(options, Silent())
     expected = plain_loop(options)
