@@ -22,6 +22,7 @@ from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from tests.models.datasets import SIZE
 
+QUICK = {"model": "MammoCNN", "size": 32}
 CPU = Compute(torch.device("cpu"), None)
 PLAIN = Recipe(
     epochs=1, batch_size=12, learning_rate=1e-3, weight_decay=0.01, patience=8, augment="none",
@@ -120,9 +121,16 @@ def test_the_moving_average_moves_as_slowly_as_its_decay_says():
     "given",
     [
         {"mixup": 0.3, "model": "ResNet18_PFT", "augment": "flip"},
-        {"ema": 0.5, "balance": "sampler", "label_smoothing": 0.1},
+        {"ema": 0.5, "balance": "sampler", "label_smoothing": 0.1, **QUICK},
         {"ema": 0.5, "model": "ResNet18_PFT"},
-        {"optimizer": "sgd", "layer_decay": 0.7, "clip": 0, "variants": 3, "augment": "flip"},
+        {
+            "optimizer": "sgd",
+            "layer_decay": 0.7,
+            "variants": 3,
+            "augment": "flip",
+            "clip": 0,
+            **QUICK,
+        },
     ],
 )
 def test_each_option_trains_and_gives_the_same_again(given, options_for, tmp_path):
@@ -193,7 +201,7 @@ def test_the_course_is_written_for_tensorboard(options_for, tmp_path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    result = train(options_for(tmp_path, epochs=2), Silent())
+    result = train(options_for(tmp_path, epochs=2, **QUICK), Silent())
     events = event_accumulator.EventAccumulator(str(result.folder / "tensorboard")).Reload()
     aucs = events.Scalars("val_auc")
     assert [point.step for point in aucs] == [1, 2]
