@@ -64,6 +64,23 @@ def run_main(tmp_path):
 
 
 @pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Do what `run_main` does in this process, which has loaded what takes others seconds."""
+    from main import main
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        for name in ("HF_HUB_OFFLINE", "COLUMNS"):
+            monkeypatch.setenv(name, OFFLINE[name])
+        capsys.readouterr()
+        status = main([*map(str, arguments)])
+        shown = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture
 def terminal(tmp_path):
     """Start main.py in a pseudo-terminal of 80 columns, in an empty folder."""
     started = []

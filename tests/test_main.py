@@ -207,7 +207,9 @@ def test_json_on_stdout_and_nothing_else(run_main, collection, tmp_path):
     assert (tmp_path / "d" / "stage.json").is_file()
 
 
-def test_the_printed_command_and_the_answers_file_repeat_the_stage(terminal, run_main, prepared):
+def test_the_printed_command_and_the_answers_file_repeat_the_stage(
+    terminal, run_main, run_here, prepared
+):
     flags = ("--size", "64", "--workers", "1")
     child = terminal("preprocess", "--data", prepared / "dataset", *flags)
     press(child, "Folder to write the preprocessed dataset to", "first" + ENTER)
@@ -226,13 +228,13 @@ def test_the_printed_command_and_the_answers_file_repeat_the_stage(terminal, run
     assert run_main(*words).returncode == 0
     assert (folder / "first" / "manifest.csv").read_bytes() == manifest
     (folder / "again.json").write_text(answers)
-    done = run_main("preprocess", "--answers", "again.json", "--out", "second")
+    done = run_here("preprocess", "--answers", "again.json", "--out", "second")
     assert done.returncode == 0, done.stderr
     assert (folder / "second" / "manifest.csv").read_bytes() == manifest
-    done = run_main("demo", "--answers", "again.json", "--json")
+    done = run_here("demo", "--answers", "again.json", "--json")
     assert done.returncode == 0, done.stderr
     assert [part["stage"] for part in json.loads(done.stdout)] == ["preprocess"]
-    done = run_main("--answers", "again.json")
+    done = run_here("--answers", "again.json")
     assert done.returncode == 0, done.stderr
     assert (folder / "first" / "manifest.csv").read_bytes() == manifest
 
@@ -247,8 +249,8 @@ def test_the_two_scripts_alone_take_the_same_options(run_main, script, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_demo_does_everything_and_says_how_to_repeat_it(run_main, tmp_path):
-    done = run_main("demo", "--out", "d", "--patients", "8", "--workers", "1")
+def test_the_demo_does_everything_and_says_how_to_repeat_it(run_here, tmp_path):
+    done = run_here("demo", "--out", "d", "--patients", "8", "--workers", "1")
     assert done.returncode == 0, done.stderr
     report = re.search(r"The report: (\S+report\.html)", done.stdout).group(1)
     assert (tmp_path / report).is_file()
