@@ -21,11 +21,18 @@ from models.inference import LAST_FILE, SCORING_BATCH, restore_weights, save_wei
 from models.loading import Split, batches
 from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, settling_mode, split_before, train_mode
-from models.optimisation import Loss, draw_mix, make_optimizer, make_schedule, moving_average
+from models.optimisation import (
+    Loss,
+    clip_gradients,
+    draw_mix,
+    make_optimizer,
+    make_schedule,
+    moving_average,
+)
 from models.run_facts import Fitted, Material, Recipe
 from models.shared_layers import in_step, part_of_step, share_layers
 from pipeline.errors import UserError
-from pipeline.processes import OutOfStep
+from pipeline.processes import OutOfStep, World
 from pipeline.progress import Cell, Progress
 from pipeline.records import write_table
 
@@ -248,7 +255,7 @@ class _Steps:
             # Out here nothing holds on to the tensors of the attempt.
             self._halve(len(indices))
         if self._recipe.clip:
-            nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
+            clip_gradients(self._trained, self._recipe.clip)
         self._optimizer.step()
         self._scheduler.step()
         if self._averaged is not None:
@@ -270,7 +277,8 @@ class _Steps:
             if not mix.none:
                 inputs = mix(inputs, self._feed.training(partners, epoch))
                 targets = mix(targets, self._targets[torch.from_numpy(partners)])
-            counts = self._world.weight(len(cut)) * len(cut) / len(indices)
+            # Gradients are those of the mean over the batch: DDP takes the average over processes.
+            counts = self._world.size / len(indices)
             with part_of_step(self._forward, last=number == parts):
                 loss = self._loss(self._forward(inputs, len(cut)), targets) * counts
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -304,8 +312,11 @@ class _Steps:
     def scores(self, split: Split) -> NDArray[np.float32]:
         """Return (N,) float32 logits of malignancy of a split, in eval mode."""
         self.scored.eval()
-        own = self._world.share(np.arange(len(split)))
-        return gather(self._world, self._score(split, batches(len(own), SCORING_BATCH, own)))
+        # One process scores in the batches that two would have, so that it scores alike.
+        worlds = [self._world] if self._world.several else [World(0, 2), World(1, 2)]
+        shares = [world.share(np.arange(len(split))) for world in worlds]
+        cuts = [cut for own in shares for cut in batches(len(own), SCORING_BATCH, own) if len(cut)]
+        return gather(self._world, self._score(split, cuts))
 
     def _score(self, split: Split, cuts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         fed, dtype, found = self._feed.part_of(self.scored), self._material.compute.dtype, []

@@ -160,6 +160,9 @@ def settling_mode(network: nn.Module, trained_from: str) -> Iterator[None]:
     norms = [one for one in trained.modules() if isinstance(one, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     network.eval()
+    for one in trained.modules():
+        if isinstance(one, nn.Conv2d | nn.Linear):  # alike in both modes, but for their order of
+            one.train()  # sums: see models.shared_layers
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to say: the plain average over batches

@@ -1,6 +1,6 @@
 """How the weights move: optimiser, learning rates, and what is asked of the loss."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,17 @@ def make_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> None:
+    """Scale gradients so that their norm over all parameters is at most `largest`, in place.
+
+    The norm is summed in float64: in float32 it would depend on how gradients lie in memory.
+    """
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    norms = [torch.linalg.vector_norm(one, dtype=torch.float64) for one in gradients]
+    total = torch.linalg.vector_norm(torch.stack(norms)).float()
+    nn.utils.clip_grads_with_norm_(parameters, largest, total)
+
+
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average of a network's weights (Polyak & Juditsky 1992)."""
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
@@ -84,10 +95,11 @@ class Loss:
         """Take the recipe, and benign for each malignant training image."""
         self._smoothing = recipe.label_smoothing
         weight = positive_weight if recipe.balance == "weights" else 1.0
-        self._loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, device=device))
+        weights = torch.tensor(weight, device=device)
+        self._loss = nn.BCEWithLogitsLoss(pos_weight=weights, reduction="sum")
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss; logits and targets are (B,) float32, targets in [0, 1].
+        """Return the sum of losses; logits and targets are (B,) float32, targets in [0, 1].
 
         Of an empty batch it is zero, and so are its gradients. Smoothing moves targets towards one
         half (Szegedy et al. 2016, section 7).

@@ -6,7 +6,7 @@ place: parameters, names in the state dict and references stay as they are.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -46,7 +46,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W), or nothing at all where this process has no share."""
         if not self.training:
-            return super().forward(input)
+            return nn.BatchNorm2d.forward(self, input)  # not timm's, which activates as well
         output, mean, variance, count = _BatchNorm.apply(input, self.weight, self.bias, self.eps)
         self._follow(mean, variance, int(count))
         return cast(Tensor, output)
@@ -73,7 +73,7 @@ class GpuBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W), or nothing at all where this process has no share."""
         # An empty share in bfloat16 would send messages of another size than the others' are.
-        return super().forward(input if input.numel() else input.float())
+        return nn.SyncBatchNorm.forward(self, input if input.numel() else input.float())
 
 
 class _Activated:
@@ -108,11 +108,14 @@ class _BatchNorm(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the output, mean (C,), biased variance (C,) and the count behind them."""
-        values, others = inputs.float(), _others(inputs)
-        count = values.numel() // values.shape[1]
-        own_mean = values.sum(others) / max(1, count)  # (C,)
-        centred = values - _channels(own_mean, inputs)
-        mean, variance, whole = _merged(own_mean, (centred * centred).sum(others), count)
+        output, own = torch.empty_like(inputs, dtype=torch.float32), []
+        others = _others(inputs)
+        for values, centred in zip(_shares(inputs), _shares(output), strict=True):
+            count = values.numel() // values.shape[1]
+            own_mean = values.sum(others, dtype=torch.float32) / max(1, count)  # (C,)
+            torch.sub(values, _channels(own_mean, inputs), out=centred)
+            own.append((own_mean, (centred * centred).sum(others), count))
+        mean, variance, whole = _merged(own)
         if whole < 2:
             raise ValueError("batch norm needs more than one value a channel")
         scale = (variance + eps).rsqrt()
@@ -120,48 +123,67 @@ class _BatchNorm(torch.autograd.Function):
         ctx.count = int(whole)
         ctx.mark_non_differentiable(mean, variance, whole)
         slope = weight * scale
-        shift = bias + (own_mean - mean) * slope
-        output = centred.mul_(_channels(slope, inputs)).add_(_channels(shift, inputs))
+        for centred, (own_mean, _, _) in zip(_shares(output), own, strict=True):
+            shift = bias + (own_mean - mean) * slope
+            centred.mul_(_channels(slope, inputs)).add_(_channels(shift, inputs))
         return output.to(inputs.dtype), mean, variance, whole
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
         """Return the gradients of inputs, weight and bias."""
         inputs, weight, mean, scale = ctx.saved_tensors
-        centred = inputs.float() - _channels(mean, inputs)
-        gradient = gradient.float()
-        bias_gradient = gradient.sum(_others(inputs))  # (C,)
-        weight_gradient = (gradient * centred).sum(_others(inputs)) * scale  # (C,)
-        sums = torch.stack([bias_gradient, weight_gradient])
+        others = _others(inputs)
+        gradient, centred = gradient.float(), inputs.float() - _channels(mean, inputs)
+        own = [
+            torch.stack([part.sum(others), (part * values).sum(others) * scale])  # (2, C)
+            for part, values in zip(_shares(gradient), _shares(centred), strict=True)
+        ]
+        sums = torch.stack(own).sum(0)
+        bias_gradient, weight_gradient = sums.clone().unbind()
         if dist.is_initialized():
             dist.all_reduce(sums)
         shift, slope = sums / ctx.count
         # d = weight * scale * (gradient - shift - slope * normalised)
-        centred.mul_(_channels(-slope * scale, inputs)).sub_(_channels(shift, inputs))
-        result = centred.add_(gradient).mul_(_channels(weight * scale, inputs))
+        factor = weight * scale
+        result = centred.mul_(_channels(-slope * scale * factor, inputs))
+        result.add_(_channels(-shift * factor, inputs))
+        result.addcmul_(gradient, _channels(factor, inputs))
         return result.to(inputs.dtype), weight_gradient, bias_gradient, None
 
 
-def _merged(mean: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean (C,), biased variance (C,) and count over all processes.
+def _merged(own: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (C,), biased variance (C,) and count over all shares.
 
     Args:
-        mean: (C,) of this process's share.
-        squares: (C,) sum of its squared distances from that mean.
-        count: Of its values in each channel.
+        own: Of each share of this process: mean (C,), the sum (C,) of squared distances from it,
+            and the count of values in each channel.
     """
-    channels = len(mean)
-    own = torch.cat([mean.double(), squares.double(), torch.tensor([float(count)]).double()])
-    parts = [own]
+    parts = [
+        torch.cat([mean.double(), squares.double(), torch.tensor([float(count)]).double()])
+        for mean, squares, count in own
+    ]
     if dist.is_initialized():
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own)
-    every = torch.stack(parts)  # (processes, 2 * C + 1)
+        (mine,), parts = parts, [torch.empty_like(parts[0]) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, mine)
+    every = torch.stack(parts)  # (shares, 2 * C + 1)
+    channels = len(own[0][0])
     means, all_squares, counts = every.split([channels, channels, 1], dim=1)  # type: ignore[no-untyped-call]
     whole = counts.sum()
     merged = (means * counts).sum(0) / whole  # (C,)
     variance = (all_squares + counts * (means - merged) ** 2).sum(0) / whole  # (C,)
     return merged.float(), variance.float(), whole
+
+
+def _shares(batch: Tensor) -> Sequence[Tensor]:
+    """Return the shares of a batch that are summed apart: its own, or as two processes have it.
+
+    Sums of floating-point numbers depend on their order, and AdamW makes much of the last digits
+    of small gradients. So one process adds up what two would, in their order.
+    """
+    if dist.is_initialized() or len(batch) < 2:
+        return (batch,)
+    half = World(0, 2).bounds(len(batch))[1]
+    return torch.split(batch, [half, len(batch) - half])
 
 
 def _others(inputs: Tensor) -> list[int]:
@@ -209,6 +231,27 @@ class SharedDropout2d(_SharedDropout, nn.Dropout2d):
         return inputs.shape[1], 1, 1
 
 
+class HalvedConv2d(nn.Conv2d):
+    """A convolution that is trained on the two halves of a batch, as two processes would do it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, C', H', W') of (B, C, H, W)."""
+        if not self.training:
+            return super().forward(input)
+        return torch.cat([super(HalvedConv2d, self).forward(part) for part in _shares(input)])
+
+
+class HalvedLinear(nn.Linear):
+    """A linear layer that is trained on the two halves of a batch, likewise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, F') of (B, F)."""
+        if not self.training:
+            return super().forward(input)
+        return torch.cat([super(HalvedLinear, self).forward(part) for part in _shares(input)])
+
+
+HALVED: dict[type, type] = {nn.Conv2d: HalvedConv2d, nn.Linear: HalvedLinear}
 DROPOUT: dict[type, type] = {nn.Dropout: SharedDropout, nn.Dropout2d: SharedDropout2d}
 NORMS: dict[type, type] = {
     nn.BatchNorm2d: SharedBatchNorm2d,
@@ -248,7 +291,11 @@ def share_layers(network: nn.Module, world: World, exact: bool = False) -> Batch
     batch = Batch(world)
     on_gpu = any(parameter.is_cuda for parameter in network.parameters())
     norms = GPU_NORMS if on_gpu else NORMS
-    kinds = norms | DROPOUT if world.several else {} if on_gpu or not exact else norms
+    kinds: dict[type, type] = {}
+    if world.several:
+        kinds = norms | DROPOUT
+    elif exact and not on_gpu:
+        kinds = norms | DROPOUT | HALVED
     for module in network.modules():
         if shared := kinds.get(type(module)):
             module.__class__ = shared

@@ -63,15 +63,6 @@ class World:
         part: Whole = whole[start:stop]
         return part
 
-    def weight(self, count: int) -> float:
-        """Return what the mean loss over this process's share of `count` images counts.
-
-        With it the gradients are those of the mean over all images, however unequal the shares:
-        DistributedDataParallel takes the plain average over processes.
-        """
-        start, stop = self.bounds(count)
-        return self.size * (stop - start) / count
-
 
 ALONE = World()
 

@@ -153,7 +153,8 @@ def network(world, name, count):
     torch.manual_seed(4)
     scores, own = step(world.share(images), count), world.share(targets)
     if len(own):
-        loss = functional.binary_cross_entropy_with_logits(scores, own) * world.weight(count)
+        loss = functional.binary_cross_entropy_with_logits(scores, own, reduction="sum")
+        loss = loss * world.size / count
     else:
         loss = scores.sum()
     loss.backward()

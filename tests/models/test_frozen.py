@@ -58,11 +58,11 @@ def plain_loop(options):
     return network
 
 
-def scores_of(network, data):
+def scores_of(network, architecture, data):
     val = load_split(data, read_manifest(data), "val", LARGE, 1, Silent())
-    row = EvalTransform(0.5, 0.2, torch.device("cpu"))
+    transform = EvalTransform(*normalisation(architecture), torch.device("cpu"))
     with torch.no_grad():
-        return network.eval()(row(val.images[:])).squeeze(1).sigmoid().numpy()
+        return network.eval()(transform(val.images[:])).squeeze(1).sigmoid().numpy()
 
 
 @pytest.mark.parametrize("name", FROZEN)
@@ -71,9 +71,10 @@ def test_training_on_kept_outputs_equals_the_plain_loop(name, options_for, tmp_p
     options = options_for(tmp_path / "runs", model=name, size=LARGE, **given)
     result = train(options, Silent())
     expected = plain_loop(options)
-    found = build(MODELS[name].architecture, MODELS[name].head)
+    architecture = MODELS[name].architecture
+    found = build(architecture, MODELS[name].head)
     found.load_state_dict(load_file(result.folder / "last.safetensors"))
-    ours, theirs = (scores_of(network, options.data) for network in (found, expected))
+    ours, theirs = (scores_of(network, architecture, options.data) for network in (found, expected))
     assert np.abs(ours - theirs).max() < 1e-4
     assert np.ptp(theirs) > 1e-3
 

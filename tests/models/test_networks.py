@@ -14,6 +14,8 @@ from models.networks import (
     units,
 )
 from models.registry import MODELS, Head
+from models.shared_layers import share_layers
+from pipeline.processes import ALONE
 
 ROWS = list(MODELS.values())
 ARCHITECTURES = sorted({row.architecture for row in ROWS})
@@ -121,3 +123,13 @@ def test_the_head_is_computed_in_float32_under_bfloat16():
         assert logits(network, images(), torch.bfloat16)[0].item() == pytest.approx(
             1.0001, abs=1e-6
         )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_layers_that_share_a_batch_change_nothing_that_is_scored(architecture):
+    torch.manual_seed(3)
+    network = build(architecture, Head()).eval()
+    with torch.no_grad():
+        expected = network(images())
+        share_layers(network, ALONE, exact=True)
+        torch.testing.assert_close(network(images()), expected)
