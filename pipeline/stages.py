@@ -167,6 +167,7 @@ class Demo(Common):
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
     patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
+    epochs: int = option(10, "Epochs at most", check=between(1, 1000))
 
 
 def demo_plan(options: Demo) -> list[tuple[str, Mapping[str, Any]]]:
@@ -183,7 +184,7 @@ def demo_plan(options: Demo) -> list[tuple[str, Mapping[str, Any]]]:
                 "runs": out / "runs",
                 "model": "ResNet18_CFT",
                 "weights": "none",
-                "epochs": 10,
+                "epochs": options.epochs,
                 **common,
             },
         ),

@@ -250,11 +250,13 @@ def test_the_two_scripts_alone_take_the_same_options(run_main, script, tmp_path)
 
 
 def test_the_demo_does_everything_and_says_how_to_repeat_it(run_here, tmp_path):
-    done = run_here("demo", "--out", "d", "--patients", "8", "--workers", "1")
+    small = ("--patients", "8", "--epochs", "2", "--workers", "1")
+    done = run_here("demo", "--out", "d", *small)
     assert done.returncode == 0, done.stderr
     report = re.search(r"The report: (\S+report\.html)", done.stdout).group(1)
     assert (tmp_path / report).is_file()
     for stage in ("synthesize", "organize", "preprocess", "train", "evaluate", "report"):
         assert f"python main.py {stage} " in done.stdout
+    assert "--epochs 2" in done.stdout
     assert (tmp_path / "d" / "answers.json").is_file()
     assert done.stdout.count("Not a medical device") == 3, "with each stage that shows scores"

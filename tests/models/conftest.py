@@ -48,7 +48,7 @@ def options_for(tiny_data):
     def make(runs, **given):
         quick = {
             "data": tiny_data,
-            "model": "ResNet18_CFT",
+            "model": "MammoCNN",
             "weights": "none",
             "epochs": 1,
             "size": SIZE,

@@ -160,7 +160,7 @@ def test_images_that_cannot_be_read_are_added_to_the_list(run, tmp_path):
     assert "train/x.png,was empty" in listed
 
 
-@pytest.mark.parametrize("name", ["EfficientNetB3_Optuna", "MammoCNN"])
+@pytest.mark.parametrize("name", ["EfficientNetB3_Optuna", "ResNet18_CFT"])
 def test_other_kinds_of_runs_can_be_evaluated(name, options_for, tmp_path):
     train(options_for(tmp_path, model=name), Silent())
     options = Evaluate(runs=tmp_path, replicates=100, workers=1)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX sig
 def larger(tmp_path_factory):
     """A collection that takes a few seconds to organise."""
     folder = tmp_path_factory.mktemp("larger") / "raw"
-    synthesize(Synthesize(out=folder, patients=10, seed=5, size="1600", workers=1), Silent())
+    synthesize(Synthesize(out=folder, patients=10, seed=5, size="1200", workers=1), Silent())
     return folder
 
 
