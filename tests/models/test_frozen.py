@@ -84,7 +84,7 @@ def test_training_on_kept_outputs_equals_the_plain_loop(name, options_for, tmp_p
 
 @pytest.fixture
 def data(tmp_path):
-    return make_dataset(tmp_path / "data" / "preprocessed")
+    return make_dataset(tmp_path / "data" / "preprocessed", {"train": 6, "val": 2})
 
 
 class Counting(Silent):
@@ -106,7 +106,7 @@ def count(options):
 
 def test_the_next_run_finds_them_and_another_network_does_not(data, options_for, tmp_path):
     def frozen(**given):
-        fixed = {"data": data, "model": "ResNet18_PFT", "augment": "flip", "variants": 2}
+        fixed = {"data": data, "model": "DenseNet121_PFT", "augment": "flip", "variants": 2}
         return count(options_for(tmp_path / "runs", **fixed, **given))
 
     assert frozen(epochs=2) > 0
@@ -123,7 +123,7 @@ def test_read_outs_share_them_too(data, options_for, tmp_path):
 
 
 def test_a_changed_image_is_seen(data, options_for, tmp_path):
-    options = options_for(tmp_path / "runs", data=data, model="ResNet18_PFT")
+    options = options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT")
     assert count(options) > 0
     images = sorted(path for path in (data / "train").rglob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
@@ -131,7 +131,7 @@ def test_a_changed_image_is_seen(data, options_for, tmp_path):
 
 
 def test_a_damaged_file_is_made_again(data, options_for, tmp_path):
-    options = options_for(tmp_path / "runs", data=data, model="ResNet18_PFT")
+    options = options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT")
     whole = train(options, Silent())
     for path in (data / ".cache" / "frozen").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
@@ -141,13 +141,13 @@ def test_a_damaged_file_is_made_again(data, options_for, tmp_path):
 
 
 def test_where_nothing_can_be_kept_it_goes_to_memory(data, options_for, tmp_path, listener):
-    whole = train(options_for(tmp_path / "runs", data=data, model="ResNet18_PFT"), Silent())
+    whole = train(options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT"), Silent())
     frozen = data / ".cache" / "frozen"
     for path in frozen.iterdir():
         path.unlink()
     frozen.rmdir()
     frozen.write_text("in the way")
-    again = train(options_for(tmp_path / "runs", data=data, model="ResNet18_PFT"), listener)
+    again = train(options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT"), listener)
     assert any("cannot be used, so it goes to memory" in line for line in listener.lines)
     first, second = (load_file(x.folder / "weights.safetensors") for x in (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -120,9 +120,9 @@ def test_the_moving_average_moves_as_slowly_as_its_decay_says():
 @pytest.mark.parametrize(
     "given",
     [
-        {"mixup": 0.3, "model": "ResNet18_PFT", "augment": "flip"},
+        {"mixup": 0.3, "model": "DenseNet121_PFT", "augment": "flip"},
         {"ema": 0.5, "balance": "sampler", "label_smoothing": 0.1, **QUICK},
-        {"ema": 0.5, "model": "ResNet18_PFT"},
+        {"ema": 0.5, "model": "DenseNet121_PFT"},
         {
             "optimizer": "sgd",
             "layer_decay": 0.7,
