@@ -7,7 +7,7 @@ that it depends on: weights, images, normalisation, arithmetic, augmentation, co
 
 import contextlib
 import hashlib
-import json
+import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,8 @@ from models.image_cache import CACHE
 from models.inference import SCORING_BATCH, Compute
 from models.loading import EvalTransform, Split
 from pipeline.progress import Progress
-from pipeline.records import LEFT_OVER, atomic, digest, file_digest
+from pipeline.records import LEFT_OVER, atomic, digest
+from sources.film_jobs import code_digest
 
 PLACE = "frozen"  # below the dataset's cache
 RESERVE = 2**29  # bytes of the disk that are left free, for weights and figures
@@ -194,6 +195,7 @@ def _opened(path: Path) -> Array | None:
 
 @cache
 def _code() -> str:
-    modules = augmentation, loading, networks
-    recipes = json.dumps(augmentation.RECIPES)
-    return digest(__name__, recipes, [file_digest(Path(str(one.__file__))) for one in modules])
+    """Return a digest of the code behind the outputs: an older version's are made again."""
+    files = __file__, *(one.__file__ for one in (augmentation, loading, networks))
+    made_with = [importlib.metadata.version(name) for name in ("albumentations", "timm")]
+    return digest(code_digest(*files), made_with)

@@ -167,7 +167,7 @@ class Demo(Common):
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
     patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
-    epochs: int = option(10, "Epochs at most", check=between(1, 1000))
+    epochs: int = option(8, "Epochs at most", check=between(1, 1000))
 
 
 def demo_plan(options: Demo) -> list[tuple[str, Mapping[str, Any]]]:
