@@ -36,6 +36,9 @@ def build(architecture: str, head: Head) -> nn.Module:
     *_, (name, linear) = units(network).items()
     if head.widths or head.dropout:
         setattr(network, name, _deep_head(linear.in_features, head))
+    else:
+        # Timm draws EfficientNet's from -1 to 1 where there is one output: logits of 10 untrained.
+        linear.reset_parameters()
     return network
 
 

@@ -251,7 +251,32 @@ class HalvedLinear(nn.Linear):
         return torch.cat([super(HalvedLinear, self).forward(part) for part in _shares(input)])
 
 
-HALVED: dict[type, type] = {nn.Conv2d: HalvedConv2d, nn.Linear: HalvedLinear}
+class HalvedSiLU(nn.SiLU):
+    """An activation whose last digit depends on a value's place in memory, likewise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return an array of the input's shape."""
+        if not self.training:
+            return super().forward(input)
+        return torch.cat([nn.functional.silu(part) for part in _shares(input)])
+
+
+class HalvedSigmoid(nn.Sigmoid):
+    """Likewise."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return an array of the input's shape."""
+        if not self.training:
+            return super().forward(input)
+        return torch.cat([torch.sigmoid(part) for part in _shares(input)])
+
+
+HALVED: dict[type, type] = {
+    nn.Conv2d: HalvedConv2d,
+    nn.Linear: HalvedLinear,
+    nn.SiLU: HalvedSiLU,
+    nn.Sigmoid: HalvedSigmoid,
+}
 DROPOUT: dict[type, type] = {nn.Dropout: SharedDropout, nn.Dropout2d: SharedDropout2d}
 NORMS: dict[type, type] = {
     nn.BatchNorm2d: SharedBatchNorm2d,

@@ -106,6 +106,14 @@ def test_a_head_of_its_own_is_built_from_its_widths():
     assert [m.p for m in network.fc if isinstance(m, nn.Dropout)] == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_an_untrained_network_is_undecided(row):
+    torch.manual_seed(1)
+    network = build(row.architecture, row.head).train()
+    with torch.no_grad():
+        assert logits(network, images(8), None).abs().max() < 1.5
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_normalisation_is_of_one_channel(architecture):
     mean, std = normalisation(architecture)
@@ -133,3 +141,14 @@ def test_layers_that_share_a_batch_change_nothing_that_is_scored(architecture):
         expected = network(images())
         share_layers(network, ALONE, exact=True)
         torch.testing.assert_close(network(images()), expected)
+
+
+@pytest.mark.parametrize("layer", [nn.SiLU, nn.Sigmoid, lambda: nn.Linear(6, 6)])
+def test_alone_a_layer_computes_halves_as_two_processes_would(layer):
+    """The last digit of exp depends on a value's place in memory."""
+    torch.manual_seed(1)
+    network = nn.Sequential(layer()).train()
+    inputs = 3 * torch.randn(27, 6)
+    expected = torch.cat([network(part) for part in inputs.split([14, 13])])
+    share_layers(network, ALONE, exact=True)
+    assert torch.equal(network(inputs), expected)
