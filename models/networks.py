@@ -34,6 +34,7 @@ def build(architecture: str, head: Head) -> nn.Module:
         return mammo_cnn()
     network: nn.Module = timm.create_model(architecture, num_classes=1, in_chans=1)
     *_, (name, linear) = units(network).items()
+    assert isinstance(linear, nn.Linear)
     if head.widths or head.dropout:
         setattr(network, name, _deep_head(linear.in_features, head))
     else:
@@ -42,9 +43,9 @@ def build(architecture: str, head: Head) -> nn.Module:
     return network
 
 
-def _deep_head(features: Any, head: Head) -> nn.Sequential:
+def _deep_head(features: int, head: Head) -> nn.Sequential:
     layers: list[nn.Module] = []
-    width = int(features)
+    width = features
     for hidden in head.widths:
         layers += [nn.Dropout(head.dropout), nn.Linear(width, hidden), nn.ReLU()]
         width = hidden
