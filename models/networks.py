@@ -7,7 +7,6 @@ network of its own: the frozen prefix, a pure function of the image.
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import timm
 import torch
