@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 METRICS = (
-    "auc", "pr_auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision",
-    "f1", "mcc", "brier",
+    "auc", "partial_auc", "pr_auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
+    "precision", "f1", "mcc", "sensitivity_at_specificity", "specificity_at_sensitivity", "brier",
+    "ece",
 )  # fmt: skip
+FIXED_RATE = 0.90  # the specificity that sensitivity is given at, and the other way round
+FALSE_ALARMS = 0.20  # the highest false positive rate that the partial AUC looks at
+BINS = 10  # of equal width, of the calibration error and of reliability diagrams
+SLACK = 1e-9  # a share of 0.9 in floating point must not miss 9 of 10 images
 INTERVAL_PATIENTS = 3  # of each class, below which a bootstrap says nothing
-CHUNK = 2_000_000  # weights in memory at a time
+CHUNK = 250_000  # weights at a time: few enough for the processor's cache
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,21 @@ def cumulated(
         Thresholds (K,), weight of malignant images (R, K), weight of benign images (R, K).
     """
     order = np.argsort(-scores, kind="stable")
-    sorted_scores, sorted_targets = scores[order], targets[order]
-    ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
-    ordered = weights[:, order]  # (R, N)
-    positives = np.cumsum(ordered * sorted_targets, axis=1)[:, ends]
-    negatives = np.cumsum(ordered * ~sorted_targets, axis=1)[:, ends]
-    return sorted_scores[ends], positives, negatives
+    return _cumulated(targets[order], scores[order], np.take(weights, order, axis=1))
+
+
+def _cumulated(
+    targets: NDArray[np.bool_], scores: Floats, weights: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Do the same for images in the order of falling scores; the weights are written over."""
+    positives = weights * targets
+    weights -= positives
+    np.cumsum(positives, axis=1, out=positives)
+    np.cumsum(weights, axis=1, out=weights)
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    if len(ends) == len(scores):  # no ties
+        return scores, positives, weights
+    return scores[ends], positives[:, ends], weights[:, ends]
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
@@ -56,20 +70,82 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return result
 
 
+def _at(cumulative: Floats, count: NDArray[np.intp]) -> Floats:
+    """Return what the first `count` (R,) of the scores in (R, K) hold together, (R,)."""
+    last = np.clip(count - 1, 0, cumulative.shape[1] - 1)
+    return np.where(count > 0, cumulative[np.arange(len(cumulative)), last], 0.0)
+
+
+def _area(positives: Floats, negatives: Floats) -> Floats:
+    """Area (R,) under the curve of malignant over benign weight (R, K), from the origin on.
+
+    By trapezoids, which count ties half (Hanley & McNeil 1982). Their sum is written as in the
+    shoelace formula, which needs no differences of neighbours.
+    """
+    crossed = np.vecdot(negatives[:, 1:], positives[:, :-1])
+    crossed -= np.vecdot(negatives[:, :-1], positives[:, 1:])
+    area: Floats = (negatives[:, -1] * positives[:, -1] + crossed) / 2
+    return area
+
+
 def _auc(positives: Floats, negatives: Floats) -> Floats:
-    """Area under the ROC curve by trapezoids, which counts ties half (Hanley & McNeil 1982)."""
-    steps = np.diff(negatives, axis=1, prepend=0)
-    heights = positives - np.diff(positives, axis=1, prepend=0) / 2
-    area = (steps * heights).sum(axis=1)
-    return _ratio(area, positives[:, -1] * negatives[:, -1])
+    return _ratio(_area(positives, negatives), positives[:, -1] * negatives[:, -1])
+
+
+def _partial_auc(positives: Floats, negatives: Floats) -> Floats:
+    """Area under the ROC curve up to `FALSE_ALARMS`, from 0.5 for guessing to 1 (McClish 1989)."""
+    limit = FALSE_ALARMS * negatives[:, -1]
+    within = np.count_nonzero(negatives <= limit[:, None], axis=1)
+    area = _area(positives, np.minimum(negatives, limit[:, None]))
+    # Cutting the curve off left the trapezoid across the limit as high as at its far end.
+    run = limit - _at(negatives, within)
+    width = _at(negatives, within + 1) - _at(negatives, within)
+    height = _at(positives, within + 1) - _at(positives, within)
+    inside = np.divide(run, width, out=np.zeros_like(run), where=width > 0)
+    area -= run * height * (1 - inside) / 2
+    share = _ratio(area, positives[:, -1] * negatives[:, -1])
+    least, most = FALSE_ALARMS**2 / 2, FALSE_ALARMS
+    standardised: Floats = (1 + (share - least) / (most - least)) / 2
+    return standardised
 
 
 def _average_precision(positives: Floats, negatives: Floats) -> Floats:
     """Area under the precision-recall curve as average precision, without interpolation."""
-    gained = np.diff(positives, axis=1, prepend=0)
-    flagged = positives + negatives
-    precision = np.divide(positives, flagged, out=np.zeros_like(positives), where=flagged > 0)
-    return _ratio((gained * precision).sum(axis=1), positives[:, -1])
+    precision = positives + negatives
+    np.maximum(precision, np.finfo(np.float64).tiny, out=precision)
+    np.divide(positives, precision, out=precision)
+    gained = positives[:, 1:] - positives[:, :-1]
+    area = positives[:, 0] * precision[:, 0] + np.vecdot(gained, precision[:, 1:])
+    return _ratio(area, positives[:, -1])
+
+
+def _sensitivity_at(positives: Floats, negatives: Floats, specificity: float) -> Floats:
+    """Highest sensitivity of a threshold with at least this specificity; no interpolation."""
+    malignant, benign = positives[:, -1], negatives[:, -1]
+    allowed = (1 - specificity + SLACK) * benign
+    reached = _at(positives, np.count_nonzero(negatives <= allowed[:, None], axis=1))
+    return np.where(benign > 0, _ratio(reached, malignant), np.nan)
+
+
+def _specificity_at(positives: Floats, negatives: Floats, sensitivity: float) -> Floats:
+    """Highest specificity of a threshold with at least this sensitivity; no interpolation."""
+    malignant, benign = positives[:, -1], negatives[:, -1]
+    needed = (sensitivity - SLACK) * malignant
+    alarms = _at(negatives, np.count_nonzero(positives < needed[:, None], axis=1) + 1)
+    return np.where(malignant > 0, _ratio(benign - alarms, benign), np.nan)
+
+
+def bin_of(scores: Floats) -> NDArray[np.intp]:
+    """Return the bin, 0 to `BINS` - 1, of probabilities (N,); each holds its lower end."""
+    return np.clip((scores * BINS).astype(np.intp), 0, BINS - 1)
+
+
+def _errors(targets: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return (N, 1 + BINS): the squared error of each image, and its error in its bin's column."""
+    table = np.zeros((len(scores), 1 + BINS))
+    table[:, 0] = (scores - targets) ** 2
+    table[np.arange(len(scores)), 1 + bin_of(scores)] = scores - targets
+    return table
 
 
 def measure(
@@ -88,10 +164,20 @@ def measure(
         0 where no image is called malignant and MCC is 0 where all are called alike, as in
         scikit-learn.
     """
-    _, positives, negatives = cumulated(targets, scores, weights)
-    called = scores >= threshold
-    tp, fn = weights @ (called & targets), weights @ (~called & targets)
-    fp, tn = weights @ (called & ~targets), weights @ (~called & ~targets)
+    order = np.argsort(-scores, kind="stable")
+    ordered = np.take(np.asarray(weights, np.float64), order, axis=1)
+    return _measure(targets[order], scores[order], threshold, ordered)
+
+
+def _measure(
+    targets: NDArray[np.bool_], scores: Floats, threshold: float, weights: Floats
+) -> dict[str, Floats]:
+    """Do the same for images in the order of falling scores; the weights are written over."""
+    errors = weights @ _errors(targets, scores)  # (R, 1 + BINS)
+    thresholds, positives, negatives = _cumulated(targets, scores, weights)
+    called = np.full(len(weights), np.count_nonzero(thresholds >= threshold))
+    tp, fp = _at(positives, called), _at(negatives, called)
+    fn, tn = positives[:, -1] - tp, negatives[:, -1] - fp
     total = tp + fn + fp + tn
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     known = tp + fn > 0
@@ -99,6 +185,7 @@ def measure(
     both = known & (tn + fp > 0)
     return {
         "auc": _auc(positives, negatives),
+        "partial_auc": _partial_auc(positives, negatives),
         "pr_auc": _average_precision(positives, negatives),
         "accuracy": _ratio(tp + tn, total),
         "balanced_accuracy": (sensitivity + specificity) / 2,
@@ -107,14 +194,23 @@ def measure(
         "precision": np.where(known, np.nan_to_num(_ratio(tp, tp + fp)), np.nan),
         "f1": np.where(known, _ratio(2 * tp, 2 * tp + fp + fn), np.nan),
         "mcc": np.where(both, np.nan_to_num(_ratio(tp * tn - fp * fn, spread)), np.nan),
-        "brier": _ratio(weights @ (scores - targets) ** 2, total),  # Brier 1950
+        "sensitivity_at_specificity": _sensitivity_at(positives, negatives, FIXED_RATE),
+        "specificity_at_sensitivity": _specificity_at(positives, negatives, FIXED_RATE),
+        "brier": _ratio(errors[:, 0], total),  # Brier 1950
+        # Each bin's |share malignant - mean probability|, by its images (Naeini et al. 2015).
+        "ece": _ratio(np.abs(errors[:, 1:]).sum(axis=1), total),
     }
+
+
+def aucs(targets: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Return the area under the ROC curve for every row of weights (R, N); NaN as in `measure`."""
+    _, positives, negatives = cumulated(targets, scores, weights)
+    return _auc(positives, negatives)
 
 
 def auc(targets: NDArray[np.bool_], scores: Floats) -> float:
     """Return the area under the ROC curve; NaN where a class is missing."""
-    _, positives, negatives = cumulated(targets, scores, np.ones((1, len(scores))))
-    return float(_auc(positives, negatives)[0])
+    return float(aucs(targets, scores, np.ones((1, len(scores))))[0])
 
 
 def weighted_loss(
@@ -182,11 +278,23 @@ def youden_threshold(targets: NDArray[np.bool_], scores: Floats) -> float | None
         return None
     index_j = positives[0] / positives[0, -1] - negatives[0] / negatives[0, -1]
     best = int(np.flatnonzero(index_j >= index_j.max() - 1e-12)[-1])
-    called = float(thresholds[best])
-    if best + 1 == len(thresholds):
-        return called
-    middle = (called + float(thresholds[best + 1])) / 2
-    return middle if middle > thresholds[best + 1] else called  # neighbouring floats
+    return threshold_after(thresholds, best)
+
+
+def threshold_after(thresholds: Floats, last: int) -> float:
+    """Return what parts scores: half way between one of them and the next one below.
+
+    Args:
+        thresholds: (K,) distinct scores, falling.
+        last: The index of the lowest score to be called malignant; -1 for none of them.
+    """
+    if last + 1 == len(thresholds):
+        return float(thresholds[last])
+    below = float(thresholds[last + 1])
+    # Above the highest score the next that a probability can have is 1, if not just above it.
+    called = float(thresholds[last]) if last >= 0 else max(1.0, float(np.nextafter(below, 2)))
+    middle = (called + below) / 2
+    return middle if middle > below else called  # neighbouring floats
 
 
 def patient_weights(patients: Sequence[str], replicates: int, seed: int) -> Iterator[Floats]:
@@ -201,16 +309,18 @@ def patient_weights(patients: Sequence[str], replicates: int, seed: int) -> Iter
         seed: The same gives the same weights.
 
     Yields:
-        (r, N) float64, how often each image was drawn; few enough rows for little memory.
+        (r, N) float64, how often each image was drawn; few enough rows for little memory. How
+        many at a time changes nothing about them.
     """
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     generator = np.random.default_rng(seed)
-    shares = np.full(len(names), 1 / len(names))
     step = max(1, CHUNK // len(index))
     for start in range(0, replicates, step):
         rows = min(step, replicates - start)
-        counts = generator.multinomial(len(names), shares, size=rows)  # (r, P)
-        yield counts[:, index].astype(np.float64)
+        drawn = generator.integers(len(names), size=(rows, len(names)))
+        drawn += np.arange(rows)[:, None] * len(names)
+        counts = np.bincount(drawn.ravel(), minlength=drawn.size).astype(np.float64)
+        yield np.take(counts.reshape(drawn.shape), index, axis=1)
 
 
 def estimates(
@@ -237,20 +347,28 @@ def estimates(
     """
     values = measure(targets, scores, threshold, np.ones((1, len(scores))))
     names = np.asarray(patients)
-    if min(len(np.unique(names[targets == label])) for label in (True, False)) < INTERVAL_PATIENTS:
+    if not enough_patients(targets, names):
         nan = float("nan")
         return {name: Estimate(float(values[name][0]), nan, nan) for name in METRICS}
+    order = np.argsort(-scores, kind="stable")  # once, not for every chunk
     drawn = [
-        measure(targets, scores, threshold, weights)
-        for weights in patient_weights(patients, replicates, seed)
+        _measure(targets[order], scores[order], threshold, weights)
+        for weights in patient_weights(names[order].tolist(), replicates, seed)
     ]
     return {
-        name: _estimate(float(values[name][0]), np.concatenate([part[name] for part in drawn]))
+        name: with_interval(float(values[name][0]), np.concatenate([part[name] for part in drawn]))
         for name in METRICS
     }
 
 
-def _estimate(value: float, drawn: Floats) -> Estimate:
+def enough_patients(targets: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
+    """Tell whether each class has the patients that an interval takes."""
+    counts = [len(np.unique(patients[targets == label])) for label in (True, False)]
+    return min(counts) >= INTERVAL_PATIENTS
+
+
+def with_interval(value: float, drawn: Floats) -> Estimate:
+    """Return a value with the 95 % percentile interval of its replicates (R,), some maybe NaN."""
     known = drawn[~np.isnan(drawn)]
     if np.isnan(value) or not len(known):
         return Estimate(value, float("nan"), float("nan"))

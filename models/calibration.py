@@ -1,0 +1,110 @@
+"""Calibration: from logits to probabilities that are as often right as they say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.metrics import Floats
+
+METHODS = ("temperature", "isotonic", "none")
+TEMPERATURES = (0.01, 100.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become probabilities; its facts are all that a run needs to keep of it.
+
+    Attributes:
+        method: One of `METHODS`.
+        temperature: What logits are divided by; None but for that method.
+        x: Probabilities before isotonic calibration, rising; empty but for that method.
+        y: What they become, never falling; between them it goes straight.
+    """
+
+    method: str
+    temperature: float | None = None
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "Calibration":
+        """Return what `facts` were written of."""
+        return cls(str(facts["method"]), facts["temperature"], tuple(facts["x"]), tuple(facts["y"]))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "method": self.method,
+            "temperature": self.temperature,
+            "x": list(self.x),
+            "y": list(self.y),
+        }
+
+    def apply(self, logits: NDArray[Any]) -> Floats:
+        """Return probabilities (N,) float64 in [0, 1] of logits (N,)."""
+        if self.temperature is not None:
+            return logistic(logits.astype(np.float64) / self.temperature)
+        found = logistic(logits)
+        # Beyond the knots it stays at the outermost one.
+        return np.interp(found, self.x, self.y) if self.method == "isotonic" else found
+
+
+def logistic(logits: NDArray[Any]) -> Floats:
+    """Return the logistic function of (N,) logits, float64 in [0, 1]."""
+    result: Floats = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+    return result
+
+
+def fit_calibration(method: str, targets: NDArray[np.bool_], logits: NDArray[Any]) -> Calibration:
+    """Fit a calibration on validation.
+
+    Args:
+        method: One of `METHODS`.
+        targets: (N,) of validation, true for malignant.
+        logits: (N,), finite.
+
+    Returns:
+        The calibration: "none" where validation lacks a class.
+    """
+    if method not in METHODS:
+        raise ValueError(f"{method!r} is none of {', '.join(METHODS)}")
+    if method == "none" or len(np.unique(targets)) < 2:
+        return Calibration("none")
+    if method == "temperature":
+        return Calibration("temperature", _temperature(targets, logits.astype(np.float64)))
+    from sklearn.isotonic import IsotonicRegression
+
+    steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    steps.fit(logistic(logits), targets.astype(np.float64))
+    x, y = steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist()
+    return Calibration("isotonic", None, tuple(x), tuple(y))
+
+
+def _temperature(targets: NDArray[np.bool_], logits: Floats) -> float:
+    """Return the temperature of the smallest mean log loss (Guo et al. 2017, ICML 70:1321).
+
+    The loss is taken against Platt's targets, (n + 1) / (n + 2) for n malignant images and
+    1 / (n + 2) for n benign ones, as if one image of the other class had been seen (Platt 1999,
+    Advances in Large Margin Classifiers, p. 61). Without that, logits that part the classes
+    perfectly, as those of a few dozen images do, would get a temperature of 0 and thereby
+    probabilities of 0 and 1.
+    """
+    from scipy.optimize import minimize_scalar
+
+    malignant = np.count_nonzero(targets)
+    benign = len(targets) - malignant
+    wanted = np.where(targets, (malignant + 1) / (malignant + 2), 1 / (benign + 2))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits * np.exp(-log_temperature)
+        return float(np.mean(np.logaddexp(0, scaled) - wanted * scaled))
+
+    found = minimize_scalar(
+        loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded", options={"xatol": 1e-9}
+    )
+    # Where nothing is gained, as by logits that are all 0, they stay what they are.
+    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0

@@ -1,0 +1,85 @@
+"""The score from which on an image is called malignant, chosen on validation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.metrics import SLACK, Floats, cumulated, threshold_after, youden_threshold
+
+CHOICES = {
+    "youden": "Youden's J on validation",
+    "sensitivity": "sensitivity of at least {target} on validation",
+    "specificity": "specificity of at least {target} on validation",
+    "cost": "fewest false alarms + {target} x missed cancers on validation",
+    "half": "a probability of 0.5",
+}
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where scores are called malignant.
+
+    Attributes:
+        threshold: A score at or above it is.
+        rule: How it was found, as people read it.
+    """
+
+    threshold: float
+    rule: str
+
+
+def choose(
+    choice: str, target: float, targets: NDArray[np.bool_], scores: Floats
+) -> OperatingPoint:
+    """Choose the operating point, half way between two neighbouring scores of validation.
+
+    Between equals the one of higher sensitivity is taken.
+
+    Args:
+        choice: One of `CHOICES`.
+        target: For "sensitivity" the one to reach, in (0, 1], by the highest threshold that does;
+            for "specificity" likewise, by the lowest; for "cost" how many false alarms a missed
+            cancer is worth; else not looked at.
+        targets: (N,) of validation, true for malignant.
+        scores: (N,) probabilities of malignancy.
+
+    Returns:
+        The operating point: 0.5 where validation lacks a class.
+    """
+    if choice in ("sensitivity", "specificity") and not 0 < target <= 1:
+        raise ValueError(f"a {choice} of {target} cannot be reached")
+    rule = CHOICES[choice].format(target=_as_text(choice, target))
+    if choice == "half":
+        return OperatingPoint(HALF, rule)
+    youden = youden_threshold(targets, scores)
+    if youden is None:
+        return OperatingPoint(HALF, f"{HALF}, because validation shows one class only")
+    if choice == "youden":
+        return OperatingPoint(youden, rule)
+    thresholds, positives, negatives = cumulated(targets, scores, np.ones((1, len(scores))))
+    last = _last_called(choice, target, positives[0], negatives[0])
+    return OperatingPoint(threshold_after(thresholds, last), rule)
+
+
+def _as_text(choice: str, target: float) -> str:
+    short = f"{target:g}"
+    return short if choice == "cost" else max(f"{target:.2f}", short, key=len)
+
+
+def _last_called(choice: str, target: float, tp: Floats, fp: Floats) -> int:
+    """Return how many distinct scores are called malignant, less 1: -1 for none.
+
+    Args:
+        choice: "sensitivity", "specificity" or "cost".
+        target: Of it.
+        tp: (K,) malignant images at or above each score, highest score first.
+        fp: (K,) benign ones.
+    """
+    if choice == "sensitivity":
+        return int(np.count_nonzero(tp < (target - SLACK) * tp[-1]))
+    if choice == "specificity":
+        return int(np.count_nonzero(fp <= (1 - target + SLACK) * fp[-1])) - 1
+    costs = np.append(0, fp) + target * (tp[-1] - np.append(0, tp))  # from calling none on
+    return int(np.flatnonzero(costs <= costs.min() * (1 + SLACK))[-1]) - 1
