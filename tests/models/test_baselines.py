@@ -76,7 +76,7 @@ def problems_of(made):
     return {one["name"]: one["problem"] for one in made["baselines"]}
 
 
-def tested_auc(made, folder):
+def areas_on_test(made, folder):
     return {
         one["name"]: auc(
             np.array([row.label == "malignant" for row in tested]),
@@ -132,7 +132,7 @@ def test_every_baseline_scores_every_image_of_val_and_test(honest, of_honest):
 def test_an_assessment_that_tells_the_label_is_perfect_and_the_majority_is_a_coin(
     honest, of_honest
 ):
-    areas = tested_auc(of_honest[0], honest)
+    areas = areas_on_test(of_honest[0], honest)
     assert areas["assessment"] == 1
     assert areas["majority"] == 0.5
     assert set(scores_of(of_honest[0])["majority"].values()) == {0.5}
@@ -152,14 +152,14 @@ def test_of_several_lesions_the_highest_assessment_counts(honest, tmp_path):
 
 def test_metadata_does_not_look_at_assessment_and_pathology(honest, of_honest, tmp_path):
     made, _ = of_honest
-    assert tested_auc(made, honest)["metadata"] == 0.5
+    assert areas_on_test(made, honest)["metadata"] == 0.5
     rows = [
         dataclasses.replace(row, margins="SPICULATED|ILL_DEFINED")
         if row.label == "malignant"
         else row
         for row in some(honest, train=6, test=4)
     ]
-    assert tested_auc(computed(honest, tmp_path, rows), honest)["metadata"] == 1
+    assert areas_on_test(computed(honest, tmp_path, rows), honest)["metadata"] == 1
 
 
 def test_labels_of_validation_and_test_and_augmented_copies_change_nothing(
@@ -207,14 +207,14 @@ def test_the_background_does_not_see_the_breast(honest, of_honest, tmp_path):
     found = scores_of(computed(folder, tmp_path))
     assert found["background"] == pytest.approx(scores_of(of_honest[0])["background"], abs=0.03)
     assert found["untrained"] != scores_of(of_honest[0])["untrained"]
-    assert tested_auc(of_honest[0], honest)["background"] < 0.8
+    assert areas_on_test(of_honest[0], honest)["background"] < 0.8
     assert unexpected(of_honest[0], read_manifest(honest), 500, 1) == []
 
 
 def test_a_shortcut_in_the_background_is_called_out(tmp_path):
     folder = make(tmp_path / "marked", with_mark)
     made = computed(folder, tmp_path)
-    areas = tested_auc(made, folder)
+    areas = areas_on_test(made, folder)
     assert areas["background"] == 1
     assert areas["shuffled"] < 0.9, "fitted to the true labels it would be 1"
     notes = unexpected(made, read_manifest(folder), 500, 1)
