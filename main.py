@@ -43,10 +43,12 @@ STAGES = {
     "probe": Stage(stages.Probe, "models.shortcuts:check_shortcuts"),
     "train": Stage(stages.Train, "models.queue:train_each"),
     "evaluate": Stage(stages.Evaluate, "models.evaluation:evaluate"),
+    "ensemble": Stage(stages.Ensemble, "models.ensemble:ensemble"),
+    "compare": Stage(stages.Compare, "models.compare:compare"),
     "report": Stage(stages.Report, "interface.report:report"),
 }
 DEMO = "demo"
-SCORING = ("train", "evaluate", "report")  # show scores, and with them what they are not for
+SCORING = ("train", "evaluate", "compare", "report")  # show scores: say what they are not for
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BATCHES = (1, 32)
-SECONDS, MOST = 2.0, 15  # spent on each batch size, with the warm-up; forward passes that are timed
+SECONDS, MOST = 0.5, 15  # spent on each batch size, with the warm-up; forward passes that are timed
 MEGA, GIGA = 1e6, 1e9
 TOGETHER = ("parameters", "gflops", "train_minutes", "disk_mb")  # of an ensemble: their sums
 

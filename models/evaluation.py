@@ -1,62 +1,56 @@
-"""The stage `evaluate`: scores of a trained run on validation and held-out test images."""
+"""The stage `evaluate`: what scores are worth, on validation and on held-out test images."""
 
 import csv
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.baselines import baselines, unexpected
+from models.calibration import Calibration, fit_calibration, logistic
+from models.cost import measure_cost, together
+from models.external import read_external
 from models.figures import write_figures
-from models.inference import (
-    Scored,
-    TrainedModel,
-    choose_compute,
-    image_logits,
-    load_run,
-    place,
-    prepare_process,
-    probabilities,
-)
-from models.loading import Split, load_split
-from models.metrics import METRICS, estimates, youden_threshold
+from models.inference import choose_compute, load_run, place, prepare_process
+from models.metrics import METRICS, auc, measure
+from models.operating_point import OperatingPoint, choose
+from models.predictions import write_predictions
 from models.registry import NO_WEIGHTS
+from models.scored import Scored, finite
+from models.scoring import ELSEWHERE, SPLITS, Floats, Subject, members_of, score_run
+from models.strata import strata
+from models.units import UNITS, grouped
 from pipeline.errors import UserError
-from pipeline.folds import Fold, read_rows
-from pipeline.manifest import MANIFEST, Row
+from pipeline.folds import Fold
 from pipeline.progress import Progress, Result, Table
-from pipeline.records import (
-    SET_ASIDE,
-    file_digest,
-    read_record,
-    write_json,
-    write_set_aside,
-    write_table,
-)
+from pipeline.records import SET_ASIDE, write_json, write_set_aside
 from pipeline.runs import METRICS as METRICS_FILE
 from pipeline.runs import Run, find_run
 from pipeline.stages import Evaluate
 
-SPLITS = ("val", "test")
-COLUMNS = (
-    "image_id", "patient_id", "laterality", "view", "label", "target", "probability", "predicted",
-)  # fmt: skip
 TITLES = {
-    "auc": "ROC AUC", "pr_auc": "PR AUC", "accuracy": "Accuracy",
+    "auc": "ROC AUC", "partial_auc": "Partial AUC", "pr_auc": "PR AUC", "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy", "sensitivity": "Sensitivity",
     "specificity": "Specificity", "precision": "Precision", "f1": "F1", "mcc": "MCC",
-    "brier": "Brier score",
+    "sensitivity_at_specificity": "Sens. at 0.90 spec.",
+    "specificity_at_sensitivity": "Spec. at 0.90 sens.", "brier": "Brier score",
+    "ece": "Calibration error",
 }  # fmt: skip
+TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 # Options that do not change what an image looks like.
 PLACES = {"data", "out", "seed", "workers", "fold"}
 FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
 
+Judged = Mapping[str, Mapping[str, Scored]]  # by unit, then by split
+
 
 def evaluate(options: Evaluate, progress: Progress) -> Result:
-    """Score a trained run on validation and test; the threshold comes from validation alone.
+    """Measure a trained run, or predictions made elsewhere, on validation and on test.
+
+    Calibration and operating points come from validation alone.
 
     Args:
         options: Which run, on which data.
@@ -66,49 +60,41 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
         The run folder with the measures of both splits.
 
     Raises:
-        UserError: There is no such run, its data is gone, or a patient of the test images was
-            trained on.
+        UserError: There is no such run, its data is gone, a patient of the test images was
+            trained on, or a file of predictions is not as it should be.
     """
     started = time.perf_counter()
     prepare_process(options.workers)
-    run = find_run(options.runs, options.run, options.fold)
-    fold = run.fold
-    model = load_run(run.folder)
-    data = options.data or Path(str(model.facts["data"]))
-    record = read_record(data, "preprocess", "organize")
-    rows, _ = read_rows(data, record, fold.number)  # any other fold was trained on
-    _refuse_leaks(run, model.facts, data, rows)
-    splits, scores = _score(model, data, rows, options.workers, progress)
-    threshold, rule = _operating_point(splits["val"], scores["val"])
-    scored = {
-        name: Scored(
-            splits[name],
-            scores[name],
-            threshold,
-            estimates(
-                splits[name].targets > 0, scores[name], threshold,
-                [row.patient_id for row in splits[name].rows], options.replicates, options.seed,
-            ),
+    subject = _subject(options, progress)
+    calibration = _calibration(options, subject)
+    judged = _judge(options, subject, calibration)
+    images = judged["image"]
+    beside = _baselines(options, subject, progress)
+    notes = _notes(subject, images)
+    if beside:
+        notes += unexpected(beside, subject.rows, options.replicates, options.seed)
+    folder = subject.run.folder
+    (folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
+    raw = {name: logistic(part.values) for name, part in subject.splits.items()}
+    for name, scored in images.items():
+        rows, point = subject.splits[name].rows, scored.point
+        write_predictions(
+            folder / f"predictions_{name}.csv", rows, raw[name], scored.scores, point.threshold
         )
-        for name in SPLITS
-    }  # fmt: skip
-    notes = _notes(model.facts, data, record, rows, scored)
-    (run.folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
-    for name in SPLITS:
-        _write_predictions(run.folder / f"predictions_{name}.csv", scored[name])
-    write_figures(run.folder, run.model, scored["val"], scored["test"])
-    set_aside = [one for name in SPLITS for one in splits[name].set_aside]
-    _add_set_aside(run.folder, set_aside)
-    measured = _measured(options, run, model.facts, data, scored, notes)
-    measured["operating_point"] = {"threshold": threshold, "rule": rule}
-    write_json(run.folder / METRICS_FILE, measured)
+    write_figures(folder, subject.run.model, images, raw["test"])
+    set_aside = sorted({one for part in subject.splits.values() for one in part.set_aside})
+    _add_set_aside(folder, set_aside)
+    measured = _measured(options, subject, calibration, judged, raw, notes)
+    write_json(folder / METRICS_FILE, measured)
+    fold = subject.run.fold
     return Result(
-        folder=run.folder,
-        headline=_headline(model.facts, scored["test"]),
-        facts={"run": str(run.folder), "model": run.model, **fold.facts, "threshold": threshold,
-               "test": measured["splits"]["test"], "val": measured["splits"]["val"],
+        folder=folder,
+        headline=_headline(subject.facts, images["test"]),
+        facts={"run": str(folder), "model": subject.run.model, **fold.facts,
+               "threshold": images["test"].point.threshold, **measured["splits"],
+               "units": measured["units"],
                "seconds": round(time.perf_counter() - started, 1)},
-        tables=(_table(scored, fold),),
+        tables=(_table(images, fold), _units_table(judged), *_beside_table(beside, subject)),
         notes=tuple(notes),
         set_aside=len(set_aside),
         next_stage="report",
@@ -116,56 +102,64 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
     )  # fmt: skip
 
 
-def _refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:
-    """Refuse images of patients that were trained on, and data without the splits needed."""
-    for split in SPLITS:
-        if not any(row.split == split for row in rows):
-            raise UserError(f"{data / MANIFEST}: holds no {split} images", "give another --data")
-    trained = set(facts["patients"]["train"])
-    for split in ("test", "val"):
-        known = sorted({row.patient_id for row in rows if row.split == split} & trained)
-        if known:
-            raise UserError(
-                f"{data}: {len(known)} {split} patients ({known[0]}, ...) were trained on in "
-                f"{run.name}, so its scores would be too good (a leak)",
-                "evaluate on the data it was trained on, or train again on this data",
-            )
+def _subject(options: Evaluate, progress: Progress) -> Subject:
+    if options.predictions is not None:
+        return read_external(options)
+    run = find_run(options.runs, options.run, options.fold)
+    return score_run(run, options.data, options.workers, options.tta, progress)
 
 
-def _score(
-    model: TrainedModel, data: Path, rows: Sequence[Row], workers: int, progress: Progress
-) -> tuple[dict[str, Split], dict[str, NDArray[np.float64]]]:
-    # Computed as in training, so that the same images get the same scores.
-    compute = choose_compute("auto", str(model.facts["precision"]))
-    place(model.network, compute)
-    splits, scores = {}, {}
-    for name in SPLITS:
-        split = load_split(data, rows, name, model.size, workers, progress)
-        if not len(split):
-            raise UserError(f"{data}: no {name} image can be read ({split.set_aside[0][1]})")
-        with progress.track(f"Scoring {name} images", len(split), "images") as advance:
-            found = image_logits(
-                model.network, split.images, model.transform(compute), compute, advance
-            )
-        splits[name], scores[name] = split, probabilities(found)
-    return splits, scores
+def _calibration(options: Evaluate, subject: Subject) -> Calibration:
+    val = subject.splits.get("val")
+    if val is None:
+        return fit_calibration("none", np.zeros(0, bool), np.zeros(0))
+    return fit_calibration(options.calibration, val.targets, val.values)
 
 
-def _operating_point(val: Split, scores: NDArray[np.float64]) -> tuple[float, str]:
-    threshold = youden_threshold(val.targets > 0, scores)
-    if threshold is None:
-        return 0.5, "0.5, because validation shows one class only"
-    return threshold, "Youden's J on validation"
+def _judge(options: Evaluate, subject: Subject, calibration: Calibration) -> Judged:
+    """Measure images, breasts and patients, each at an operating point of its own."""
+    target = options.target or TARGETS.get(options.operating_point, 0.0)
+    if options.operating_point in ("sensitivity", "specificity") and target > 1:
+        raise UserError(
+            f"--target {target:g}: a {options.operating_point} is at most 1", "give one below it"
+        )
+    judged: dict[str, dict[str, Scored]] = {}
+    for unit in UNITS:
+        items = {
+            name: grouped(part.rows, calibration.apply(part.values), unit, options.aggregate)
+            for name, part in subject.splits.items()
+        }
+        point = OperatingPoint(0.5, "0.5, because there are no validation images")
+        if "val" in items:
+            val = items["val"]
+            point = choose(options.operating_point, target, val.targets, val.scores)
+        judged[unit] = {
+            name: Scored.of(one, point, options.replicates, options.seed)
+            for name, one in items.items()
+        }
+    return judged
 
 
-def _write_predictions(path: Path, scored: Scored) -> None:
-    lines = []
-    for row, score in zip(scored.split.rows, scored.scores.tolist(), strict=True):
-        called = int(score >= scored.threshold)
-        target = int(row.label == "malignant")
-        lines.append((row.image_id, row.patient_id, row.laterality, row.view, row.label, target,
-                      repr(score), called))  # fmt: skip
-    write_table(path, COLUMNS, lines)
+def _baselines(options: Evaluate, subject: Subject, progress: Progress) -> Mapping[str, Any]:
+    """Return the sanity baselines of the dataset; empty where it is not here."""
+    if subject.data is None:
+        return {}
+    return baselines(
+        subject.data, subject.rows, options.runs, options.workers, options.seed, progress
+    )
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """Measure what using a run costs; an ensemble costs what its members cost together."""
+    costs = []
+    for member in members_of(run):
+        model, record = load_run(member.folder), member.record()
+        compute = choose_compute("auto", str(model.facts["precision"]))
+        place(model.network, compute)
+        peak = record["counts"].get("peak_memory")
+        costs.append(measure_cost(model.network, model.size, compute, member.folder,
+                                  float(record["seconds"]), peak))  # fmt: skip
+    return together(costs)
 
 
 def _add_set_aside(folder: Path, found: Sequence[tuple[str, str]]) -> None:
@@ -179,104 +173,142 @@ def _add_set_aside(folder: Path, found: Sequence[tuple[str, str]]) -> None:
 
 def _measured(
     options: Evaluate,
-    run: Run,
-    facts: Mapping[str, Any],
-    data: Path,
-    scored: Mapping[str, Scored],
+    subject: Subject,
+    calibration: Calibration,
+    judged: Judged,
+    raw: Mapping[str, Floats],
     notes: Sequence[str],
 ) -> dict[str, Any]:
+    run, facts, test = subject.run, subject.facts, subject.splits["test"]
+    points = {
+        unit: {"threshold": found["test"].point.threshold, "rule": found["test"].point.rule}
+        for unit, found in judged.items()
+    }
+    figures = {
+        unit: {name: scored.figures for name, scored in found.items()}
+        for unit, found in judged.items()
+    }
+    external = facts["strategy"] == ELSEWHERE
+    scores = calibration.apply(test.values)
     return {
         "model": run.model,
         "run": run.name,
         **run.fold.facts,
-        "data": str(data.resolve()),
-        "data_hash": file_digest(data / MANIFEST),
+        "data": str(subject.data.resolve()) if subject.data else "",
+        "data_hash": subject.data_hash,
         "unit": facts["unit"],
         "weights": facts["weights"],
         "strategy": facts["strategy"],
-        "operating_point": {},
+        "calibration": calibration.facts,
+        "aggregate": options.aggregate,
+        "tta": options.tta,
         "replicates": options.replicates,
         "seed": options.seed,
-        "splits": {name: _split_figures(scored[name]) for name in SPLITS},
+        "operating_point": points["image"],
+        "splits": figures["image"],
+        "units": {
+            unit: {**points[unit], "splits": figures[unit]} for unit in UNITS if unit != "image"
+        },
+        "uncalibrated": {
+            name: uncalibrated(part.targets, raw[name]) for name, part in subject.splits.items()
+        },
+        "strata": strata(test.rows, scores, options.replicates, options.seed),
+        "cost": {} if external else _cost(run),
         "notes": list(notes),
     }
 
 
-def _split_figures(scored: Scored) -> dict[str, Any]:
-    malignant = int(scored.targets.sum())
-    return {
-        "images": len(scored.split),
-        "patients": len(scored.split.patients),
-        "benign": len(scored.split) - malignant,
-        "malignant": malignant,
-        "metrics": {
-            name: {part: _finite(value) for part, value in asdict(scored.estimates[name]).items()}
-            for name in METRICS
-        },
-        "confusion": scored.confusion,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None  # JSON has no NaN
+def uncalibrated(targets: NDArray[np.bool_], scores: Floats) -> dict[str, float | None]:
+    """Return what calibration can change, of scores before it."""
+    found = measure(targets, scores, 0.5, np.ones((1, len(scores))))
+    return {name: finite(float(found[name][0])) for name in ("brier", "ece")}
 
 
 def _headline(facts: Mapping[str, Any], test: Scored) -> str:
-    area, split = test.estimates["auc"], test.split
-    where = f"on {len(split)} images of {len(split.patients)} patients"
+    area, count = test.estimates["auc"], len(test.targets)
+    where = f"on {count} images of {len(test.patients)} patients"
     control = "Control with an untrained head: " if facts["untrained_head"] else ""
     if np.isnan(area.value):
-        return f"{control}no test AUC: the {len(split)} test images show one class only"
+        return f"{control}no test AUC: the {count} test images show one class only"
     interval = "too few patients for an interval"
     if not np.isnan(area.low):
         interval = f"95 % interval {area.low:.2f} to {area.high:.2f}"
     return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
 
 
-def _table(scored: Mapping[str, Scored], fold: Fold) -> Table:
+def _table(images: Mapping[str, Scored], fold: Fold) -> Table:
+    shown = [name for name in reversed(SPLITS) if name in images]
     rows = [
-        (TITLES[name], *(cell for split in ("test", "val") for cell in _cells(scored[split], name)))
+        (TITLES[name], *(cell for split in shown for cell in _cells(images[split], name)))
         for name in METRICS
     ]
-    columns = ("Measure", "Test", "95 % interval", "Validation", "95 % interval")
-    title = f"At the operating point chosen on {fold.name or 'validation'}"
-    return Table(title, columns, tuple(rows))
+    titles = {"test": "Test", "val": "Validation"}
+    columns = ("Measure", *(cell for split in shown for cell in (titles[split], "95 % interval")))
+    rule = images["test"].point.rule
+    where = f" of {fold.name}" if fold.number else ""
+    return Table(f"Images, called at {rule}{where}", columns, tuple(rows))
 
 
 def _cells(scored: Scored, name: str) -> tuple[float | None, str]:
     found = scored.estimates[name]
     interval = "-" if np.isnan(found.low) else f"{found.low:.2f} to {found.high:.2f}"
-    return _finite(found.value), interval
+    return finite(found.value), interval
 
 
-def _notes(
-    facts: Mapping[str, Any],
-    data: Path,
-    record: Mapping[str, Any],
-    rows: Sequence[Row],
-    scored: Mapping[str, Scored],
-) -> list[str]:
-    notes = []
+def _units_table(judged: Judged) -> Table:
+    rows = []
+    for unit, found in judged.items():
+        test = found["test"]
+        called = (finite(test.estimates[name].value) for name in ("sensitivity", "specificity"))
+        rows.append((unit, len(test.targets), *_cells(test, "auc"), *called))
+    columns = ("Test, by", "Number", "AUC", "95 % interval", "Sensitivity", "Specificity")
+    return Table("Images, breasts, patients", columns, tuple(rows))
+
+
+def _beside_table(beside: Mapping[str, Any], subject: Subject) -> list[Table]:
+    """Return the AUC of every baseline on the test images that were scored."""
+    if not beside:
+        return []
+    rows, test = [], subject.splits["test"]
+    for one in beside["baselines"]:
+        scores = np.array([one["test"].get(row.image_id, np.nan) for row in test.rows])
+        known = ~np.isnan(scores)
+        area = auc(test.targets[known], scores[known]) if known.any() else float("nan")
+        rows.append((one["title"], finite(area)))
+    return [Table("Without reading the breast", ("Baseline", "Test AUC"), tuple(rows))]
+
+
+def _notes(subject: Subject, images: Mapping[str, Scored]) -> list[str]:
+    facts, notes = subject.facts, []
     if facts["untrained_head"]:
         notes.append("the head was left random on purpose: this is the control, which is chance")
     elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
         notes.append("the frozen layers are random: a control, not transfer learning")
-    if file_digest(data / MANIFEST) != facts["data_hash"]:
+    if subject.data is not None and facts["strategy"] != ELSEWHERE:
+        notes += _notes_on_data(subject)
+    if "val" not in images:
+        notes.append("no validation images: called at 0.5, not calibrated")
+    for name, scored in images.items():
+        if not scored.both_classes:
+            notes.append(f"{name} shows one class only: no AUC")
+    if (few := len(images["test"].patients)) < FEW_PATIENTS:
+        notes.append(f"{few} test patients are few: read the intervals, not the figures")
+    return notes
+
+
+def _notes_on_data(subject: Subject) -> list[str]:
+    facts, record, notes = subject.facts, subject.record, []
+    if subject.data_hash != facts["data_hash"]:
         notes.append("this is not the dataset that the run was trained on")
-        seen = {row.patient_id for row in rows if row.split == "test"}
+        seen = {row.patient_id for row in subject.rows if row.split == "test"}
         if shared := seen & set(facts["patients"]["val"]):
             notes.append(f"{len(shared)} test patients helped to choose the weights (validation)")
     if _look(record["options"] if record["stage"] == "preprocess" else None) != _look(
         facts["preprocess"]
     ):
         notes.append("the images were preprocessed otherwise than those of the training")
-    if any(row.unit != facts["unit"] for row in rows):
+    if any(row.unit != facts["unit"] for row in subject.rows):
         notes.append(f"the run was trained on images of another kind ({facts['unit']})")
-    for name, split in scored.items():
-        if not split.split.both_classes:
-            notes.append(f"{name} shows one class only: no AUC")
-    if (few := len(scored["test"].split.patients)) < FEW_PATIENTS:
-        notes.append(f"{few} test patients are few: read the intervals, not the figures")
     return notes
 
 

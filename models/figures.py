@@ -5,7 +5,7 @@ bytes: no date, and fixed ids in the SVG.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from models.inference import Scored
 from models.metrics import Estimate, cumulated
+from models.scored import Scored
 from pipeline.records import atomic
 
 FOLDER = "figures"
@@ -26,20 +26,24 @@ STYLE = {"svg.hashsalt": "mammolab", "svg.fonttype": "path", "font.size": 9.0,
          "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
 
 
-def write_figures(folder: Path, model: str, val: Scored, test: Scored) -> None:
+def write_figures(
+    folder: Path, model: str, images: Mapping[str, Scored], raw: NDArray[np.float64]
+) -> None:
     """Write the figures of an evaluated run into `folder/figures`.
 
     Args:
         folder: The run folder; its history.csv is drawn where it lists epochs.
         model: The model's name, for the titles.
-        val: Validation.
-        test: Test.
+        images: By split: test, and validation where there is one.
+        raw: (N,) probabilities of the test images before calibration.
     """
+    test = images["test"]
     drawings: dict[str, Callable[[Any], None]] = {
-        "roc": lambda axes: draw_roc(axes, val, test),
-        "pr": lambda axes: draw_precision_recall(axes, val, test),
+        "roc": lambda axes: draw_roc(axes, images),
+        "pr": lambda axes: draw_precision_recall(axes, images),
         "confusion": lambda axes: draw_confusion(axes, test),
-        "reliability": lambda axes: draw_reliability(axes, test),
+        "reliability": lambda axes: draw_reliability(axes, test, raw),
+        "decision": lambda axes: draw_decision(axes, test),
     }
     history = read_history(folder / "history.csv")
     if len(history.get("epoch", ())) > 1:
@@ -76,27 +80,36 @@ def _label(name: str, estimate: Estimate) -> str:
     return f"{name}: {estimate.value:.2f}{interval}"
 
 
-def draw_roc(axes: Any, val: Scored, test: Scored) -> None:
+def _drawn(images: Mapping[str, Scored]) -> Iterator[tuple[str, Scored, str, str]]:
+    """Yield name, scores, colour and line style of each split."""
+    for split, name, color, line in (("test", "Test", TEST, "-"), ("val", "Validation", VAL, "--")):
+        if split in images:
+            yield name, images[split], color, line
+
+
+def draw_roc(axes: Any, images: Mapping[str, Scored]) -> None:
     """Draw the ROC curves of both splits, and the operating point on test."""
+    test = images["test"]
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    for name, scored, color, line in (("Test", test, TEST, "-"), ("Validation", val, VAL, "--")):
+    for name, scored, color, line in _drawn(images):
         true, false = _curves(scored)
         label = _label(f"{name} AUC", scored.estimates["auc"])
-        if scored.split.both_classes:
+        if scored.both_classes:
             axes.plot(false / false[-1], true / true[-1], color=color, linestyle=line, label=label)
         else:
             axes.plot([], [], color=color, linestyle=line, label=label)
     sensitivity, specificity = (test.estimates[m].value for m in ("sensitivity", "specificity"))
-    point = f"operating point ({test.threshold:.2f})"
+    point = f"operating point ({test.point.threshold:.2f})"
     axes.plot(1 - specificity, sensitivity, "o", color=TEST, markersize=7, label=point)
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_title("ROC")
     axes.legend(loc="lower right", frameon=False)
 
 
-def draw_precision_recall(axes: Any, val: Scored, test: Scored) -> None:
+def draw_precision_recall(axes: Any, images: Mapping[str, Scored]) -> None:
     """Draw the precision-recall curves of both splits as the steps that average precision sums."""
-    for name, scored, color, line in (("Test", test, TEST, "-"), ("Validation", val, VAL, "--")):
+    test = images["test"]
+    for name, scored, color, line in _drawn(images):
         true, false = _curves(scored)
         label = _label(f"{name} PR AUC", scored.estimates["pr_auc"])
         recall = true[1:] / max(true[-1], 1)
@@ -124,28 +137,80 @@ def draw_confusion(axes: Any, test: Scored) -> None:
                   color="white" if dark else "black")  # fmt: skip
     axes.set_xticks((0, 1), ("benign", "malignant"))
     axes.set_yticks((0, 1), ("benign", "malignant"), rotation=90, va="center")
-    axes.set(xlabel=f"Called at {test.threshold:.2f}", ylabel="Truth")
+    axes.set(xlabel=f"Called at {test.point.threshold:.2f}", ylabel="Truth")
     axes.set_title("test images")
 
 
-def draw_reliability(axes: Any, test: Scored, bins: int = 10) -> None:
-    """Draw the share of malignant images against the predicted probability, in equal bins."""
+def draw_reliability(axes: Any, test: Scored, raw: NDArray[np.float64], bins: int = 10) -> None:
+    """Draw the share of malignant images against the predicted probability, in equal bins.
+
+    Args:
+        axes: To draw on.
+        test: With calibrated scores.
+        raw: (N,) probabilities before calibration.
+        bins: Between 0 and 1.
+    """
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    index = np.minimum((test.scores * bins).astype(int), bins - 1)
-    used = [place for place in range(bins) if (index == place).any()]
-    means = [test.scores[index == place].mean() for place in used]
-    shares = [test.targets[index == place].mean() for place in used]
+    changed = not np.allclose(raw, test.scores)
+    ways = [("before calibration", raw, VAL, "s--")] if changed else []
+    ways.append(("after calibration" if changed else "test", test.scores, TEST, "o-"))
+    for name, scores, color, style in ways:
+        index = np.minimum((scores * bins).astype(int), bins - 1)
+        used = [place for place in range(bins) if (index == place).any()]
+        means = [scores[index == place].mean() for place in used]
+        shares = [test.targets[index == place].mean() for place in used]
+        axes.plot(means, shares, style, color=color, label=name, markersize=4)
     counts = [int((index == place).sum()) for place in used]
-    axes.plot(means, shares, "o-", color=TEST)
     for mean, share, count in zip(means, shares, counts, strict=True):
         axes.annotate(str(count), (mean, share), xytext=(4, 4), textcoords="offset points")
     axes.set(xlabel="Predicted probability", ylabel="Share malignant (number: images)")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.06))
+    axes.legend(loc="lower right", frameon=False)
     axes.set_title("reliability on test")
 
 
+def net_benefit(
+    targets: NDArray[np.bool_], scores: NDArray[np.float64], thresholds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return true positives less false positives at the odds of the threshold, for each image.
+
+    The decision curve of Vickers & Elkin 2006, doi 10.1177/0272989X06295361.
+
+    Args:
+        targets: (N,), true for malignant.
+        scores: (N,) probabilities in [0, 1].
+        thresholds: (T,) probabilities below 1 from which on somebody would act.
+
+    Returns:
+        (T,) net benefit, at most the share of malignant images.
+    """
+    called = scores[None, :] >= thresholds[:, None]  # (T, N)
+    true, false = (called & targets).mean(axis=1), (called & ~targets).mean(axis=1)
+    benefit: NDArray[np.float64] = true - false * thresholds / (1 - thresholds)
+    return benefit
+
+
+def draw_decision(axes: Any, test: Scored) -> None:
+    """Draw the net benefit of calling by the scores beside that of calling all or none."""
+    thresholds = np.linspace(0, 0.99, 100)
+    share = float(test.targets.mean())
+    everybody = np.ones_like(test.scores)
+    axes.plot(thresholds, net_benefit(test.targets, test.scores, thresholds), color=TEST,
+              label="by the scores")  # fmt: skip
+    axes.plot(thresholds, net_benefit(test.targets, everybody, thresholds), color=VAL,
+              linestyle="--", label="all called malignant")  # fmt: skip
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":", label="none called malignant")
+    top = max(share, 0.05)
+    axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1))
+    axes.set_ylim(-0.3 * top, 1.1 * top)
+    axes.legend(loc="upper right", frameon=False)
+    axes.set_title("decision curve on test")
+
+
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Return the columns of history.csv as figures; empty where it lists no epochs."""
+    """Return the columns of history.csv as figures; empty where there are no epochs."""
+    if not path.is_file():
+        return {}
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     if not lines or "epoch" not in lines[0]:

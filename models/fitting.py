@@ -38,7 +38,7 @@ from pipeline.records import write_table
 
 HISTORY = "history.csv"
 CHECKPOINT_SECONDS = 600  # between two checkpoints within an epoch
-SETTLING_IMAGES = 256  # that the statistics of batch norm are taken from
+SETTLING_IMAGES = 64  # that the statistics of batch norm are taken from
 
 
 def fit(

@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from models.distributed import take_gpu
-from models.loading import EvalTransform, Split
-from models.metrics import Estimate, confusion
+from models.loading import EvalTransform
 from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
 from pipeline.errors import UserError
@@ -148,39 +147,6 @@ def image_logits(
     """Return (N,) float32 logits of malignancy of (N, S, S) uint8 images, in eval mode."""
     network.eval()
     return run_over(lambda batch: logits(network, batch, compute.dtype), images, transform, advance)
-
-
-def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the logistic function of logits, (N,) float64 in [0, 1]."""
-    result: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
-    return result
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One split with its scores and what they are worth.
-
-    Attributes:
-        split: The images.
-        scores: (N,) float64 probabilities of malignancy.
-        threshold: The operating point.
-        estimates: Of each measure, with its interval.
-    """
-
-    split: Split
-    scores: NDArray[np.float64]
-    threshold: float
-    estimates: Mapping[str, Estimate]
-
-    @property
-    def targets(self) -> NDArray[np.bool_]:
-        """(N,), true for malignant."""
-        return self.split.targets > 0
-
-    @property
-    def confusion(self) -> dict[str, int]:
-        """The confusion matrix at the operating point, in images."""
-        return confusion(self.targets, self.scores, self.threshold)
 
 
 @dataclass(frozen=True)

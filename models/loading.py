@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.augmentation import Augmenter, seed_for
+from models.augmentation import RECIPES, Augmenter, seed_for
 from models.image_cache import ImageCache
 from pipeline.manifest import Row
 from pipeline.progress import Progress
@@ -149,10 +149,13 @@ class TrainTransform:
         """Take the eval transform, a recipe of `models.augmentation` and the run's seed."""
         self._transform = transform
         self._augment = Augmenter(recipe)
+        self._changes = bool(RECIPES[recipe])
         self._seed = seed
 
     def __call__(self, split: Split, indices: NDArray[np.int64], variant: int) -> Tensor:
         """Return (B, 1, S, S) float32 tensors of one variant of the images at `indices`."""
+        if not self._changes:
+            return self._transform(split.images[indices])
         images = np.empty((len(indices), *split.images.shape[1:]), np.uint8)
         for place, index in enumerate(indices):
             seed = seed_for(self._seed, split.rows[index].image_id, variant)

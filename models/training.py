@@ -12,6 +12,7 @@ from torch import nn
 from models.checkpoints import CHECKPOINT
 from models.distributed import by_first, check_same, first_then_others, join, together
 from models.fitting import fit, write_history
+from models.forecast import peak_memory
 from models.inference import (
     MODEL_FILE,
     choose_compute,
@@ -140,6 +141,7 @@ def _train(
         "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
         "best_val_auc": area if area == area else None,
         "train_images": len(material.train), "val_images": len(material.val),
+        "peak_memory": peak_memory(material.compute.device),
         **fold.facts,
     }  # fmt: skip
     seconds = time.perf_counter() - started

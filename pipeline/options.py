@@ -240,6 +240,13 @@ def existing_folder(path: Path) -> str | None:
     return "is a file, not a folder" if path.is_file() else "no such folder"
 
 
+def existing_file(path: Path) -> str | None:
+    """Check that a file is there."""
+    if path.is_file():
+        return None
+    return "is a folder, not a file" if path.is_dir() else "no such file"
+
+
 def usable_output(path: Path) -> str | None:
     """Check that a path can be made a folder to write in."""
     return "is a file, not a folder" if path.is_file() else None

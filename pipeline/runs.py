@@ -1,6 +1,7 @@
 """Run folders: one for each training, complete enough to predict from."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from pipeline.folds import Fold
 from pipeline.records import RECORD, UNFINISHED, read_json, read_record
 
 LATEST = "latest"
+ALL_RUNS = "all"
 NEW_RUN = "new"
+MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
 METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
 
 
@@ -58,12 +61,12 @@ class Run:
         return Fold.of(self.record()["counts"])
 
     def record(self) -> dict[str, Any]:
-        """Return the completion record of its training.
+        """Return the completion record of its training, or of what else made it.
 
         Raises:
             UserError: Training did not finish.
         """
-        return read_record(self.folder, "train")
+        return read_record(self.folder, *MAKERS)
 
     def metrics(self) -> dict[str, Any]:
         """Return what evaluation measured.
@@ -192,6 +195,19 @@ def run_choices(answers: Any) -> dict[str, str]:
             state = "evaluated" if run.evaluated else "not evaluated yet"
             choices[run.name] = f"{state}, {fold.name}" if fold.number else state
     return choices
+
+
+def member_choices(answers: Any) -> dict[str, str]:
+    """Return what an ensemble can be made of: all runs, those of a model, or single ones.
+
+    Args:
+        answers: With the folder of the `runs`.
+    """
+    runs = list_runs(Path(answers.get("runs", "runs")))
+    models = Counter(run.model for run in runs)
+    choices = {ALL_RUNS: f"all {len(runs)} runs"}
+    choices |= {model: f"its {count} runs" for model, count in models.items() if count > 1}
+    return choices | {run.name: "this run" for run in reversed(runs)}
 
 
 def _fold_of(run: Run) -> Fold:

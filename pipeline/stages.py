@@ -15,11 +15,18 @@ from pipeline.options import (
 )
 from pipeline.records import made_by
 from pipeline.stages_data import Common, Organize, Synthesize, film_height
-from pipeline.stages_models import AUGMENTATIONS, Evaluate, Train, default_data
+from pipeline.stages_models import (
+    AUGMENTATIONS,
+    Compare,
+    Ensemble,
+    Evaluate,
+    Train,
+    default_data,
+)
 
 __all__ = [
-    "Common", "Demo", "Evaluate", "Organize", "Preprocess", "Probe", "Report", "Synthesize",
-    "Train", "demo_plan", "film_height",
+    "Common", "Compare", "Demo", "Ensemble", "Evaluate", "Organize", "Preprocess", "Probe",
+    "Report", "Synthesize", "Train", "demo_plan", "film_height",
 ]  # fmt: skip
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.inference import choose_compute, image_logits, load_run, probabilities
+from models.calibration import logistic
+from models.inference import choose_compute, image_logits, load_run
 from models.loading import load_split
 from models.training import train
 from pipeline.errors import UserError
@@ -85,7 +86,7 @@ def val_probabilities(folder):
     val = load_split(data, read_manifest(data), "val", model.size, 1, Silent())
     scores = image_logits(model.network, val.images, model.transform(compute), compute)
     assert len(scores) == 12
-    return probabilities(scores)
+    return logistic(scores)
 
 
 def test_two_processes_compute_and_tell_what_one_does(options_for, tmp_path):

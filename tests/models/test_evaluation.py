@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -8,9 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 from main import main
 from models.evaluation import evaluate
+from models.metrics import METRICS
 from models.training import train
 from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
+from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
 from pipeline.records import read_json
 from pipeline.runs import Run
@@ -73,38 +75,87 @@ def test_figures_are_those_of_the_predictions(evaluated, tiny_data):
     assert Run(run).evaluated
 
 
-def test_the_threshold_comes_from_validation_alone(run, evaluated, tiny_data, tmp_path):
-    before = read_json(evaluated[0] / "metrics.json")["operating_point"]
-    assert before["rule"] == "Youden's J on validation"
-    other = tmp_path / "data"
-    shutil.copytree(tiny_data, other)
-    rows = read_manifest(other)
-    for row in rows:
-        if row.split == "test":
-            shutil.copy(tiny_data / rows[0].path, other / row.path)
-    scored(run, data=other)
-    assert read_json(run / "metrics.json")["operating_point"] == before
+@pytest.fixture(scope="module")
+def swapped(tiny_data, tmp_path_factory):
+    """The dataset with the labels of all test images swapped."""
+    folder = tmp_path_factory.mktemp("swapped") / "data"
+    shutil.copytree(tiny_data, folder)
+    turned = {"benign": "malignant", "malignant": "benign"}
+    rows = [
+        dataclasses.replace(row, label=turned[row.label]) if row.split == "test" else row
+        for row in read_manifest(folder)
+    ]
+    write_manifest(folder, rows)
+    return folder
+
+
+def test_nothing_but_the_figures_of_test_depends_on_its_labels(options_for, swapped, tmp_path):
+    """Training, early stopping, calibration, thresholds: swapped test labels change none."""
+    one = train(options_for(tmp_path / "true"), Silent()).folder
+    other = train(options_for(tmp_path / "swapped", data=swapped), Silent()).folder
+    for name in ("weights.safetensors", "last.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    first, second = (
+        [scored(folder), read_json(folder / "metrics.json")][1] for folder in (one, other)
+    )
+    for name in ("operating_point", "calibration"):
+        assert first[name] == second[name]
+    for unit in ("breast", "patient"):
+        for name in ("threshold", "rule"):
+            assert first["units"][unit][name] == second["units"][unit][name]
+    assert first["splits"]["val"] == second["splits"]["val"]
+    true, false = (one["splits"]["test"]["metrics"]["auc"]["value"] for one in (first, second))
+    assert true == pytest.approx(1 - false)
+
+
+def test_breasts_and_patients_are_counted_and_called_on_their_own(evaluated):
+    units = read_json(evaluated[0] / "metrics.json")["units"]
+    images = read_json(evaluated[0] / "metrics.json")["splits"]["test"]["images"]
+    assert {name: units[name]["splits"]["test"]["images"] for name in units} == {
+        "breast": images // 2,
+        "patient": images // 2,
+    }
+
+
+def test_mirror_images_are_averaged(run, evaluated):
+    scored(run, tta="flips", calibration="none")
+    single, mean = (
+        [float(line["raw_probability"]) for line in predictions(folder, "test")]
+        for folder in (evaluated[0], run)
+    )
+    assert single != mean
+    assert read_json(run / "metrics.json")["tta"] == "flips"
+    assert read_json(run / "metrics.json")["calibration"]["method"] == "none"
+
+
+def test_a_sensitivity_above_one_is_refused(run):
+    with pytest.raises(UserError, match="--target 5: a sensitivity is at most 1"):
+        scored(run, operating_point="sensitivity", target=5.0)
 
 
 def test_the_same_evaluation_gives_the_same_bytes(run, evaluated):
     scored(run)
     written = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
-    names = ("roc", "pr", "confusion", "reliability", "history")
+    names = ("roc", "pr", "confusion", "reliability", "decision", "history")
     drawn = {path.name for path in written if path.parent.name == "figures"}
     assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
     for path in written:
-        assert (run / path).read_bytes() == (evaluated[0] / path).read_bytes(), path
+        if path.name != "metrics.json":
+            assert (run / path).read_bytes() == (evaluated[0] / path).read_bytes(), path
+    measured, before = (read_json(folder / "metrics.json") for folder in (run, evaluated[0]))
+    assert measured.pop("cost")["parameters"] == before.pop("cost")["parameters"]  # it has speeds
+    assert measured == before
 
 
-def test_the_table_fits_eighty_columns(evaluated):
-    (table,) = evaluated[1].tables
-    lines = [
-        table.columns,
-        *((name, "0.000", one, "0.000", two) for name, _, one, _, two in table.rows),
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    assert sum(widths) + 3 * len(widths) <= 80
-    assert len(table.rows) == 10
+def test_the_tables_fit_eighty_columns(evaluated):
+    for table in evaluated[1].tables:
+        lines = [
+            [cell if isinstance(cell, str) else "0.000" for cell in row]
+            for row in (table.columns, *table.rows)
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        assert sum(widths) + 3 * len(widths) <= 80
+    assert len(evaluated[1].tables[0].rows) == len(METRICS)
 
 
 def test_without_a_run_one_line_names_the_command(monkeypatch, capsys, tmp_path):

@@ -3,26 +3,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from models.figures import draw_confusion, draw_roc, read_history, write_figures
-from models.inference import Scored
-from models.loading import Split
-from models.metrics import estimates
-from pipeline.manifest import Row
+from models.figures import draw_confusion, draw_roc, net_benefit, read_history, write_figures
+from models.operating_point import OperatingPoint
+from models.scored import Scored
+from models.units import Unit
 
 HISTORY = "epoch,train_loss,val_loss,val_auc\n1,0.7,0.8,nan\n2,0.5,0.6,0.9\n"
 
 
 def scored(targets, scores, threshold=0.5):
-    rows = tuple(
-        Row(image_id=f"i{n}", patient_id=f"p{n}", split="test", label="benign", path="x.png")
-        for n in range(len(targets))
-    )
-    images = np.zeros((len(targets), 2, 2), np.uint8)
-    split = Split(rows, images, np.array(targets, np.float32), ())
-    values = np.array(scores, float)
-    patients = [row.patient_id for row in rows]
-    found = estimates(split.targets > 0, values, threshold, patients, 100, 1)
-    return Scored(split, values, threshold, found)
+    keys = [f"i{number}" for number in range(len(targets))]
+    patients = [f"p{number}" for number in range(len(targets))]
+    unit = Unit(keys, patients, np.array(targets) > 0, np.array(scores, float))
+    return Scored.of(unit, OperatingPoint(threshold, "by hand"), 100, 1)
 
 
 MIXED = scored([0, 0, 1, 1, 0, 1], [0.1, 0.6, 0.7, 0.9, 0.2, 0.4])
@@ -35,7 +28,7 @@ def axes():
 
 def test_the_roc_curve_passes_through_the_operating_point():
     drawn = axes()
-    draw_roc(drawn, MIXED, MIXED)
+    draw_roc(drawn, {"val": MIXED, "test": MIXED})
     lines = {line.get_label().split(":")[0]: line for line in drawn.get_lines()}
     curve = set(zip(*(data.round(6) for data in lines["Test AUC"].get_data()), strict=True))
     point = lines["operating point (0.50)"].get_data()
@@ -52,8 +45,8 @@ def test_the_confusion_matrix_shows_images_and_shares():
 @pytest.mark.parametrize("test", [MIXED, ONE_CLASS], ids=["both classes", "one class"])
 def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
     (tmp_path / "history.csv").write_text(HISTORY)
-    write_figures(tmp_path, "ResNet18_CFT", MIXED, test)
-    assert len(list((tmp_path / "figures").iterdir())) == 10
+    write_figures(tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2)
+    assert len(list((tmp_path / "figures").iterdir())) == 12
     png = cv2.imread(str(tmp_path / "figures" / "roc.png"), cv2.IMREAD_UNCHANGED)
     assert (png[0, 0] == 255).all()
     assert min(png.shape[:2]) > 400
@@ -65,3 +58,14 @@ def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
 def test_a_read_out_has_no_epochs_to_draw(tmp_path):
     (tmp_path / "history.csv").write_text("C,train_loss\n0.1,0.5\n1.0,0.4\n")
     assert read_history(tmp_path / "history.csv") == {}
+
+
+def test_net_benefit_is_what_vickers_and_elkin_define():
+    targets = np.array([True, False, False, True])
+    scores = np.array([0.9, 0.6, 0.1, 0.3])
+    # At 0.5: one of four rightly, one wrongly called; at odds of one they outweigh each other.
+    assert net_benefit(targets, scores, np.array([0.5])) == pytest.approx([0.0])
+    # At 0.2 all but one are called, and a false alarm costs a quarter of a missed cancer.
+    assert net_benefit(targets, scores, np.array([0.2])) == pytest.approx([0.5 - 0.25 * 0.25])
+    # At 0 all are called, which is worth the share of malignant images.
+    assert net_benefit(targets, scores, np.array([0.0])) == pytest.approx([0.5])
