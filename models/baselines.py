@@ -48,8 +48,8 @@ BASELINES = {
     ),
     "untrained": (
         "Untrained network",
-        "ResNet18 with random weights and a random head: what a network scores that learnt "
-        "nothing.",
+        "ResNet18 with random weights and a random head, at 56 pixels: what a network scores that "
+        "learnt nothing.",
     ),
     "shuffled": (
         "Shuffled labels",
@@ -65,7 +65,7 @@ BASELINES = {
 COLUMNS = ("density", "view", "laterality", "finding", "subtlety", "shape", "margins")
 ARCHITECTURE = MODELS["ResNet18_OPW"]
 SIZE = 224  # pixels, as ResNet18 and DenseNet121 take them: mostly they are decoded already
-HALF = 2  # the factor by which the untrained network's images are shrunk
+SHRINKING = 4  # the untrained network sees 56 pixels, which takes a third of the time of 112
 STRENGTH = 0.01  # C of scikit-learn for some 500 features; small is regularised most
 FEW_STRENGTH = 1.0  # for a few dozen
 ITERATIONS = 10_000
@@ -354,7 +354,7 @@ def _untrained_network(
         torch.default_generator.manual_seed(seed)
         network = networks.build(ARCHITECTURE.architecture, ARCHITECTURE.head).eval()
     body, head = networks.split_before(network, networks.head_name(network))
-    shrunk = torch.nn.Sequential(torch.nn.AvgPool2d(HALF), body)
+    shrunk = torch.nn.Sequential(torch.nn.AvgPool2d(SHRINKING), body)
     compute = choose_compute("cpu", "fp32")
     inference.place(network, compute)
     transform = EvalTransform(
