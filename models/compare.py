@@ -1,6 +1,7 @@
 """The stage `compare`: every evaluated run in one table, and which of them can be ranked."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ def compare(options: Compare, progress: Progress) -> Result:
     entries += _beside(entries, options)
     entries.sort(key=lambda entry: _rank(entry, options.sort))
     pairs, words = _pairs(entries, options, progress)
+    labels = _labels(entries)
     leak = price_of_leakage(options, find_run(options.runs, options.run), progress) if (
         options.price_of_leakage) else None  # fmt: skip
     open_folder(options.out, "compare", options)
@@ -111,7 +113,11 @@ def compare(options: Compare, progress: Progress) -> Result:
             "words": words,
             "price_of_leakage": leak.facts if leak else None,
         },
-        tables=(_table(entries, options), *_pair_table(pairs), *([leak.table] if leak else [])),
+        tables=(
+            _table(entries, labels, options),
+            *_pair_table(pairs, labels),
+            *([leak.table] if leak else []),
+        ),
         notes=(*words[1:], *(leak.notes if leak else ())),
         set_aside=len(refused),
     )
@@ -213,6 +219,7 @@ def _pairs(
             groups.setdefault(entry.tested_on, []).append(entry)
     pairs: list[Pair] = []
     words: list[str] = []
+    labels = _labels(entries)
     for group in sorted(groups.values(), key=len, reverse=True):
         names = [entry.name for entry in group]
         if len(group) > 1:
@@ -224,10 +231,22 @@ def _pairs(
                 options.replicates, options.seed,
             )  # fmt: skip
             pairs += found
-            words.append(in_words(found))
+            text = in_words(found)
+            for name in names:
+                text = text.replace(name, labels[name])
+            words.append(text)
     if len(groups) > 1:
         words.append(f"{len(groups)} different test sets: only runs on the same one compare")
     return pairs, words or ["One run only: nothing to compare it with"]
+
+
+def _labels(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return what each run is called on the terminal: its model, where that says which."""
+    models = Counter(entry.name.split("/")[0] for entry in entries)
+    return {
+        entry.name: model if models[model := entry.name.split("/")[0]] == 1 else entry.name
+        for entry in entries
+    }
 
 
 def _line(entry: Entry, options: Compare) -> tuple[Cell, ...]:
@@ -244,7 +263,7 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _table(entries: Sequence[Entry], options: Compare) -> Table:
+def _table(entries: Sequence[Entry], labels: Mapping[str, str], options: Compare) -> Table:
     own = options.sort if options.sort not in ("auc", "name", "sensitivity", "specificity") else ""
     columns = ["Run", "AUC", "95 % interval", "Sens.", "Spec."]
     if own:
@@ -253,24 +272,25 @@ def _table(entries: Sequence[Entry], options: Compare) -> Table:
     for entry in entries:
         area = entry.measures["auc"]
         interval = "-" if np.isnan(area.low) else f"{area.low:.2f} to {area.high:.2f}"
-        cells: list[Cell] = [entry.name, _finite(area.value), interval]
-        for name in ("sensitivity", "specificity"):
+        name = labels[entry.name].replace("/", "\n")
+        cells: list[Cell] = [name, _finite(area.value), interval]
+        for measure in ("sensitivity", "specificity"):
             run = entry.kind == "run"  # a baseline has no operating point
-            cells.append(_finite(entry.measures[name].value) if run else "-")
+            cells.append(_finite(entry.measures[measure].value) if run else "-")
         if own:
             cells.append(_finite(entry.measures[own].value))
         rows.append(tuple(cells))
     return Table(f"Test {options.unit}s, by {options.sort}", tuple(columns), tuple(rows))
 
 
-def _pair_table(pairs: Sequence[Pair]) -> list[Table]:
+def _pair_table(pairs: Sequence[Pair], labels: Mapping[str, str]) -> list[Table]:
     """Return the pairs that differ most surely."""
     if not pairs:
         return []
     surest = sorted(pairs, key=lambda pair: (pair.p_adjusted, -abs(pair.difference)))
     rows = [
-        (f"{pair.first} - {pair.second}", pair.difference, f"{pair.low:.2f} to {pair.high:.2f}",
-         pair.p_adjusted)
+        (f"{labels[pair.first]} -\n{labels[pair.second]}", pair.difference,
+         f"{pair.low:.2f} to {pair.high:.2f}", pair.p_adjusted)
         for pair in surest[:SHOWN_PAIRS]
     ]  # fmt: skip
     title = "Pairs on the same test set"

@@ -275,7 +275,7 @@ def _beside_table(beside: Mapping[str, Any], subject: Subject) -> list[Table]:
         known = ~np.isnan(scores)
         area = auc(test.targets[known], scores[known]) if known.any() else float("nan")
         rows.append((one["title"], finite(area)))
-    return [Table("Without reading the breast", ("Baseline", "Test AUC"), tuple(rows))]
+    return [Table("Sanity baselines", ("Baseline", "Test AUC"), tuple(rows))]
 
 
 def _notes(subject: Subject, images: Mapping[str, Scored]) -> list[str]:
