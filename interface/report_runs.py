@@ -7,89 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interface.report_scores import (
+    COST_NAMES,
+    Scores,
+    Stratum,
+    UnitScores,
+    number,
+    strata_of,
+    units_of,
+)
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.records import read_json
 from pipeline.runs import Run
 
-METRIC_NAMES = {
-    "auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "sensitivity": "Sensitivity (recall)",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy",
-    "f1": "F1",
-    "mcc": "Matthews correlation (MCC)",
-    "brier": "Brier score (lower is better)",
-}
-NONE = "\u2013"  # an en dash, where a figure does not exist
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95 % interval; None where it does not exist."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def value_text(self) -> str:
-        """The figure to three decimals."""
-        return NONE if self.value is None else f"{self.value:.3f}"
-
-    @property
-    def range_text(self) -> str:
-        """Its interval, such as "0.812-0.934"."""
-        if self.low is None or self.high is None:
-            return NONE
-        between = " to " if self.low < 0 else NONE
-        return f"{self.low:.3f}{between}{self.high:.3f}"
-
-
-UNKNOWN = Interval(None, None, None)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What evaluation measured on one split.
-
-    Attributes:
-        images: How many were scored.
-        patients: How many patients they show.
-        benign: Images whose truth is benign.
-        malignant: Images whose truth is malignant.
-        metrics: By the names of metrics.json.
-        confusion: tn, fp, fn, tp at the operating point, in images.
-    """
-
-    images: int
-    patients: int
-    benign: int
-    malignant: int
-    metrics: Mapping[str, Interval]
-    confusion: Mapping[str, int]
-
-    @property
-    def base_rate(self) -> float | None:
-        """The share of malignant images: what guessing reaches as PR AUC."""
-        return self.malignant / self.images if self.images else None
-
-    def of(self, metric: str) -> Interval:
-        """Return a metric; without figures where it was not measured."""
-        return self.metrics.get(metric, UNKNOWN)
-
-    def text(self, metric: str) -> str:
-        """Return a metric and its interval in one line."""
-        found = self.of(metric)
-        return f"{found.value_text} [{found.range_text}]"
-
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of predictions_{val,test}.csv; `positive` is the call at the operating point."""
+    """One line of predictions_{val,test}.csv.
+
+    Attributes:
+        image_id: Of the image.
+        patient_id: Whose it is.
+        laterality: "LEFT", "RIGHT" or empty.
+        view: "CC", "MLO" or empty.
+        malignant: The truth.
+        probability: Of malignancy, calibrated, in [0, 1].
+        positive: The call at the operating point.
+        raw: The probability before calibration.
+    """
 
     image_id: str
     patient_id: str
@@ -98,6 +44,12 @@ class Prediction:
     malignant: bool
     probability: float
     positive: bool
+    raw: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The truth as the manifest has it."""
+        return "malignant" if self.malignant else "benign"
 
 
 @dataclass(frozen=True)
@@ -120,15 +72,20 @@ class RunView:
         channels: Of the network's input.
         preprocessing: Options of preprocessing; None where there was none.
         trained_on: The dataset of its training.
-        record: stage.json of its training.
+        record: stage.json of what made the folder: its training, mostly.
         replicates: Of the bootstrap behind the intervals.
         seed: Of the bootstrap.
         notes: What evaluation warned of.
-        data: The dataset that it was evaluated on.
-        data_hash: Digest of that dataset's manifest.
-        threshold: The operating point, a probability in [0, 1].
-        rule: How the operating point was chosen on validation.
-        scores: By split, "val" and "test".
+        data: The dataset that it was evaluated on; None for predictions made elsewhere without one.
+        data_hash: Digest of which images that dataset holds.
+        unit: What one image is: "mammogram" or "crop".
+        calibration: Method and temperature.
+        aggregate: How the scores of images became one of a breast or a patient: "max" or "mean".
+        tta: Test-time augmentation: "none" or "flips".
+        units: Figures of images, breasts and patients.
+        uncalibrated: By split, Brier score and calibration error before calibration.
+        strata: Of the test images.
+        cost: By the names of COST_NAMES; None where it was not measured.
         predictions: By split; empty where the file is missing.
         history: One mapping of finite figures for each epoch.
     """
@@ -152,13 +109,43 @@ class RunView:
     replicates: int
     seed: int
     notes: Sequence[str]
-    data: Path
+    data: Path | None
     data_hash: str
-    threshold: float
-    rule: str
-    scores: Mapping[str, Scores]
+    unit: str
+    calibration: Mapping[str, Any]
+    aggregate: str
+    tta: str
+    units: Mapping[str, UnitScores]
+    uncalibrated: Mapping[str, Mapping[str, float | None]]
+    strata: Sequence[Stratum]
+    cost: Mapping[str, Any]
     predictions: Mapping[str, list[Prediction]]
     history: list[dict[str, float]]
+
+    @property
+    def scores(self) -> Mapping[str, Scores]:
+        """Figures of single images by split: "test", and "val" where there is one."""
+        return self.units["image"].splits
+
+    @property
+    def test(self) -> Scores:
+        """Figures of the test images."""
+        return self.scores["test"]
+
+    @property
+    def threshold(self) -> float:
+        """The operating point of single images, a probability in [0, 1]."""
+        return self.units["image"].threshold
+
+    @property
+    def rule(self) -> str:
+        """How it was chosen on validation."""
+        return self.units["image"].rule
+
+    @property
+    def val_auc(self) -> float:
+        """The validation AUC; below all others where there is none."""
+        return self.scores["val"].of("auc").value or 0.0 if "val" in self.scores else 0.0
 
     @property
     def title(self) -> str:
@@ -176,10 +163,14 @@ class RunView:
         return int(self.record["counts"].get("best_epoch", 0))
 
     @property
+    def slug(self) -> str:
+        """Its name as a folder's: "ResNet18_CFT-20260102-030405-42"."""
+        return self.name.replace("/", "-")
+
+    @property
     def test_set(self) -> tuple[str, int, int]:
         """What has to be equal for two runs to stand in one table."""
-        test = self.scores["test"]
-        return self.data_hash, test.images, test.malignant
+        return self.data_hash, self.test.images, self.test.malignant
 
 
 def read_run(run: Run) -> RunView:
@@ -195,29 +186,11 @@ def read_run(run: Run) -> RunView:
             name=run.name,
             anchor="run-" + "".join(c if c.isalnum() else "-" for c in run.name),
             folder=run.folder,
-            model=str(measured["model"]),
-            fold=Fold.of(info),
-            trained_patients=frozenset(info["patients"]["train"]),
-            architecture=str(info["architecture"]),
-            strategy=str(info["strategy"]),
-            weights=str(info["weights"]),
-            parameters=int(info["parameters"]),
-            trainable=int(info["trainable"]),
-            size=int(info["input"]["size"]),
-            channels=int(info["input"]["channels"]),
-            preprocessing=info["preprocess"],
-            trained_on=Path(info["data"]),
             record=record,
-            replicates=int(measured["replicates"]),
-            seed=int(measured["seed"]),
-            notes=[str(note) for note in measured["notes"]],
-            data=Path(measured["data"]),
-            data_hash=str(measured["data_hash"]),
-            threshold=float(measured["operating_point"]["threshold"]),
-            rule=str(measured["operating_point"]["rule"]),
-            scores={split: _scores(measured["splits"][split]) for split in ("val", "test")},
-            predictions={split: _predictions(run.folder, split) for split in ("val", "test")},
             history=_history(run.folder / "history.csv"),
+            predictions={split: _predictions(run.folder, split) for split in ("val", "test")},
+            **_model(info),
+            **_measured(measured),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -226,22 +199,44 @@ def read_run(run: Run) -> RunView:
         ) from None
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(float(value)) else None
+def _model(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Read model.json."""
+    return {
+        "fold": Fold.of(info),
+        "trained_patients": frozenset(info["patients"]["train"]),
+        "architecture": str(info["architecture"]),
+        "strategy": str(info["strategy"]),
+        "weights": str(info["weights"]),
+        "parameters": int(info["parameters"]),
+        "trainable": int(info["trainable"]),
+        "size": int(info["input"]["size"]),
+        "channels": int(info["input"]["channels"]),
+        "preprocessing": info["preprocess"],
+        "trained_on": Path(info["data"]),
+    }
 
 
-def _scores(data: Mapping[str, Any]) -> Scores:
-    return Scores(
-        images=int(data["images"]),
-        patients=int(data["patients"]),
-        benign=int(data["benign"]),
-        malignant=int(data["malignant"]),
-        metrics={
-            name: Interval(*(_number(item.get(part)) for part in ("value", "low", "high")))
-            for name, item in data["metrics"].items()
+def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Read metrics.json."""
+    return {
+        "model": str(measured["model"]),
+        "replicates": int(measured["replicates"]),
+        "seed": int(measured["seed"]),
+        "notes": [str(note) for note in measured["notes"]],
+        "data": Path(measured["data"]) if measured["data"] else None,
+        "data_hash": str(measured["data_hash"]),
+        "unit": str(measured["unit"]),
+        "calibration": {"temperature": None} | measured["calibration"],
+        "aggregate": str(measured["aggregate"]),
+        "tta": str(measured["tta"]),
+        "units": units_of(measured),
+        "uncalibrated": {
+            split: {name: number(found[name]) for name in ("brier", "ece")}
+            for split, found in measured["uncalibrated"].items()
         },
-        confusion={cell: int(data["confusion"][cell]) for cell in ("tn", "fp", "fn", "tp")},
-    )
+        "strata": strata_of(measured),
+        "cost": {name: measured["cost"].get(name) for name in COST_NAMES},
+    }
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -261,6 +256,7 @@ def _predictions(folder: Path, split: str) -> list[Prediction]:
             malignant=bool(int(row["target"])),
             probability=float(row["probability"]),
             positive=row["predicted"] in ("1", "malignant"),
+            raw=float(row["raw_probability"]),
         )
         for row in _table(folder / f"predictions_{split}.csv")
     ]

@@ -1,0 +1,200 @@
+"""What evaluation measured, read from metrics.json: figures with intervals, units, strata, cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+METRIC_NAMES = {
+    "auc": "ROC AUC",
+    "partial_auc": "Partial AUC",
+    "pr_auc": "PR AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity (recall)",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "mcc": "Matthews correlation (MCC)",
+    "sensitivity_at_specificity": "Sensitivity at a specificity of 0.90",
+    "specificity_at_sensitivity": "Specificity at a sensitivity of 0.90",
+    "brier": "Brier score (lower is better)",
+    "ece": "Expected calibration error (lower is better)",
+}
+COST_NAMES = {
+    "parameters": "Parameters",
+    "gflops": "GFLOPs an image",
+    "train_minutes": "Training, minutes",
+    "images_per_second_1": "Images a second, one at a time",
+    "images_per_second_32": "Images a second, 32 at a time",
+    "peak_memory_mb": "Peak memory in training, MB",
+    "disk_mb": "On disk, MB",
+    "device": "Device",
+    "precision": "Precision",
+}
+UNITS = {"image": "images", "breast": "breasts", "patient": "patients"}
+FACTORS = {"density": "Breast density", "assessment": "BI-RADS assessment"}
+NONE = "\u2013"  # an en dash, where a figure does not exist
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval; None where it does not exist."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def value_text(self) -> str:
+        """The figure to three decimals."""
+        return NONE if self.value is None else f"{self.value:.3f}"
+
+    @property
+    def range_text(self) -> str:
+        """Its interval, such as "0.812-0.934"."""
+        if self.low is None or self.high is None:
+            return NONE
+        between = " to " if self.low < 0 else NONE
+        return f"{self.low:.3f}{between}{self.high:.3f}"
+
+    @property
+    def in_words(self) -> str:
+        """Both in a sentence: "0.90 (95 % interval 0.82 to 0.96)"."""
+        if self.value is None:
+            return "unknown"
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f} (no interval: too few patients)"
+        return f"{self.value:.2f} (95\u00a0% interval {self.low:.2f} to {self.high:.2f})"
+
+
+UNKNOWN = Interval(None, None, None)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What evaluation measured on one split.
+
+    Attributes:
+        images: How many items (images, breasts or patients) were scored.
+        patients: How many patients they show.
+        benign: Items whose truth is benign.
+        malignant: Items whose truth is malignant.
+        metrics: By the names of metrics.json.
+        confusion: tn, fp, fn, tp at the operating point, in items.
+    """
+
+    images: int
+    patients: int
+    benign: int
+    malignant: int
+    metrics: Mapping[str, Interval]
+    confusion: Mapping[str, int]
+
+    @property
+    def base_rate(self) -> float | None:
+        """The share of malignant items: what guessing reaches as PR AUC."""
+        return self.malignant / self.images if self.images else None
+
+    def of(self, metric: str) -> Interval:
+        """Return a metric; without figures where it was not measured."""
+        return self.metrics.get(metric, UNKNOWN)
+
+    def text(self, metric: str) -> str:
+        """Return a metric and its interval in one line."""
+        found = self.of(metric)
+        return f"{found.value_text} [{found.range_text}]"
+
+
+@dataclass(frozen=True)
+class UnitScores:
+    """Images, breasts or patients at their operating point.
+
+    Attributes:
+        threshold: The operating point, a probability in [0, 1].
+        rule: How it was chosen on validation.
+        splits: "test", and "val" where there is one.
+    """
+
+    threshold: float
+    rule: str
+    splits: Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The test images of one level of one factor.
+
+    Attributes:
+        factor: Such as "Breast density".
+        level: Such as "2".
+        images: How many.
+        patients: How many they show.
+        malignant: Images whose truth is malignant.
+        auc: Their AUC with its interval.
+        small: Whether they are too few to say anything.
+    """
+
+    factor: str
+    level: str
+    images: int
+    patients: int
+    malignant: int
+    auc: Interval
+    small: bool
+
+
+def number(value: Any) -> float | None:
+    """Return a finite figure, or None."""
+    return float(value) if value is not None and math.isfinite(float(value)) else None
+
+
+def interval_of(data: Mapping[str, Any]) -> Interval:
+    """Read {"value", "low", "high"}."""
+    return Interval(*(number(data.get(part)) for part in ("value", "low", "high")))
+
+
+def scores_of(data: Mapping[str, Any]) -> Scores:
+    """Read the figures of one split."""
+    return Scores(
+        images=int(data["images"]),
+        patients=int(data["patients"]),
+        benign=int(data["benign"]),
+        malignant=int(data["malignant"]),
+        metrics={name: interval_of(item) for name, item in data["metrics"].items()},
+        confusion={cell: int(data["confusion"][cell]) for cell in ("tn", "fp", "fn", "tp")},
+    )
+
+
+def units_of(measured: Mapping[str, Any]) -> dict[str, UnitScores]:
+    """Read metrics.json by unit; its images stand at the top of it, the others under "units"."""
+    point = measured["operating_point"]
+    found = {"image": {**point, "splits": measured["splits"]}, **measured["units"]}
+    return {
+        unit: UnitScores(
+            threshold=float(found[unit]["threshold"]),
+            rule=str(found[unit]["rule"]),
+            splits={
+                split: scores_of(found[unit]["splits"][split])
+                for split in ("val", "test")
+                if split == "test" or split in found[unit]["splits"]
+            },
+        )
+        for unit in UNITS
+    }
+
+
+def strata_of(measured: Mapping[str, Any]) -> Sequence[Stratum]:
+    """Read the strata of the test images."""
+    return [
+        Stratum(
+            factor=FACTORS.get(item["factor"], str(item["factor"]).capitalize()),
+            level=str(item["level"]),
+            images=int(item["images"]),
+            patients=int(item["patients"]),
+            malignant=int(item["malignant"]),
+            auc=interval_of(item["auc"]),
+            small=bool(item["small"]),
+        )
+        for item in measured["strata"]
+    ]
