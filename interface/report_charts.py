@@ -1,97 +1,39 @@
-"""The curves of a run as geometry: Python counts and scales, the template draws inline SVG."""
+"""The curves of a run as geometry: Python counts and scales, template and files draw."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 
-from interface.report_runs import Prediction, RunView, Scores
+import numpy as np
 
-WIDTH, HEIGHT = 340, 260  # of a chart, in CSS pixels at full size
-LEFT, RIGHT, TOP, BOTTOM = 52, WIDTH - 10, 12, HEIGHT - 42  # edges of the plotting area
+from interface.report_axes import (
+    Bar,
+    Chart,
+    Dot,
+    Point,
+    Tick,
+    between,
+    line,
+    marks,
+    scales,
+    ticks,
+)
+from interface.report_bands import (
+    Band,
+    Drawn,
+    benefit_band,
+    net_benefit,
+    precision_band,
+    reliability,
+    roc_band,
+)
+from interface.report_runs import Prediction, RunView
+from interface.report_scores import Scores
+
 BINS = 20  # of the histogram of probabilities
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Maps [low, high] in data units to [start, end] in pixels."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        """Return the pixel of a value, to a tenth."""
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled place on an axis; `at` in pixels."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A polyline; `kind` is its CSS class and `points` what SVG's attribute takes."""
-
-    kind: str
-    points: str
-
-
-@dataclass(frozen=True)
-class Dot:
-    """One marked point, in pixels, with what it says."""
-
-    x: float
-    y: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar of a histogram, in pixels; `kind` is its CSS class."""
-
-    kind: str
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """All that the template needs to draw one chart.
-
-    Attributes:
-        name: Its heading.
-        description: What it shows, in words, for who cannot see it.
-        x_label: Of the horizontal axis.
-        y_label: Of the vertical axis.
-        x_ticks: Along the horizontal axis.
-        y_ticks: Along the vertical axis.
-        lines: In drawing order.
-        bars: Drawn under the lines.
-        dots: Drawn over the lines.
-        legend: (kind, text) of what has to be told apart.
-    """
-
-    name: str
-    description: str
-    x_label: str
-    y_label: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    lines: tuple[Line, ...] = ()
-    bars: tuple[Bar, ...] = ()
-    dots: tuple[Dot, ...] = ()
-    legend: tuple[tuple[str, str], ...] = ()
+UNIT = (0.0, 0.25, 0.5, 0.75, 1.0)
+THRESHOLDS = np.linspace(0.01, 0.99, 99)  # of the decision curve
+SPLITS = {"test": "Test", "val": "Validation"}
+BAND = ("band", "95 % band, over patients")
 
 
 def roc_points(predictions: Sequence[Prediction]) -> list[Point]:
@@ -148,97 +90,184 @@ def _corners(points: Sequence[Point]) -> list[Point]:
     return [*points[:1], *kept, *points[1:][-1:]]
 
 
-def _ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Return round numbers inside [low, high], about `wanted` of them."""
-    raw = (high - low) / wanted
-    magnitude = 10 ** math.floor(math.log10(raw))
-    step = next(magnitude * m for m in (1, 2, 2.5, 5, 10) if magnitude * m >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _axes(x: tuple[float, float], y: tuple[float, float]) -> tuple[Scale, Scale]:
-    return Scale(*x, LEFT, RIGHT), Scale(*y, BOTTOM, TOP)
-
-
-def _marks(scale: Scale, values: Sequence[float], digits: int | None = None) -> tuple[Tick, ...]:
-    texts = (f"{value:g}" if digits is None else f"{value:.{digits}f}" for value in values)
-    return tuple(Tick(scale(value), text) for value, text in zip(values, texts, strict=True))
-
-
-def _line(kind: str, points: Sequence[Point], x: Scale, y: Scale) -> Line:
-    return Line(kind, " ".join(f"{x(a):g},{y(b):g}" for a, b in points))
-
-
-UNIT = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-def roc_chart(run: RunView) -> Chart | None:
-    """Draw the ROC curves of test and validation with the operating point on test."""
-    curves = {split: roc_points(rows) for split, rows in run.predictions.items()}
-    x, y = _axes((0, 1), (0, 1))
-    chance = [_line("chance", [(0, 0), (1, 1)], x, y)]
-    dots = _operating_point(run.scores["test"], x, y)
-    return _curves(
-        "ROC curve", run, "auc", curves, (x, y), chance, dots,
-        ("1 - specificity", "sensitivity"),
-    )  # fmt: skip
-
-
-def pr_chart(run: RunView) -> Chart | None:
-    """Draw the precision-recall curves with the base rate of the test images."""
-    curves = {split: pr_points(rows) for split, rows in run.predictions.items()}
-    x, y = _axes((0, 1), (0, 1))
-    base = run.scores["test"].base_rate
-    chance = [] if base is None else [_line("chance", [(0, base), (1, base)], x, y)]
-    dots = _operating_point(run.scores["test"], x, y, ("sensitivity", "precision"))
-    return _curves(
-        "Precision-recall curve", run, "pr_auc", curves, (x, y), chance, dots,
-        ("recall (sensitivity)", "precision"),
-    )  # fmt: skip
-
-
-def _curves(
-    name: str,
+def _curve(
     run: RunView,
+    key: str,
     metric: str,
-    curves: dict[str, list[Point]],
-    axes: tuple[Scale, Scale],
-    chance: list[Line],
-    dots: tuple[Dot, ...],
+    curves: Mapping[str, list[Point]],
     labels: tuple[str, str],
+    beside: Sequence[tuple[str, list[Point], str]],
+    band: Band | None,
+    dots: Sequence[tuple[float | None, float | None]],
 ) -> Chart | None:
+    """Draw a curve of test and of validation over [0, 1] x [0, 1].
+
+    Args:
+        run: The run.
+        key: "ROC" or "Precision-recall".
+        metric: The area under the curve.
+        curves: Points by split.
+        labels: Of the axes.
+        beside: (kind, points, what the legend says, or nothing) of straight lines.
+        band: Of the test curve.
+        dots: Operating points.
+    """
     drawn = {split: curves[split] for split in ("val", "test") if curves.get(split)}
     if not drawn:
         return None
-    x, y = axes
-    legend = tuple(
-        (split, f"{'Test' if split == 'test' else 'Validation'} {run.scores[split].text(metric)}")
-        for split in reversed(drawn)
-    )
+    axes = scales((0, 1), (0, 1))
+    legend = [
+        (split, f"{SPLITS[split]} {run.scores[split].text(metric)}") for split in reversed(drawn)
+    ]
+    description = f"{key} curve of {run.name}. " + "; ".join(text for _, text in legend)
     return Chart(
-        name=name,
-        description=f"{name} of {run.name}. " + "; ".join(text for _, text in legend),
+        key={"ROC": "roc", "Precision-recall": "pr"}[key],
+        name=f"{key} curve",
+        description=description,
         x_label=labels[0],
         y_label=labels[1],
-        x_ticks=_marks(x, UNIT),
-        y_ticks=_marks(y, UNIT),
-        lines=(*chance, *(_line(split, points, x, y) for split, points in drawn.items())),
-        dots=dots,
+        x_ticks=marks(axes[0], UNIT),
+        y_ticks=marks(axes[1], UNIT),
+        areas=(between("band", band.lower, band.upper, axes),) if band else (),
+        lines=(
+            *(line(kind, points, axes) for kind, points, _ in beside),
+            *(line(split, points, axes) for split, points in drawn.items()),
+        ),
+        dots=tuple(
+            Dot(axes[0](x), axes[1](y), "operating point")
+            for x, y in dots
+            if x is not None and y is not None
+        ),
+        legend=(
+            *legend,
+            *((BAND,) if band else ()),
+            *((kind, text) for kind, _, text in beside if text),
+        ),
+    )
+
+
+def _value(scores: Scores, metric: str) -> float | None:
+    return scores.of(metric).value
+
+
+def roc_chart(run: RunView, drawn: Drawn | None) -> Chart | None:
+    """Draw the ROC curves of test and validation with the operating point on test.
+
+    Args:
+        run: The run.
+        drawn: Its test images, for the band; None where they are too few.
+    """
+    curves = {split: roc_points(rows) for split, rows in run.predictions.items()}
+    specificity = _value(run.test, "specificity")
+    point = (None if specificity is None else 1 - specificity, _value(run.test, "sensitivity"))
+    return _curve(
+        run, "ROC", "auc", curves, ("1 - specificity", "sensitivity"),
+        [("chance", [(0.0, 0.0), (1.0, 1.0)], "guessing")],
+        roc_band(drawn) if drawn else None, [point],
+    )  # fmt: skip
+
+
+def pr_chart(run: RunView, drawn: Drawn | None) -> Chart | None:
+    """Draw the precision-recall curves with the base rate of the test images."""
+    curves = {split: pr_points(rows) for split, rows in run.predictions.items()}
+    rate = run.test.base_rate or 0.0
+    point = (_value(run.test, "sensitivity"), _value(run.test, "precision"))
+    return _curve(
+        run, "Precision-recall", "pr_auc", curves, ("recall (sensitivity)", "precision"),
+        [("chance", [(0.0, rate), (1.0, rate)], f"guessing: {rate:.3f}")],
+        precision_band(drawn) if drawn else None, [point],
+    )  # fmt: skip
+
+
+def reliability_chart(run: RunView, test: Drawn) -> Chart:
+    """Draw the share of malignant test images against their probability, before and after.
+
+    DeGroot & Fienberg 1983. Images lie in ten equally wide bins; bars are 95 % intervals.
+    """
+    axes = scales((0, 1), (0, 1))
+    before, after = (
+        reliability(test, scores, intervals)
+        for scores, intervals in ((test.raw, False), (test.scores, True))
+    )
+    lines = [line("chance", [(0, 0), (1, 1)], axes)]
+    for kind, found in (("val", before), ("test", after)):
+        lines.append(line(kind, _pairs(found.means, found.shares), axes))
+    lines += [
+        line("error", [(float(x), float(low)), (float(x), float(high))], axes)
+        for x, low, high in zip(after.means, after.low, after.high, strict=True)
+        if not np.isnan(low)
+    ]
+    old = run.uncalibrated.get("test", {})
+    method = run.calibration["method"]
+    legend = (
+        ("test", f"After calibration ({method}): " + _errors(run.test.of("brier").value,
+                                                             run.test.of("ece").value)),
+        ("val", "Before: " + _errors(old.get("brier"), old.get("ece"))),
+        ("chance", "perfect"),
+    )  # fmt: skip
+    counts = ", ".join(f"{n} at {m:.2f}" for n, m in zip(after.counts, after.means, strict=True))
+    return Chart(
+        key="reliability",
+        name="Reliability on test",
+        description=f"Reliability diagram of {run.name}. {legend[0][1]}; {legend[1][1]}. "
+        f"Images in the bins: {counts}",
+        x_label="probability of malignancy",
+        y_label="share malignant",
+        x_ticks=marks(axes[0], UNIT),
+        y_ticks=marks(axes[1], UNIT),
+        lines=tuple(lines),
+        dots=tuple(Dot(axes[0](x), axes[1](y)) for x, y in _pairs(after.means, after.shares)),
         legend=legend,
     )
 
 
-def _operating_point(
-    scores: Scores, x: Scale, y: Scale, metrics: tuple[str, str] = ("specificity", "sensitivity")
-) -> tuple[Dot, ...]:
-    across, up = (
-        scores.metrics[name].value if name in scores.metrics else None for name in metrics
+def _errors(brier: float | None, ece: float | None) -> str:
+    return ", ".join(
+        f"{name} {value:.3f}"
+        for name, value in (("Brier", brier), ("ECE", ece))
+        if value is not None
     )
-    if across is None or up is None:
-        return ()
-    across = 1 - across if metrics[0] == "specificity" else across
-    return (Dot(x(across), y(up), "operating point"),)
+
+
+def _pairs(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> list[Point]:
+    return [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
+
+
+def decision_chart(run: RunView, test: Drawn) -> Chart:
+    """Draw the net benefit on test beside calling all or none malignant (Vickers & Elkin 2006)."""
+    rate = float(test.targets.mean())
+    ones = np.ones((1, len(test.targets)))
+    model = net_benefit(test.targets, test.scores, THRESHOLDS, ones)[0]
+    everyone = net_benefit(test.targets, np.ones(len(test.targets)), THRESHOLDS, ones)[0]
+    axes = scales((0, 1), (-0.25 * rate, 1.1 * rate))
+    band = benefit_band(test, THRESHOLDS) if test.enough else None
+    above = [t for t, a, b in zip(THRESHOLDS, model, everyone, strict=True) if a > max(b, 0) + 1e-9]
+    words = f"{len(above)} of {len(THRESHOLDS)} thresholds"
+    seen = everyone >= axes[1].low  # what falls off the bottom is not drawn along it
+    return Chart(
+        key="decision",
+        name="Decision curve on test",
+        description=f"Decision curve of {run.name}: its net benefit is above calling all images "
+        f"malignant and above calling none at {words}",
+        x_label="threshold probability",
+        y_label="net benefit",
+        x_ticks=marks(axes[0], UNIT),
+        y_ticks=marks(axes[1], ticks(axes[1].low, axes[1].high, 4)),
+        areas=(between("band", band.lower, band.upper, axes),) if band else (),
+        lines=(
+            line("zero", [(0, 0), (1, 0)], axes),
+            line("chance", _pairs(THRESHOLDS[seen], everyone[seen]), axes),
+            line("test", _pairs(THRESHOLDS, model), axes),
+            line("cut", [(run.threshold, axes[1].low), (run.threshold, axes[1].high)], axes),
+        ),
+        legend=(
+            ("test", "the model"),
+            *((BAND,) if band else ()),
+            ("chance", "all called malignant"),
+            ("zero", "none"),
+            ("cut", "operating point"),
+        ),
+    )
 
 
 def history_chart(run: RunView, name: str, y_label: str, columns: dict[str, str]) -> Chart | None:
@@ -263,13 +292,15 @@ def history_chart(run: RunView, name: str, y_label: str, columns: dict[str, str]
         return None
     low, high = min(values), max(values)
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1
-    x, y = _axes((min(epochs), max(epochs)), (low - room, high + room))
+    axes = scales((min(epochs), max(epochs)), (low - room, high + room))
+    x, y = axes
     dots: tuple[Dot, ...] = ()
     if "val_auc" in series:
         best = [(epoch, value) for epoch, value in series["val_auc"] if epoch == run.best_epoch]
         dots = tuple(Dot(x(a), y(b), f"epoch {a:g}: weights kept") for a, b in best)
-    x_values = [value for value in _ticks(x.low, x.high, 5) if value == int(value)]
+    x_values = [value for value in ticks(x.low, x.high, 5) if value == int(value)]
     return Chart(
+        key=name.lower().replace(" ", "-"),
         name=name,
         description=f"{name} of {run.name} over {max(epochs):g} epochs: "
         + "; ".join(
@@ -277,9 +308,9 @@ def history_chart(run: RunView, name: str, y_label: str, columns: dict[str, str]
         ),
         x_label="epoch",
         y_label=y_label,
-        x_ticks=_marks(x, x_values),
-        y_ticks=_marks(y, [round(value, 10) for value in _ticks(y.low, y.high, 4)]),
-        lines=tuple(_line(column.split("_")[0], points, x, y) for column, points in series.items()),
+        x_ticks=marks(x, x_values),
+        y_ticks=marks(y, ticks(y.low, y.high, 4)),
+        lines=tuple(line(column.split("_")[0], points, axes) for column, points in series.items()),
         dots=dots,
         legend=tuple((column.split("_")[0], columns[column]) for column in series),
     )
@@ -294,7 +325,8 @@ def scores_chart(run: RunView) -> Chart | None:
     for row in rows:
         counts[row.malignant][min(int(row.probability * BINS), BINS - 1)] += 1
     peak = max(max(counts[True]), max(counts[False]))
-    x, y = _axes((0, 1), (-peak * 1.08, peak * 1.08))
+    axes = scales((0, 1), (-peak * 1.08, peak * 1.08))
+    x, y = axes
     edges = list(pairwise(index / BINS for index in range(BINS + 1)))
     bars = []
     for malignant, kind in ((True, "malignant"), (False, "benign")):
@@ -303,17 +335,18 @@ def scores_chart(run: RunView) -> Chart | None:
             upper = y(count) if malignant else y(0)
             if count:
                 bars.append(Bar(kind, x(left) + 0.5, upper, round(x(right) - x(left) - 1, 1), tall))
-    cut = [_line("cut", [(run.threshold, y.low), (run.threshold, y.high)], x, y)]
-    marks = [value for value in _ticks(-peak, peak, 4) if value == int(value)]
+    cut = line("cut", [(run.threshold, y.low), (run.threshold, y.high)], axes)
+    counted = [value for value in ticks(-peak, peak, 4) if value == int(value)]
     return Chart(
+        key="probabilities",
         name="Probabilities on test",
         description=f"Histogram of the predicted probabilities of {run.name}: malignant test "
         f"images upwards, benign ones downwards, threshold {run.threshold:.3f}",
         x_label="probability of malignancy",
         y_label="images",
-        x_ticks=_marks(x, UNIT),
-        y_ticks=tuple(Tick(y(value), f"{abs(value):g}") for value in marks),
-        lines=(_line("zero", [(0, 0), (1, 0)], x, y), *cut),
+        x_ticks=marks(x, UNIT),
+        y_ticks=tuple(Tick(y(value), f"{abs(value):g}") for value in counted),
+        lines=(line("zero", [(0, 0), (1, 0)], axes), cut),
         bars=tuple(bars),
         legend=(("malignant", "malignant"), ("benign", "benign"), ("cut", "threshold")),
     )
@@ -321,55 +354,16 @@ def scores_chart(run: RunView) -> Chart | None:
 
 def charts_of(run: RunView) -> list[Chart]:
     """Return the charts of a run that its files allow, in reading order."""
+    rows = run.predictions["test"]
+    test = Drawn(rows, run.seed) if rows else None
+    drawn = test if test and test.enough else None
     made = (
-        roc_chart(run),
-        pr_chart(run),
+        roc_chart(run, drawn),
+        pr_chart(run, drawn),
+        reliability_chart(run, test) if test else None,
+        decision_chart(run, test) if test and run.test.malignant else None,
         scores_chart(run),
         history_chart(run, "Loss", "loss", {"train_loss": "Training", "val_loss": "Validation"}),
         history_chart(run, "Validation AUC", "AUC", {"val_auc": "Validation"}),
     )
     return [chart for chart in made if chart]
-
-
-@dataclass(frozen=True)
-class Whisker:
-    """An interval on the scale of its table, in pixels."""
-
-    low: float
-    value: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Forest:
-    """The intervals of a table on one scale.
-
-    Attributes:
-        width: Of the drawing, in pixels.
-        ticks: Of the scale.
-        chance: Where an AUC of 0.5 lies.
-        whiskers: One for each row; None where the metric is unknown.
-    """
-
-    width: int
-    ticks: tuple[Tick, ...]
-    chance: float
-    whiskers: tuple[Whisker | None, ...]
-
-
-def forest(runs: Sequence[RunView], width: int = 150) -> Forest:
-    """Put the test AUCs of runs and their intervals on one scale."""
-    intervals = [run.scores["test"].metrics.get("auc") for run in runs]
-    lows = [item.low for item in intervals if item and item.low is not None]
-    scale = Scale(min([0.4, *(math.floor(low * 10) / 10 for low in lows)]), 1.0, 6, width - 6)
-    whiskers = tuple(
-        None
-        if item is None or item.value is None
-        else Whisker(
-            scale(item.value if item.low is None else item.low),
-            scale(item.value),
-            scale(item.value if item.high is None else item.high),
-        )
-        for item in intervals
-    )
-    return Forest(width, _marks(scale, [0.5, 0.75, 1.0]), scale(0.5), whiskers)
