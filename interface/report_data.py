@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ OPTIONS = {
     "preprocess": stages.Preprocess,
     "train": stages.Train,
     "evaluate": stages.Evaluate,
+    "ensemble": stages.Ensemble,
     "report": stages.Report,
 }
+IDLE = ("workers", "preview", "cluster", "resume")  # options that change no figure
 
 
 @dataclass(frozen=True)
@@ -226,16 +228,23 @@ def repeat(stage: str, values: Mapping[str, Any]) -> str:
     return command(stage, restore(stage, values))
 
 
-def settings(stage: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def settings(
+    stage: str, values: Mapping[str, Any], without: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """Return a stage's options as (question, answer) in words.
 
-    Left out are what does not apply, and folders and workers: they change no figure.
+    Left out are what does not apply, and folders, workers and the like: they change no figure.
+
+    Args:
+        stage: Of OPTIONS.
+        values: Its options by name.
+        without: Names of options to leave out beside these.
     """
     kind = OPTIONS[stage]
     answers = defaults(kind) | {k: v for k, v in values.items() if k in defaults(kind)}
     rows = []
     for item in dataclasses.fields(kind):
-        if item.name == "workers" or kind_of(item) is Path or not applies(item, answers):
+        if item.name in (*IDLE, *without) or kind_of(item) is Path or not applies(item, answers):
             continue
         text = as_text(answers[item.name])
         choices = spec_of(item).choices
