@@ -25,19 +25,19 @@ from pipeline.records import (
     write_table,
 )
 from pipeline.stages import Report
-from tests.interface.report_files import METRICS, cohort, dataset, run_folder
+from tests.interface.report_files import METRICS, cohort, dataset, page_of, run_folder
 
 EVIL = "P_<script>alert(1)</script>"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 
 
 class Page(HTMLParser):
-    """Collects elements, their attributes and the text of a page."""
+    """Collects elements, their attributes and the text of a page, or of the file that holds it."""
 
-    def __init__(self, path):
+    def __init__(self, page):
         super().__init__()
         self.elements, self.pieces = [], []
-        self.feed(Path(path).read_text(encoding="utf-8"))
+        self.feed(page if "<html" in str(page) else Path(page).read_text(encoding="utf-8"))
         self.text = " ".join(" ".join(self.pieces).split())
 
     def handle_starttag(self, tag, attributes):
@@ -109,7 +109,7 @@ def test_images_and_charts_say_what_they_show_and_table_heads_have_a_scope(made)
     _, page = made
     assert all(item.get("alt") for item in page.all("img"))
     assert all("aria-label" in item or "aria-hidden" in item for item in page.all("svg"))
-    assert all(item.get("scope") in ("row", "col") for item in page.all("th"))
+    assert all(item.get("scope") in ("row", "col", "rowgroup") for item in page.all("th"))
     assert [item["lang"] for item in page.all("html")] == ["en"]
     assert len(page.all("h1")) == 1
 
@@ -134,15 +134,15 @@ def test_cohort_flow_counts_splits_and_reasons(made):
 def test_every_figure_stands_with_its_interval_and_unknown_ones_as_a_dash(made):
     _, page = made
     assert "0.900 0.820\u20130.960" in page.text
-    assert "Matthews correlation (MCC) \u2013 \u2013" in page.text
+    assert "Matthews correlation (MCC) \u2013 \u2013 \u2013 \u2013" in page.text
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text.split()
 
 
 def test_overlapping_models_are_not_ranked(made):
     _, page = made
-    assert "but no ranking: the two intervals overlap" in page.text
-    assert "cannot be ranked from this table" in page.text
+    assert "intervals that overlap do not rank models" in page.text
+    assert "ResNet18_CFT and MammoCNN cannot be ranked: the difference in AUC is" in page.text
     assert "1 run not evaluated yet" in page.text
 
 
@@ -159,7 +159,8 @@ def test_metrics_csv_has_every_run_split_and_metric(made):
     result, _ = made
     with (result.folder / "metrics.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 2 * 2 * len(METRICS)
+    assert len(lines) == 2 * 3 * 2 * len(METRICS)
+    assert {line["unit"] for line in lines} == {"image", "breast", "patient"}
     assert {line["value"] for line in lines if line["metric"] == "auc"} == {"0.9", "0.8"}
     assert {line["value"] for line in lines if line["metric"] == "mcc"} == {"0.9", ""}
 
@@ -167,14 +168,17 @@ def test_metrics_csv_has_every_run_split_and_metric(made):
 def test_curves_and_thumbnails_are_drawn_for_every_run(made):
     _, page = made
     labels = [item.get("aria-label") or "" for item in page.all("svg")]
-    for name in ("ROC curve of", "Precision-recall curve of", "Histogram of", "Loss of"):
+    for name in (
+        "ROC curve of", "Precision-recall curve of", "Reliability diagram of", "Decision curve of",
+        "Histogram of", "Loss of",
+    ):  # fmt: skip
         assert sum(label.startswith(name) for label in labels) == 2
     assert sum("probability" in item["alt"] for item in page.all("img")) >= 6
 
 
 def test_the_epoch_whose_weights_were_kept_is_marked(made):
     _, page = made
-    assert page.text.count("epoch 4: weights kept") == 2 * 2  # in the chart and in its legend
+    assert page.text.count("epoch 4: weights kept") == 2
 
 
 def test_moved_dataset_still_gives_a_report_that_says_so(tmp_path):
@@ -182,9 +186,9 @@ def test_moved_dataset_still_gives_a_report_that_says_so(tmp_path):
     data = dataset(tmp_path, rows)
     run_folder(tmp_path / "runs", data, rows)
     data.rename(tmp_path / "elsewhere")
-    result = report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
-    page = Page(result.facts["report"])
-    assert result.notes == (f"{data}: no such folder",)
+    made = page_of(tmp_path)
+    page = Page(made.text)
+    assert made.problems == [f"{data}: no such folder"]
     assert f"{data}: no such folder. What depends on it is left out" in page.text
     assert "image not found" in page.text
     assert "Enhance local contrast (CLAHE) no" in page.text
@@ -195,9 +199,9 @@ def test_collection_that_is_gone_leaves_open_whether_it_was_synthetic(tmp_path):
     rows = cohort(8)
     run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
     shutil.rmtree(tmp_path / "raw")
-    result = report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
-    page = Page(result.facts["report"])
-    assert result.notes == (f"{tmp_path / 'raw'}: no such folder",)
+    made = page_of(tmp_path)
+    page = Page(made.text)
+    assert made.problems == [f"{tmp_path / 'raw'}: no such folder"]
     assert "whether the images are synthetic is not known" in page.text
     assert "16 images of 8 patients" in page.text
 
@@ -206,19 +210,18 @@ def test_real_collection_without_a_preview_has_no_banner(tmp_path):
     rows = cohort(8)
     data = dataset(tmp_path, rows, synthetic=False, preview=False)
     run_folder(tmp_path / "runs", data, rows)
-    result = report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
-    page = Page(result.facts["report"])
+    made = page_of(tmp_path)
+    page = Page(made.text)
     assert "say nothing about real mammograms" not in page.text
     assert "There is no preview sheet in" in page.text
-    assert not result.notes
+    assert not made.problems
 
 
 def test_fitted_read_out_has_no_training_curve(tmp_path):
     rows = cohort(8)
     folder = run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
     write_table(folder / "history.csv", ("C", "val_auc"), [(0.01, 0.6), (1.0, float("nan"))])
-    result = report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
-    assert "There is no training curve: a read-out was fitted" in Page(result.facts["report"]).text
+    assert "There is no training curve: a read-out was fitted" in Page(page_of(tmp_path).text).text
 
 
 def test_runs_on_different_test_images_stand_in_tables_of_their_own(tmp_path):
@@ -226,9 +229,9 @@ def test_runs_on_different_test_images_stand_in_tables_of_their_own(tmp_path):
         rows = cohort(patients)
         data = dataset(tmp_path / name, rows)
         run_folder(tmp_path / "runs", data, rows, model=f"ResNet18_{name}")
-    result = report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
-    page = Page(result.facts["report"])
-    assert sum(item.get("class") == "comparison" for item in page.all("table")) == 2
+    made = page_of(tmp_path)
+    page = Page(made.text)
+    assert sum(item.get("class") == "comparison by-image" for item in page.all("table")) == 2
     assert "figures of different tables do not compare" in page.text
 
 
@@ -236,11 +239,10 @@ def test_dataset_that_was_made_anew_is_called_out(tmp_path):
     rows = cohort(8)
     data = dataset(tmp_path, rows)
     run_folder(tmp_path / "runs", data, rows)
-    options = Report(runs=tmp_path / "runs", out=tmp_path / "reports")
     told = "The dataset has been made anew since this run was evaluated"
-    assert told not in Page(report(options, Silent()).facts["report"]).text
+    assert told not in Page(page_of(tmp_path).text).text
     manifest.write_manifest(data, rows[:-2])
-    assert told in Page(report(options, Silent()).facts["report"]).text
+    assert told in Page(page_of(tmp_path).text).text
 
 
 def test_runs_of_folds_are_named_and_their_cohorts_are_their_own(tmp_path):
@@ -271,7 +273,7 @@ def test_runs_of_folds_are_named_and_their_cohorts_are_their_own(tmp_path):
     with (result.folder / "metrics.csv").open(newline="") as file:
         assert {line["fold"] for line in csv.DictReader(file)} == {"1", "2"}
     run_folder(tmp_path / "runs", data, rows, "MammoCNN")
-    page = Page(report(options, Silent()).facts["report"])
+    page = Page(page_of(tmp_path).text)
     assert "Validation 16 images of 8 patients" in page.text
     assert "fold 2 of 3" in page.text
 
