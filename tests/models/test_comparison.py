@@ -120,7 +120,8 @@ def test_delong_without_a_variance(targets, scores, p):
     labels = np.array([letter == "1" for letter in targets])
     found = delong_test(*delong(labels, np.array(scores, float)), 0, 1)
     assert found.p == pytest.approx(p, nan_ok=True)
-    assert found.z == pytest.approx(0.0 if p == 1 else np.nan, nan_ok=True)
+    nothing = 0.0 if p == 1 else np.nan
+    assert [found.z, found.low, found.high] == pytest.approx([nothing] * 3, abs=1e-8, nan_ok=True)
 
 
 def test_replicates_are_those_of_the_intervals():
@@ -186,14 +187,14 @@ def test_holm_by_hand(given, expected):
     assert holm(given) == pytest.approx(expected, nan_ok=True)
 
 
-def test_all_pairs_of_eleven_models_from_one_draw():
-    targets, scores = simulated(11, seed=5)
+def test_all_pairs_of_seven_models_from_one_draw():
+    targets, scores = simulated(7, seed=5)
     scores[4] += 2 * targets
-    names = [f"model {number}" for number in range(11)]
+    names = [f"model {number}" for number in range(7)]
     pairs = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 100, seed=1)
     assert [(pair.first, pair.second) for pair in pairs] == list(itertools.combinations(names, 2))
     assert [pair.p_adjusted for pair in pairs] == holm([pair.p_bootstrap for pair in pairs])
-    # 100 replicates were asked for, which could not tell any pair of 55 apart.
+    # 100 replicates were asked for, which could not tell any of 21 pairs apart.
     assert all(pair.differ == ("model 4" in (pair.first, pair.second)) for pair in pairs)
     areas, covariance = delong(targets, scores)
     one = pairs[0]
@@ -201,7 +202,7 @@ def test_all_pairs_of_eleven_models_from_one_draw():
     assert one.p_delong == delong_test(areas, covariance, 0, 1).p
     assert one.p_mcnemar == mcnemar(targets, scores[0] > 0.5, scores[1] > 0.5).p
     assert in_words(pairs).startswith(
-        "Of 55 pairs, 10 differ in AUC after Holm's correction (5 % level). "
+        "Of 21 pairs, 6 differ in AUC after Holm's correction (5 % level). "
         "model 4 is better than every other model."
     )
 
@@ -345,7 +346,7 @@ def coverage(studies, units, replicates):
 
 
 def test_intervals_over_patients_hold_the_truth():
-    assert 0.93 <= coverage(500, PATIENTS, replicates=1000) <= 0.97
+    assert 0.93 <= coverage(500, PATIENTS, replicates=600) <= 0.97
 
 
 def test_intervals_over_images_drawn_one_by_one_fall_short():
