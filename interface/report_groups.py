@@ -93,7 +93,7 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
             SheetRow(
                 head=one.title,
                 cells=[figures.get(name) for name in SHOWN],
-                detail=one.problem or one.description,
+                detail=one.problem,
                 part=PART,
                 whisker=forest.whisker(figures["auc"]) if figures else None,
             )

@@ -109,13 +109,17 @@ def _models(runs: Sequence[RunView]) -> Iterator[str]:
     for run in runs:
         seen.setdefault(run.model, run)
     for run in seen.values():
-        if run.strategy.lower() not in STRATEGIES:
-            yield f"{run.model}: {run.architecture}, {run.strategy}."
+        if run.record["stage"] == "ensemble":
+            yield f"{run.model}: the mean logit of several runs ({run.architecture})."
+            continue
+        if run.record["stage"] == "evaluate":
+            yield f"{run.model}: predictions that were made elsewhere."
             continue
         named = {"none": "random weights", "imagenet": "ImageNet weights"}
         start = named.get(run.weights, f"the weights of {run.weights}")
+        how = STRATEGIES.get(run.strategy.lower(), run.strategy)
         yield (
-            f"{run.model}: {run.architecture}, {STRATEGIES[run.strategy.lower()]}, on "
+            f"{run.model}: {run.architecture}, {how}, on "
             f"{run.size} x {run.size} pixels and {run.channels} channel"
             f"{'s' if run.channels > 1 else ''}, starting from {start}; {run.trainable:,} of "
             f"{run.parameters:,} parameters trained."
@@ -130,11 +134,12 @@ def _training(runs: Sequence[RunView]) -> Iterator[str]:
     names = [name for name in TRAINING if any(name in given for given in answers)]
     same = [name for name in names if len({repr(given.get(name)) for given in answers}) == 1]
     listed = ", ".join(f"{TRAINING[name]} {_said(name, answers[0].get(name))}" for name in same)
-    yield f"{len(trained)} runs were trained, all with: {listed} (own: the model's own value)."
+    several = f"{len(trained)} runs were trained, all with" if len(trained) > 1 else "Trained with"
+    yield f"{several}: {listed} (own: the model's own value)."
     for name in names:
         if name not in same:
             values = dict.fromkeys(_said(name, given.get(name)) for given in answers)
-            yield f"The {TRAINING[name]} was {', '.join(values)}, by run."
+            yield f"{TRAINING[name].capitalize()}, by run: {', '.join(values)}."
     yield (
         "The epoch of the highest validation AUC was kept; the test images had no part in "
         "training, in choosing epochs, in calibration or in choosing operating points."

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.folds import Fold, apply_fold, write_folds
 from pipeline.progress import Silent
 from pipeline.records import plain_options, read_json, write_json
-from pipeline.stages import Evaluate, Report
+from pipeline.stages import Ensemble, Evaluate, Report
 from tests.interface.report_files import (
     METRICS,
     baselines,
@@ -289,6 +289,24 @@ def test_predictions_made_elsewhere_need_neither_validation_nor_dataset(tmp_path
     assert "theirs reaches a test AUC of 0.80" in page.text
     assert "Predictions made elsewhere: /far/theirs.csv" in page.text
     assert "image not found" in page.text
+
+
+def test_an_ensemble_has_no_options_of_training(tmp_path):
+    rows = cohort(16)
+    data = dataset(tmp_path, rows)
+    run_folder(tmp_path / "runs", data, rows, auc=0.6)
+    folder = run_folder(tmp_path / "runs", data, rows, "Ensemble", 0.8, strategy="ensemble")
+    record = read_json(folder / "stage.json")
+    options = plain_options(Ensemble(members="a,b", runs=tmp_path / "runs"))
+    write_json(folder / "stage.json", record | {"stage": "ensemble", "options": options})
+    (folder / "history.csv").unlink()
+    found = page_of(tmp_path)
+    page = Page(found.text)
+    assert "python main.py ensemble --members a,b" in page.text
+    assert page.text.count("Options of training ResNet18_CFT") == 1
+    assert "Options of training Ensemble" not in page.text
+    assert "Ensemble: the mean logit of several runs" in "".join(found.methods)
+    assert "1 runs were trained" not in page.text
 
 
 @pytest.mark.parametrize(
