@@ -62,7 +62,7 @@ def published_sheet(runs: Sequence[RunView]) -> Sheet:
     What shares split and unit with the runs is marked; the expected ranges lie behind all rows.
     """
     unit = runs[0].unit
-    forest = forest_of("AUC", [run.test.of("auc") for run in runs], width=220, floor=0.5)
+    forest = forest_of("AUC", [run.test.of("auc") for run in runs], width=170, floor=0.5)
     if unit == MAMMOGRAM:
         bands = tuple((kind, forest.scale(low), forest.scale(high))
                       for kind, _, low, high in EXPECTED)  # fmt: skip
