@@ -170,7 +170,7 @@ class _Steps:
         self._feed = choose_feed(network, trained_from, material, recipe, progress)
         fed, dtype = self._feed.part_of(network), material.compute.dtype
         # Before the moving average is made, so that its layers are shared as well.
-        exact = dtype is None and not recipe.compile  # torch's compiler makes layers of its own
+        exact = material.compute.exact and not recipe.compile  # torch's compiler has own layers
         batch = share_layers(network, self._world, exact)
         self._averaged = moving_average(network, recipe.ema) if recipe.ema else None
         self._learner = split_before(network, trained_from)[1]

@@ -40,11 +40,13 @@ class Compute:
         device: The processor or a GPU.
         dtype: Of autocast arithmetic; None for float32 throughout.
         world: The processes that compute together.
+        exact: Whether one process is to train on a processor as several do, to the last digits.
     """
 
     device: torch.device
     dtype: torch.dtype | None
     world: World = ALONE
+    exact: bool = False
 
     @property
     def precision(self) -> str:
@@ -68,13 +70,14 @@ def choose_compute(device: str, precision: str, world: World = ALONE) -> Compute
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU", "give --device cpu")
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    exact = precision == "fp32"  # asked for by name
     chosen = torch.device("cuda" if on_gpu else "cpu")
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bf16()
         precision = "bf16" if fast else "fp32"
     if on_gpu:
         take_gpu(world)
-    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None, world)
+    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None, world, exact)
 
 
 def has_fast_bf16() -> bool:

@@ -20,7 +20,7 @@ SET_ASIDE = "set_aside.csv"
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")  # what `atomic` calls a file in work
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
-    "numpy", "scikit-learn", "isal",
+    "numpy", "scipy", "scikit-learn", "matplotlib", "isal",
 )  # fmt: skip
 
 

@@ -225,7 +225,7 @@ class Train(Common):
         "Number format of the network's arithmetic",
         choices={
             "auto": "bfloat16 where the device is fast at it",
-            "fp32": "32-bit float",
+            "fp32": "32-bit float, on a processor alike for any number of processes (slower)",
             "bf16": "bfloat16 where it is safe, else 32-bit float",
         },
         when=_is_new_run,
