@@ -11,10 +11,8 @@ from pipeline.errors import UserError
 from pipeline.options import split_several
 from pipeline.progress import Progress, Result
 from pipeline.records import close_folder, digest, open_folder, read_json
-from pipeline.runs import ALL_RUNS, Run, create_run, find_run, list_runs
+from pipeline.runs import ALL_RUNS, ENSEMBLE, Run, create_run, find_run, list_runs
 from pipeline.stages import Ensemble
-
-NAME = "Ensemble"
 
 
 def ensemble(options: Ensemble, progress: Progress) -> Result:
@@ -39,7 +37,7 @@ def ensemble(options: Ensemble, progress: Progress) -> Result:
     known = {member.name: read_json(member.folder / MODEL_FILE) for member in members}
     _check(known)
     progress.say(f"Joining {len(members)}: {', '.join(known)}")
-    run = create_run(options.runs, NAME, options.seed)
+    run = create_run(options.runs, ENSEMBLE, options.seed)
     open_folder(run.folder, "ensemble", options)
     save_facts(run.folder, _facts(run, members, list(known.values())))
     counts = {"members": len(members)}
@@ -55,7 +53,7 @@ def ensemble(options: Ensemble, progress: Progress) -> Result:
 
 
 def _members(options: Ensemble) -> list[Run]:
-    runs = [run for run in list_runs(options.runs) if run.model != NAME]
+    runs = [run for run in list_runs(options.runs) if run.model != ENSEMBLE]
     found: dict[Any, Run] = {}
     for part in split_several(options.members):
         fitting = [run for run in runs if part in (ALL_RUNS, run.model)]
@@ -96,7 +94,7 @@ def _facts(run: Run, members: Sequence[Run], known: Sequence[Mapping[str, Any]])
         for split in ("train", "val")
     }
     return {
-        "model": NAME,
+        "model": ENSEMBLE,
         "architecture": " + ".join(models),
         "strategy": "ensemble",
         "trained_from": "",

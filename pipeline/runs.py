@@ -12,6 +12,7 @@ from pipeline.records import RECORD, UNFINISHED, read_json, read_record
 
 LATEST = "latest"
 ALL_RUNS = "all"
+ENSEMBLE = "Ensemble"  # stands in a run's folder where others have their model's name
 NEW_RUN = "new"
 MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
 METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
@@ -203,7 +204,7 @@ def member_choices(answers: Any) -> dict[str, str]:
     Args:
         answers: With the folder of the `runs`.
     """
-    runs = list_runs(Path(answers.get("runs", "runs")))
+    runs = [run for run in list_runs(Path(answers.get("runs", "runs"))) if run.model != ENSEMBLE]
     models = Counter(run.model for run in runs)
     choices = {ALL_RUNS: f"all {len(runs)} runs"}
     choices |= {model: f"its {count} runs" for model, count in models.items() if count > 1}
