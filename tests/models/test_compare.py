@@ -88,7 +88,7 @@ def test_runs_stand_in_one_table_with_baselines_and_pairs(several, tmp_path):
     table = result.tables[0]
     areas = [row[1] for row in table.rows if row[1] is not None]
     assert areas == sorted(areas, reverse=True)
-    names = [row[0] for row in table.rows]
+    names = [row[0].replace("\n", "/") for row in table.rows]
     assert sum(name.startswith("MammoCNN/") for name in names) == 2
     assert len(names) > 2  # baselines
     with (tmp_path / "out" / "pairs.csv").open(encoding="utf-8") as file:
