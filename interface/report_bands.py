@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interface.report_runs import Prediction
+from models.decision import net_benefit
 from models.metrics import bin_of, cumulated, enough_patients, patient_weights
 
 Floats = NDArray[np.float64]
@@ -94,30 +95,6 @@ def precision_band(drawn: Drawn) -> Band:
             place = np.searchsorted(true / true[-1], GRID[1:] - 1e-9)
             curves.append((true[place] / (true[place] + false[place]))[None])
     return _band(GRID[1:], curves)
-
-
-def net_benefit(
-    targets: NDArray[np.bool_], scores: Floats, thresholds: Floats, weights: Floats
-) -> Floats:
-    """Return the net benefit of acting at each threshold (Vickers & Elkin 2006).
-
-    It is TP / n - FP / n * t / (1 - t): true positives, less the false ones at the odds at which
-    someone who acts at probability t takes them for worth it.
-
-    Args:
-        targets: (N,), true for malignant.
-        scores: (N,) probabilities in [0, 1].
-        thresholds: (T,) in [0, 1).
-        weights: (R, N), at least 0.
-
-    Returns:
-        (R, T), at most the share of malignant images.
-    """
-    called = scores[:, None] >= thresholds  # (N, T)
-    true, false = weights @ (called & targets[:, None]), weights @ (called & ~targets[:, None])
-    odds = thresholds / (1 - thresholds)
-    benefit: Floats = (true - false * odds) / weights.sum(axis=1, keepdims=True)
-    return benefit
 
 
 def benefit_band(drawn: Drawn, thresholds: Floats) -> Band:

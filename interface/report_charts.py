@@ -21,13 +21,13 @@ from interface.report_bands import (
     Band,
     Drawn,
     benefit_band,
-    net_benefit,
     precision_band,
     reliability,
     roc_band,
 )
 from interface.report_runs import Prediction, RunView
 from interface.report_scores import Scores
+from models.decision import net_benefit
 
 BINS = 20  # of the histogram of probabilities
 UNIT = (0.0, 0.25, 0.5, 0.75, 1.0)

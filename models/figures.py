@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from models.decision import net_benefit
 from models.metrics import Estimate, cumulated
 from models.scored import Scored
 from pipeline.records import atomic
@@ -169,36 +170,15 @@ def draw_reliability(axes: Any, test: Scored, raw: NDArray[np.float64], bins: in
     axes.set_title("reliability on test")
 
 
-def net_benefit(
-    targets: NDArray[np.bool_], scores: NDArray[np.float64], thresholds: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return true positives less false positives at the odds of the threshold, for each image.
-
-    The decision curve of Vickers & Elkin 2006, doi 10.1177/0272989X06295361.
-
-    Args:
-        targets: (N,), true for malignant.
-        scores: (N,) probabilities in [0, 1].
-        thresholds: (T,) probabilities below 1 from which on somebody would act.
-
-    Returns:
-        (T,) net benefit, at most the share of malignant images.
-    """
-    called = scores[None, :] >= thresholds[:, None]  # (T, N)
-    true, false = (called & targets).mean(axis=1), (called & ~targets).mean(axis=1)
-    benefit: NDArray[np.float64] = true - false * thresholds / (1 - thresholds)
-    return benefit
-
-
 def draw_decision(axes: Any, test: Scored) -> None:
     """Draw the net benefit of calling by the scores beside that of calling all or none."""
     thresholds = np.linspace(0, 0.99, 100)
     share = float(test.targets.mean())
-    everybody = np.ones_like(test.scores)
-    axes.plot(thresholds, net_benefit(test.targets, test.scores, thresholds), color=TEST,
-              label="by the scores")  # fmt: skip
-    axes.plot(thresholds, net_benefit(test.targets, everybody, thresholds), color=VAL,
-              linestyle="--", label="all called malignant")  # fmt: skip
+    once, everybody = np.ones((1, len(test.scores))), np.ones_like(test.scores)
+    (own,) = net_benefit(test.targets, test.scores, thresholds, once)
+    (all_called,) = net_benefit(test.targets, everybody, thresholds, once)
+    axes.plot(thresholds, own, color=TEST, label="by the scores")
+    axes.plot(thresholds, all_called, color=VAL, linestyle="--", label="all called malignant")
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":", label="none called malignant")
     top = max(share, 0.05)
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1))

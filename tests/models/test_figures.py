@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from models.figures import draw_confusion, draw_roc, net_benefit, read_history, write_figures
+from models.decision import net_benefit
+from models.figures import draw_confusion, draw_roc, read_history, write_figures
 from models.operating_point import OperatingPoint
 from models.scored import Scored
 from models.units import Unit
@@ -63,9 +64,8 @@ def test_a_read_out_has_no_epochs_to_draw(tmp_path):
 def test_net_benefit_is_what_vickers_and_elkin_define():
     targets = np.array([True, False, False, True])
     scores = np.array([0.9, 0.6, 0.1, 0.3])
+    (found,) = net_benefit(targets, scores, np.array([0.5, 0.2, 0.0]), np.ones((1, 4)))
     # At 0.5: one of four rightly, one wrongly called; at odds of one they outweigh each other.
-    assert net_benefit(targets, scores, np.array([0.5])) == pytest.approx([0.0])
     # At 0.2 all but one are called, and a false alarm costs a quarter of a missed cancer.
-    assert net_benefit(targets, scores, np.array([0.2])) == pytest.approx([0.5 - 0.25 * 0.25])
     # At 0 all are called, which is worth the share of malignant images.
-    assert net_benefit(targets, scores, np.array([0.0])) == pytest.approx([0.5])
+    assert found == pytest.approx([0.0, 0.5 - 0.25 * 0.25, 0.5])
