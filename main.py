@@ -41,6 +41,7 @@ STAGES = {
     "organize": Stage(stages.Organize, "organize_data:organize"),
     "preprocess": Stage(stages.Preprocess, "preprocess_data:preprocess"),
     "probe": Stage(stages.Probe, "models.shortcuts:check_shortcuts"),
+    "tune": Stage(stages.Tune, "models.tuning:tune"),
     "train": Stage(stages.Train, "models.queue:train_each"),
     "evaluate": Stage(stages.Evaluate, "models.evaluation:evaluate"),
     "ensemble": Stage(stages.Ensemble, "models.ensemble:ensemble"),
@@ -48,7 +49,8 @@ STAGES = {
     "report": Stage(stages.Report, "interface.report:report"),
 }
 DEMO = "demo"
-SCORING = ("train", "evaluate", "compare", "report")  # show scores: say what they are not for
+# These show scores: say what they are not for.
+SCORING = ("tune", "train", "evaluate", "compare", "report")
 
 
 @dataclass(frozen=True)

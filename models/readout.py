@@ -14,9 +14,9 @@ from models.metrics import rank, validation_figures, weighted_loss
 from models.networks import head_name, split_before
 from models.prefix import FrozenLayers
 from models.run_facts import Material
+from models.search_space import STRENGTHS
 from pipeline.progress import Cell, Progress
 
-STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
 ITERATIONS = 10_000
 
 

@@ -15,6 +15,7 @@ ALL_RUNS = "all"
 ENSEMBLE = "Ensemble"  # stands in a run's folder where others have their model's name
 NEW_RUN = "new"
 MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
+STUDIES = "studies"  # in the folder of all runs: searches for hyper-parameters, which are no runs
 METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
 
 
@@ -110,14 +111,19 @@ def create_run(runs: Path, model: str, seed: int) -> Run:
 
 def list_runs(runs: Path) -> list[Run]:
     """Return the finished runs, oldest first."""
-    found = [Run(path.parent) for path in runs.glob(f"*/*/{RECORD}")]
-    return sorted(found, key=lambda run: (run.folder.name, run.model))
+    return _runs_with(RECORD, runs)
 
 
 def list_unfinished(runs: Path) -> list[Run]:
     """Return the runs whose training was stopped, oldest first."""
-    found = [Run(path.parent) for path in runs.glob(f"*/*/{UNFINISHED}")]
-    return sorted(found, key=lambda run: (run.folder.name, run.model))
+    return _runs_with(UNFINISHED, runs)
+
+
+def _runs_with(name: str, runs: Path) -> list[Run]:
+    found = [Run(path.parent) for path in runs.glob(f"*/*/{name}")]
+    return sorted(
+        (run for run in found if run.model != STUDIES), key=lambda run: (run.folder.name, run.model)
+    )
 
 
 def find_unfinished(runs: Path, name: str) -> Run:

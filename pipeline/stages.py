@@ -23,10 +23,11 @@ from pipeline.stages_models import (
     Train,
     default_data,
 )
+from pipeline.stages_tune import Tune
 
 __all__ = [
     "Common", "Compare", "Demo", "Ensemble", "Evaluate", "Organize", "Preprocess", "Probe",
-    "Report", "Synthesize", "Train", "demo_plan", "film_height",
+    "Report", "Synthesize", "Train", "Tune", "demo_plan", "film_height",
 ]  # fmt: skip
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
 
