@@ -15,14 +15,8 @@ from pipeline.options import (
 )
 from pipeline.records import made_by
 from pipeline.stages_data import Common, Organize, Synthesize, film_height
-from pipeline.stages_models import (
-    AUGMENTATIONS,
-    Compare,
-    Ensemble,
-    Evaluate,
-    Train,
-    default_data,
-)
+from pipeline.stages_models import AUGMENTATIONS, Train, default_data
+from pipeline.stages_scores import Compare, Ensemble, Evaluate, Report
 from pipeline.stages_tune import Tune
 
 __all__ = [
@@ -159,14 +153,6 @@ class Probe(Common):
         check=_dataset_folder,
         suggest=default_data,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(Common):
-    """Write one HTML page: data, models, metrics."""
-
-    out: Path = option(Path("reports"), "Folder to write the report to", check=usable_output)
-    runs: Path = option(Path("runs"), "Folder that holds the runs", advanced=True)
 
 
 @dataclass(frozen=True, kw_only=True)
