@@ -54,6 +54,8 @@ def ensemble(options: Ensemble, progress: Progress) -> Result:
 
 def _members(options: Ensemble) -> list[Run]:
     runs = [run for run in list_runs(options.runs) if run.model != ENSEMBLE]
+    if not runs:
+        raise UserError(f"{options.runs}: holds no finished run", "run: python main.py train")
     found: dict[Any, Run] = {}
     for part in split_several(options.members):
         fitting = [run for run in runs if part in (ALL_RUNS, run.model)]
