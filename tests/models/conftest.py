@@ -42,6 +42,12 @@ def tiny_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def few_data(tmp_path_factory):
+    """A dataset of six patients; not to be written to, but for what is kept of frozen layers."""
+    return make_dataset(tmp_path_factory.mktemp("few") / "data", {"train": 4, "val": 2})
+
+
+@pytest.fixture(scope="session")
 def options_for(tiny_data):
     """Options of a quick training on the tiny dataset."""
 

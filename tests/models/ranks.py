@@ -1,6 +1,7 @@
-"""What two processes do for test_distributed.py: torchrun starts this module, with a file to write.
+"""What two processes do for test_distributed.py, with a file to write.
 
-Each check returns how far two processes are from one, or whether something holds.
+They are started by what torchrun starts its processes with, but forked, so that torch is loaded
+once. Each check returns how far two processes are from one, or whether something holds.
 """
 
 import contextlib
@@ -12,11 +13,13 @@ import sys
 import warnings
 from pathlib import Path
 
+import albumentations  # noqa: F401  # here, so that it is loaded once
 import numpy as np
 import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn import functional
 
 import main
@@ -219,4 +222,8 @@ def run(path, runs):
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2])
+    torchrun = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, max_restarts=0, start_method="fork",
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+    )  # fmt: skip
+    elastic_launch(torchrun, run)(Path(sys.argv[1]), sys.argv[2])

@@ -21,9 +21,6 @@ from pipeline.work import worker_count
 from tests.conftest import OFFLINE, ROOT
 from tests.models.test_resume import Stopping
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-
-
 # --- shares
 
 
@@ -62,7 +59,7 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
 
 def begin(options_for, folder):
     """Return a run that ended, and the folder of a run of the same that stopped after an epoch."""
-    given = {"model": "MammoCNN", "epochs": 3, "batch_size": 7, "size": 64, "ema": 0.8}
+    given = {"model": "MammoCNN", "epochs": 2, "batch_size": 7, "size": 48, "ema": 0.8}
     given |= {"augment": "flip", "learning_rate": 3e-4, "mixup": 0.2}
     whole = train(options_for(folder / "whole", **given), Silent())
     with pytest.raises(KeyboardInterrupt):
@@ -72,7 +69,7 @@ def begin(options_for, folder):
 
 def start(folder, runs):
     """Return what each of two processes found; see tests.models.ranks."""
-    command = [*TORCHRUN, "-m", "tests.models.ranks", "found.json", str(runs)]
+    command = [sys.executable, "-m", "tests.models.ranks", "found.json", str(runs)]
     environment = OFFLINE | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 200}
     done = subprocess.run(command, cwd=folder, env=environment, **quiet)
@@ -99,7 +96,7 @@ def test_two_processes_compute_and_tell_what_one_does(options_for, tmp_path):
     (first, out, told), second = (rank["resumed"] for rank in ranks)
     assert first == 0, told
     assert second == [0, "", ""]
-    assert out.count("Continues after epoch 1 of 3") == 1
+    assert out.count("Continues after epoch 1 of 2") == 1
     (run,) = list_runs(runs)
     assert list_unfinished(runs) == []
     assert np.abs(val_probabilities(whole) - val_probabilities(run.folder)).max() < 1e-4

@@ -1,11 +1,14 @@
 """Frozen layers are computed once, and training on what they gave is training all the same."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from models.inference import load_run
 from models.loading import EvalTransform, TrainTransform, batches, load_split
 from models.networks import build, freeze, normalisation, settling_mode, train_mode
 from models.optimisation import make_optimizer, make_schedule
@@ -16,9 +19,16 @@ from pipeline.progress import Silent
 from tests.models.datasets import make_dataset
 
 FROZEN = "ResNet18_PFT", "DenseNet121_PFT", "EfficientNetB3_PFT"
+FEW = {"train": 6, "val": 2}
 # On fewer pixels batch norm would see a handful of values, and a last digit that differs would
 # grow from step to step.
 LARGE = 96
+KEPT = "DenseNet121_PFT"
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_dataset(tmp_path / "data" / "preprocessed", FEW)
 
 
 def plain_loop(options):
@@ -66,10 +76,12 @@ def scores_of(network, architecture, data):
 
 
 @pytest.mark.parametrize("name", FROZEN)
-def test_training_on_kept_outputs_equals_the_plain_loop(name, options_for, tmp_path):
-    given = {"epochs": 2, "augment": "flip", "variants": 2, "learning_rate": 3e-4}
-    options = options_for(tmp_path / "runs", model=name, size=LARGE, **given)
+def test_training_on_kept_outputs_equals_the_plain_loop(name, data, options_for, tmp_path):
+    given = {"epochs": 2, "augment": "flip", "variants": 2, "learning_rate": 3e-4, "batch_size": 6}
+    options = options_for(tmp_path / "runs", data=data, model=name, size=LARGE, **given)
     result = train(options, Silent())
+    assert load_run(result.folder).facts["model"] == name
+    assert any("frozen layers are random" in note for note in result.notes)
     expected = plain_loop(options)
     architecture = MODELS[name].architecture
     found = build(architecture, MODELS[name].head)
@@ -82,9 +94,23 @@ def test_training_on_kept_outputs_equals_the_plain_loop(name, options_for, tmp_p
 # --- what is kept, and for whom
 
 
+@pytest.fixture(scope="module")
+def first(options_for, tmp_path_factory):
+    """A run with frozen layers and its data, which keep their outputs; not to be written to."""
+    folder = tmp_path_factory.mktemp("frozen")
+    data = make_dataset(folder / "data", FEW)
+    return data, train(options_for(folder / "runs", data=data, model=KEPT), Silent()).folder
+
+
 @pytest.fixture
-def data(tmp_path):
-    return make_dataset(tmp_path / "data" / "preprocessed", {"train": 6, "val": 2})
+def kept(first, tmp_path):
+    """A copy of that data: with the same times, so that nobody takes it for changed."""
+    return shutil.copytree(first[0], tmp_path / "kept")
+
+
+def assert_same(folder, other):
+    first, second = (load_file(x / "weights.safetensors") for x in (folder, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 class Counting(Silent):
@@ -104,50 +130,39 @@ def count(options):
     return progress.images
 
 
-def test_the_next_run_finds_them_and_another_network_does_not(data, options_for, tmp_path):
+def test_the_next_run_finds_them_and_another_network_does_not(kept, options_for, tmp_path):
     def frozen(**given):
-        fixed = {"data": data, "model": "DenseNet121_PFT", "augment": "flip", "variants": 2}
-        return count(options_for(tmp_path / "runs", **fixed, **given))
+        return count(options_for(tmp_path / "runs", data=kept, model=KEPT, **given))
 
-    assert frozen(epochs=2) > 0
-    assert frozen(epochs=2) == 0
     assert frozen(weight_decay=0.5) == 0
     assert frozen(seed=7) > 0
-    assert frozen(seed=7) == 0
+    turned = {"augment": "flip", "variants": 2, "epochs": 2}
+    assert frozen(**turned) > 0
+    assert frozen(**turned) == 0
 
 
 def test_read_outs_share_them_too(data, options_for, tmp_path):
-    options = options_for(tmp_path / "runs", data=data, model="ResNet18_OPW")
+    options = options_for(tmp_path / "runs", data=data, model="ResNet18_OPW", size=32)
     assert count(options) > 0
     assert count(options) == 0
 
 
-def test_a_changed_image_is_seen(data, options_for, tmp_path):
-    options = options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT")
-    assert count(options) > 0
-    images = sorted(path for path in (data / "train").rglob("*.png"))
+def test_a_changed_image_is_seen(kept, options_for, tmp_path):
+    images = sorted(path for path in (kept / "train").rglob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
-    assert count(options) > 0
+    assert count(options_for(tmp_path / "runs", data=kept, model=KEPT)) > 0
 
 
-def test_a_damaged_file_is_made_again(data, options_for, tmp_path):
-    options = options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT")
-    whole = train(options, Silent())
-    for path in (data / ".cache" / "frozen").iterdir():
+def test_a_damaged_file_is_made_again(first, kept, options_for, tmp_path):
+    for path in (kept / ".cache" / "frozen").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
-    again = train(options, Silent())
-    first, second = (load_file(x.folder / "weights.safetensors") for x in (whole, again))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    again = train(options_for(tmp_path / "runs", data=kept, model=KEPT), Silent())
+    assert_same(again.folder, first[1])
 
 
-def test_where_nothing_can_be_kept_it_goes_to_memory(data, options_for, tmp_path, listener):
-    whole = train(options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT"), Silent())
-    frozen = data / ".cache" / "frozen"
-    for path in frozen.iterdir():
-        path.unlink()
-    frozen.rmdir()
-    frozen.write_text("in the way")
-    again = train(options_for(tmp_path / "runs", data=data, model="DenseNet121_PFT"), listener)
+def test_where_nothing_can_be_kept_it_goes_to_memory(first, kept, options_for, tmp_path, listener):
+    shutil.rmtree(kept / ".cache" / "frozen")
+    (kept / ".cache" / "frozen").write_text("in the way")
+    again = train(options_for(tmp_path / "runs", data=kept, model=KEPT), listener)
     assert any("cannot be used, so it goes to memory" in line for line in listener.lines)
-    first, second = (load_file(x.folder / "weights.safetensors") for x in (whole, again))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_same(again.folder, first[1])

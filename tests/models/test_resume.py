@@ -1,14 +1,15 @@
 """A training that is stopped or killed goes on and ends as if nothing had happened."""
 
+import contextlib
 import csv
 import errno
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ class Stopping(Silent):
     def __init__(self, batches):
         self.left = batches
 
-    @contextmanager
+    @contextlib.contextmanager
     def track(self, text, total, unit, done=0):  # noqa: ARG002
         def advance(_steps):
             self.left -= unit == "batches"
@@ -53,14 +54,19 @@ def assert_same(folder, other):
     assert history(folder) == history(other)
 
 
-@pytest.fixture(scope="module", params=["DenseNet121_PFT", "MammoCNN"])
+@pytest.fixture(scope="module")
 def undisturbed(request, options_for, tmp_path_factory):
     """A training that nobody stopped, and its options; with frozen layers and without."""
-    given = QUICK | {"model": request.param, "epochs": 3, "augment": "flip-rotate"}
+    given = QUICK | {"model": request.param, "epochs": 2, "augment": "flip-rotate"}
     return given, train(options_for(tmp_path_factory.mktemp("whole"), **given), Silent())
 
 
-@pytest.mark.parametrize("batches", [1, 5])
+@pytest.mark.parametrize(
+    ("undisturbed", "batches"),
+    [("DenseNet121_PFT", 5), ("MammoCNN", 1), ("MammoCNN", 5)],
+    indirect=["undisturbed"],
+    scope="module",
+)
 def test_a_stopped_training_goes_on_to_the_same_weights(
     undisturbed, batches, options_for, tmp_path
 ):
@@ -79,7 +85,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
 
 def test_a_checkpoint_within_an_epoch_is_enough_to_go_on(options_for, tmp_path, monkeypatch):
-    given = QUICK | {"epochs": 2}
+    given = QUICK | {"epochs": 1}
     whole = train(options_for(tmp_path / "whole", **given), Silent())
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", -1)
     with pytest.raises(KeyboardInterrupt):
@@ -94,17 +100,17 @@ def test_a_checkpoint_within_an_epoch_is_enough_to_go_on(options_for, tmp_path, 
 
 
 def test_early_stopping_is_remembered(options_for, tmp_path):
-    given = QUICK | {"epochs": 8, "patience": 2, "learning_rate": 1e-9}
+    given = QUICK | {"epochs": 8, "patience": 2, "learning_rate": 1e-9, "batch_size": 12}
     whole = train(options_for(tmp_path / "whole", **given), Silent())
     assert whole.facts["epochs"] < 8
     with pytest.raises(KeyboardInterrupt):
-        train(options_for(tmp_path / "runs", **given), Stopping(9))
+        train(options_for(tmp_path / "runs", **given), Stopping(5))
     resumed = train(options_for(tmp_path / "runs", resume="MammoCNN"), Silent())
     assert_same(resumed.folder, whole.folder)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(options_for, tmp_path, monkeypatch):
-    given = QUICK | {"epochs": 3}
+    given = QUICK | {"epochs": 2}
     whole = train(options_for(tmp_path / "whole", **given), Silent())
     write, written = checkpoints.Path.write_bytes, []
 
@@ -164,19 +170,58 @@ def test_what_is_no_stopped_run_is_refused(trained, options_for, tmp_path):
 # --- kills
 
 
+# Forks a process for each line of flags, so that what takes seconds is loaded once.
+NURSERY = """
+import os, shlex, sys
+import albumentations, main, models.training
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(main.main(shlex.split(line)))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Begin main.py with these flags in a process of its own; return its id."""
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", NURSERY],
+        cwd=tmp_path,
+        env=OFFLINE | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def start(*words):
+        nursery.stdin.write(f"{shlex.join(words)}\n")
+        nursery.stdin.flush()
+        return int(nursery.stdout.readline())
+
+    yield start
+    nursery.communicate(timeout=60)
+
+
+def lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_kills_at_random_moments_change_nothing(tiny_data, options_for, tmp_path):
-    given = QUICK | {"epochs": 8, "augment": "flip"}
+def test_kills_at_random_moments_change_nothing(tiny_data, options_for, begin, tmp_path):
+    given = QUICK | {"epochs": 6, "augment": "flip"}
     whole = train(options_for(tmp_path / "whole", **given), Silent())
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     fixed = ["--weights=none", "--precision=fp32", "--device=cpu", f"--data={tiny_data}"]
     common = [f"--runs={tmp_path / 'runs'}", "--workers=1", "--batch"]
     dice, runs = random.Random(6), tmp_path / "runs"
-
-    def start(*words):
-        command = [sys.executable, str(ROOT / "main.py"), "train", *words, *common]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=OFFLINE, start_new_session=True, **quiet)
 
     def epochs():
         (run,) = list_unfinished(runs) or [None]
@@ -185,14 +230,16 @@ def test_kills_at_random_moments_change_nothing(tiny_data, options_for, tmp_path
 
     words = [*flags, *fixed]
     for _ in range(2):
-        process, limit = start(*words), time.monotonic() + 100
         enough = epochs() + 1
-        while process.poll() is None and epochs() < enough + 1:
+        process, limit = begin("train", *words, *common), time.monotonic() + 100
+        while lives(process) and epochs() < enough + 1:
             assert time.monotonic() < limit
             time.sleep(0.01)
         time.sleep(dice.uniform(0, 0.2))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        while lives(process):
+            time.sleep(0.01)
         if not list_unfinished(runs):
             break
         words = ["--resume=latest"]
