@@ -66,7 +66,7 @@ TRAINED_FROM: Mapping[str, tuple[str, ...]] = {
 HEAD: Space = (
     Parameter(name="head_depth", low=0, high=2),
     Parameter(name="head_width", choices=(64, 128, 256, 512), when=("head_depth", (1, 2)),
-              short="head "),
+              short="h"),
     Parameter(name="dropout", low=0.0, high=0.6),
 )  # fmt: skip
 LEARNING: Space = (
@@ -78,7 +78,7 @@ LEARNING: Space = (
     Parameter(name="layer_decay", low=0.5, high=1.0),
     Parameter(name="weight_decay", low=1e-5, high=1e-1, log=True),
     Parameter(name="augment", choices=("none", "flip", "flip-rotate", "wide"), short=""),
-    Parameter(name="batch_size", choices=(8, 16, 32), short="b"),
+    Parameter(name="batch_size", choices=(8, 16, 32)),
     Parameter(name="label_smoothing", low=0.0, high=0.2),
     Parameter(name="balance", choices=("weights", "sampler", "none")),
 )  # fmt: skip
@@ -106,9 +106,7 @@ def space_of(row: ModelRow) -> Space:
         return (*LEARNING, MIXUP)
     if not row.trained_from:
         return (*HEAD, *LEARNING, MIXUP)
-    trained_from = Parameter(
-        name="trained_from", choices=TRAINED_FROM[row.architecture], short="from "
-    )
+    trained_from = Parameter(name="trained_from", choices=TRAINED_FROM[row.architecture], short="")
     return (trained_from, *HEAD, *LEARNING)
 
 
@@ -178,7 +176,7 @@ def short(space: Space, params: Mapping[str, Any]) -> str:
         value = params.get(parameter.name)
         if value is not None and parameter.short is not None:
             text = f"{value:.1g}" if isinstance(value, float) else str(value)
-            parts.append(f"{parameter.short}{text}")
+            parts.append(f"{parameter.short}{text.removeprefix('features.')}")
     return " ".join(parts)
 
 

@@ -15,6 +15,7 @@ from models.fitting import fit, write_history
 from models.forecast import peak_memory
 from models.inference import (
     MODEL_FILE,
+    Compute,
     choose_compute,
     place,
     prepare_process,
@@ -28,8 +29,8 @@ from models.networks import (
     normalisation,
     parameter_counts,
 )
-from models.readout import fit_readout
-from models.registry import NO_WEIGHTS, ModelRow, find_model
+from models.readout import Plan, fit_readout
+from models.registry import NO_WEIGHTS, ModelRow
 from models.run_facts import (
     Fitted,
     Material,
@@ -40,9 +41,10 @@ from models.run_facts import (
     notes_on,
     starting_weights,
 )
+from models.tuned import Settings, settings_of
 from models.weights import load_weights
 from pipeline.errors import UserError
-from pipeline.folds import read_rows
+from pipeline.folds import Fold, read_rows
 from pipeline.manifest import LABELS, MANIFEST, Row
 from pipeline.options import checked
 from pipeline.processes import World
@@ -113,21 +115,21 @@ def _train(
     with together(world):
         data_record = read_record(options.data, "preprocess", "organize")
         rows, fold = read_rows(options.data, data_record, int(options.fold))
-        row = find_model(options.model)
-        _check_rows(options.data, rows)
+        check_rows(options.data, rows)
+        settings = _settings(options, begun)
+        given, options, row = options, settings.options, settings.row
         recipe = recipe_of(options, row)
-        network, origin, from_scratch = _network(options, row)
+        network, origin, from_scratch = make_network(options, row)
     material = first_then_others(
         world, lambda: _material(options, row, rows, network, world, progress)
     )
     facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
+    facts |= settings.facts
     check_same(world, (facts["data_hash"], material.images, facts["precision"]), "images")
-    run = by_first(world, lambda: _open_run(options, row, begun, facts))
-    validated = f"; validated on {fold.name}" if fold.number else ""
-    progress.say(f"{row.name}: {origin}; {material.compute.precision}, {facts['trainable']:,} of "
-                 f"{facts['parameters']:,} parameters are trained{validated}")  # fmt: skip
+    run = by_first(world, lambda: _open_run(given, row, begun, facts))
+    _tell(facts, origin, fold, settings, progress)
     try:
-        fitted = _fit_by_strategy(options, row, network, material, recipe, run.folder, progress)
+        fitted = _fit_by_strategy(settings, network, material, recipe, run.folder, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"train: stopped; continue with: {_resuming(run)}") from None
     except OSError as error:
@@ -149,7 +151,7 @@ def _train(
 
     def close() -> None:
         write_set_aside(run.folder, set_aside)
-        close_folder(run.folder, STAGE, options, counts, inputs, seconds)
+        close_folder(run.folder, STAGE, given, counts, inputs, seconds)
         (run.folder / CHECKPOINT).unlink(missing_ok=True)
 
     by_first(world, close)
@@ -158,13 +160,26 @@ def _train(
         headline=headline(options, fitted, counts),
         facts={"run": str(run.folder), "model": row.name, **counts,
                "parameters": facts["parameters"], "trainable": facts["trainable"],
-               "seconds": round(seconds, 1)},
+               **settings.facts, "seconds": round(seconds, 1)},
         tables=(best_table(fitted),),
-        notes=tuple(notes_on(options, row, material, from_scratch)),
+        notes=tuple(filter(None, [*notes_on(options, row, material, from_scratch), settings.told])),
         set_aside=len(set_aside),
         next_stage="evaluate",
         next_options={"run": run.name, "runs": options.runs},
     )  # fmt: skip
+
+
+def _tell(
+    facts: Mapping[str, Any], origin: str, fold: Fold, settings: Settings, progress: Progress
+) -> None:
+    """Say what is about to be trained."""
+    validated = f"; validated on {fold.name}" if fold.number else ""
+    progress.say(
+        f"{facts['model']}: {origin}; {facts['precision']}, {facts['trainable']:,} of "
+        f"{facts['parameters']:,} parameters are trained{validated}"
+    )
+    if settings.told:
+        progress.say(f"{facts['model']}: {settings.told}")
 
 
 def _resuming(run: Run) -> str:
@@ -218,7 +233,23 @@ def _or(given: T | None, own: T) -> T:
     return own if given is None else given
 
 
-def _network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:
+def _settings(options: Train, begun: Run | None) -> Settings:
+    facts = begun.folder / MODEL_FILE if begun else None
+    known = read_json(facts) if facts and facts.is_file() else None
+    return settings_of(options, starting_weights(options), known)
+
+
+def make_network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:
+    """Build the network of a model with its starting weights and freeze what is not trained.
+
+    Torch's random numbers begin anew: a training that follows depends on the seed alone.
+
+    Returns:
+        The network, where its weights come from in one line, and whether they are random.
+
+    Raises:
+        UserError: The weights cannot be had.
+    """
     torch.manual_seed(options.seed)
     network = build(row.architecture, row.head)
     weights = starting_weights(options)
@@ -227,7 +258,7 @@ def _network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:
     return network, origin, weights == NO_WEIGHTS
 
 
-def _check_rows(data: Path, rows: Sequence[Row]) -> None:
+def check_rows(data: Path, rows: Sequence[Row]) -> None:
     """Refuse, before anything is decoded, what cannot be trained on."""
     if not any(row.split == "val" for row in rows):
         raise UserError(f"{data / MANIFEST}: holds no validation images", "organise more patients")
@@ -250,6 +281,17 @@ def _material(
 ) -> Material:
     compute = choose_compute(options.device, options.precision, world)
     place(network, compute)
+    return load_material(options, row, rows, compute, progress)
+
+
+def load_material(
+    options: Train, row: ModelRow, rows: Sequence[Row], compute: Compute, progress: Progress
+) -> Material:
+    """Return the training and validation images of a dataset, decoded.
+
+    Raises:
+        UserError: Too many of them cannot be read.
+    """
     size = options.size or row.size
     train, val = (
         load_split(options.data, rows, split, size, options.workers, progress)
@@ -264,17 +306,18 @@ def _material(
 
 
 def _fit_by_strategy(
-    options: Train,
-    row: ModelRow,
+    settings: Settings,
     network: nn.Module,
     material: Material,
     recipe: Recipe,
     folder: Path,
     progress: Progress,
 ) -> Fitted:
+    options, row, tuned = settings.options, settings.row, settings.tuned
     if row.strategy != "opw":
         return fit(network, row.trained_from, material, recipe, folder, progress)
-    readout = fit_readout(network, material, options.untrained_head, progress)
+    plan = Plan.of(tuned.params) if tuned else None
+    readout = fit_readout(network, material, options.untrained_head, progress, plan, options.seed)
     if material.compute.world.first:
         write_history(folder, readout.history)
         save_weights(folder, network)

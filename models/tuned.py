@@ -1,0 +1,139 @@
+"""What a search found, as training uses it: the file that it leaves, and the point that applies."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, find_model
+from models.search_space import READOUT, apply_point
+from pipeline.errors import UserError
+from pipeline.manifest import MANIFEST
+from pipeline.records import file_digest, read_json
+from pipeline.runs import STUDIES
+from pipeline.stages import Train
+
+BEST = "best.json"  # in a study's folder: what it found
+TUNED = "_Optuna"  # ends the names of models that are meant to be tuned
+COMMON = ("epochs", "patience")  # of all trials of a study; training takes them over
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best trial of a study.
+
+    Attributes:
+        study: The name of the study.
+        trial: The number of the trial.
+        val_auc: Its validation AUC.
+        params: The hyper-parameters, and what all trials had in common.
+    """
+
+    study: str
+    trial: int
+    val_auc: float
+    params: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "Tuned":
+        """Return what `facts` wrote into a file."""
+        return cls(facts["study"], facts["trial"], facts["val_auc"], facts["params"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON can hold it."""
+        return {
+            "study": self.study, "trial": self.trial, "val_auc": self.val_auc,
+            "params": dict(self.params),
+        }  # fmt: skip
+
+
+def weights_facts(weights: str) -> dict[str, str]:
+    """Return what tells starting weights apart: their name, or of a file its digest too."""
+    if weights in (NO_WEIGHTS, IMAGENET):
+        return {"weights": weights, "weights_hash": ""}
+    file = Path(weights).expanduser()
+    return {"weights": "file", "weights_hash": file_digest(file) if file.is_file() else ""}
+
+
+def find_tuned(runs: Path, model: str, data_hash: str, weights: str) -> Tuned | None:
+    """Return what the newest search for a model on a dataset found; None where there is none.
+
+    Args:
+        runs: The folder that holds all runs.
+        model: Its name.
+        data_hash: Of the dataset's manifest.
+        weights: What training starts from: "imagenet", "none" or a file.
+    """
+    wanted = {"model": model, "data_hash": data_hash} | weights_facts(weights)
+    fitting = [
+        best for best in _searches(runs) if all(best.get(k) == value for k, value in wanted.items())
+    ]
+    return Tuned.of(max(fitting, key=lambda best: str(best["finished"]))) if fitting else None
+
+
+def _searches(runs: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted((runs / STUDIES).glob(f"*/{BEST}")):
+        try:
+            best = read_json(path)
+            Tuned.of(best), best["finished"]
+        except (UserError, KeyError, TypeError):
+            continue  # one that is damaged is like none
+        yield best
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a training is done, all told.
+
+    Attributes:
+        options: With the values of the search in place.
+        row: The model, likewise.
+        tuned: Where they come from; None for the recorded defaults.
+    """
+
+    options: Train
+    row: ModelRow
+    tuned: Tuned | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What model.json says of it."""
+        return {"tuning": self.tuned.facts if self.tuned else None}
+
+    @property
+    def told(self) -> str:
+        """What a person should know of it, in one line; empty where there is nothing to say."""
+        if self.tuned:
+            found = f"validation AUC {self.tuned.val_auc:.3f} there"
+            return f"hyper-parameters of trial {self.tuned.trial} of {self.tuned.study} ({found})"
+        if self.row.name.endswith(TUNED):
+            return (
+                "not tuned on this dataset: recorded defaults; to search: "
+                f"python main.py tune --model {self.row.name}"
+            )
+        return ""
+
+
+def settings_of(options: Train, weights: str, begun: Mapping[str, Any] | None) -> Settings:
+    """Return how a model is trained: what was given, else what a search found, else its row.
+
+    Args:
+        options: What was given; an option at its default counts as not given.
+        weights: What training starts from.
+        begun: model.json of a run that goes on, which stays with what it was started with.
+    """
+    row = find_model(options.model)
+    if options.untrained_head:
+        return Settings(options, row, None)
+    if begun is not None:
+        known = begun.get("tuning")
+        tuned = Tuned.of(known) if known else None
+    else:
+        data_hash = file_digest(options.data / MANIFEST)
+        tuned = find_tuned(options.runs, row.name, data_hash, weights)
+    if tuned is None:
+        return Settings(options, row, None)
+    if row.strategy == READOUT:
+        return Settings(options, row, tuned)
+    return Settings(*apply_point(tuned.params, options, row), tuned)
