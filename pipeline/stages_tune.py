@@ -1,5 +1,6 @@
 """The questionnaire's part about the search for hyper-parameters."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from pipeline.stages_data import Common
 from pipeline.stages_models import default_data
 
 STORAGES = ("sqlite", "postgresql", "mysql")
+NAME = re.compile(r"|\w[\w.-]*", re.ASCII)
 _takes_weights = named("models.registry:takes_weights")
 _learns = named("models.search_space:learns")
 
@@ -20,6 +22,11 @@ def _storage_address(address: str) -> str | None:
     if not address or (kind.partition("+")[0] in STORAGES and rest):
         return None
     return f"must begin with {', '.join(f'{name}://' for name in STORAGES)}"
+
+
+def _study_name(name: str) -> str | None:
+    """Check that a name can be that of a folder too."""
+    return None if NAME.fullmatch(name) else "may hold letters, digits, dots, dashes, underscores"
 
 
 def _offered_weights(answers: Answers) -> bool:
@@ -122,6 +129,7 @@ class Tune(Common):
     study: str = option(
         "",
         "Name of the study (empty: made of model, dataset and options)",
+        check=_study_name,
         advanced=True,
         remember=False,
     )
