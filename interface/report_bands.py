@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from interface.report_runs import Prediction
 from models.decision import net_benefit
-from models.metrics import bin_of, cumulated, enough_patients, patient_weights
+from models.intervals import enough_patients, patient_weights
+from models.metrics import bin_of, cumulated
 
 Floats = NDArray[np.float64]
 REPLICATES = 500

@@ -15,7 +15,7 @@ from pipeline.manifest import Row
 from pipeline.records import read_json
 
 if TYPE_CHECKING:
-    from models.metrics import Estimate
+    from models.intervals import Estimate
 
 WITHOUT_THRESHOLD = ("auc", "pr_auc", "brier", "ece")  # a baseline has no operating point
 CHANCE = ("background", "untrained", "shuffled")  # that must not be better than guessing
@@ -79,7 +79,7 @@ def read_baselines(runs: Path, data_hash: str) -> list[Mapping[str, Any]]:
 
 def judged(item: Mapping[str, Any], runs: Sequence[RunView]) -> Baseline:
     """Measure a baseline on the test images that it has a probability for."""
-    from models.metrics import estimates
+    from models.intervals import estimates
     from models.units import grouped
 
     run = runs[0]
@@ -119,7 +119,8 @@ def _differences(
 ) -> dict[str, Interval]:
     """Return the paired difference in AUC of every run from a baseline, run minus baseline."""
     from models.comparison import bootstrap_aucs, bootstrap_difference
-    from models.metrics import auc, enough_patients
+    from models.intervals import enough_patients
+    from models.metrics import auc
 
     found: dict[str, np.ndarray] = {}
     for run in runs:

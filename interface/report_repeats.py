@@ -75,7 +75,7 @@ def _pooled(runs: Sequence[RunView]) -> tuple[Interval, int]:
     An image's score is the mean over the runs that validated on it (one for each seed). The
     bootstrap draws patients.
     """
-    from models.metrics import estimates
+    from models.intervals import estimates
 
     if len({run.fold.number for run in runs}) < 2:
         return UNKNOWN, 0

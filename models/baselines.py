@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from models import background, inference, loading, networks
 from models.background import backgrounds
 from models.inference import choose_compute, run_over
+from models.intervals import estimates
 from models.loading import EvalTransform, Split, load_split
-from models.metrics import Floats, estimates
+from models.metrics import Floats
 from models.registry import MODELS
 from pipeline.errors import UserError
 from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, read_manifest

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from models.baselines import read_baselines
 from models.comparison import Pair, compare_all, in_words
+from models.intervals import Estimate, estimates
 from models.leakage import price_of_leakage
-from models.metrics import METRICS, Estimate, estimates
+from models.metrics import METRICS
 from models.predictions import read_predicted
 from models.units import grouped
 from pipeline.errors import UserError

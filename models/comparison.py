@@ -13,7 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics import Floats, aucs, enough_patients, patient_weights, with_interval
+from models.intervals import enough_patients, patient_weights, with_interval
+from models.metrics import Floats, aucs
 
 Flags = NDArray[np.bool_]
 LEVEL = 0.05
@@ -232,7 +233,7 @@ def compare_all(
 ) -> list[Pair]:
     """Compare every two models on the same images.
 
-    With too few patients of a class (`models.metrics.enough_patients`) there is neither an
+    With too few patients of a class (`models.intervals.enough_patients`) there is neither an
     interval nor a p-value of the bootstrap (NaN).
 
     Args:

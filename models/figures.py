@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.decision import net_benefit
-from models.metrics import Estimate, cumulated
+from models.intervals import Estimate
+from models.metrics import cumulated
 from models.scored import Scored
 from pipeline.records import atomic
 

@@ -1,11 +1,10 @@
-"""Measures of a classifier's scores, their operating point, and intervals over patients.
+"""Measures of a classifier's scores and their operating point.
 
 All of them take weights of the images, one row a bootstrap replicate, so that thousands of
 replicates are a few array operations.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,6 @@ FIXED_RATE = 0.90  # the specificity that sensitivity is given at, and the other
 FALSE_ALARMS = 0.20  # the highest false positive rate that the partial AUC looks at
 BINS = 10  # of equal width, of the calibration error and of reliability diagrams
 SLACK = 1e-9  # a share of 0.9 in floating point must not miss 9 of 10 images
-INTERVAL_PATIENTS = 3  # of each class, below which a bootstrap says nothing
-CHUNK = 250_000  # weights at a time: few enough for the processor's cache
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measure and its 95 % interval; NaN where it does not exist."""
-
-    value: float
-    low: float
-    high: float
 
 
 def cumulated(
@@ -166,10 +154,10 @@ def measure(
     """
     order = np.argsort(-scores, kind="stable")
     ordered = np.take(np.asarray(weights, np.float64), order, axis=1)
-    return _measure(targets[order], scores[order], threshold, ordered)
+    return measure_sorted(targets[order], scores[order], threshold, ordered)
 
 
-def _measure(
+def measure_sorted(
     targets: NDArray[np.bool_], scores: Floats, threshold: float, weights: Floats
 ) -> dict[str, Floats]:
     """Do the same for images in the order of falling scores; the weights are written over."""
@@ -295,82 +283,3 @@ def threshold_after(thresholds: Floats, last: int) -> float:
     called = float(thresholds[last]) if last >= 0 else max(1.0, float(np.nextafter(below, 2)))
     middle = (called + below) / 2
     return middle if middle > below else called  # neighbouring floats
-
-
-def patient_weights(patients: Sequence[str], replicates: int, seed: int) -> Iterator[Floats]:
-    """Yield bootstrap weights of images, drawing whole patients with replacement.
-
-    Images of one patient are alike, so drawing images one by one would give intervals that are
-    too narrow (the cluster bootstrap, Field & Welsh 2007).
-
-    Args:
-        patients: The patient of each image, N of them.
-        replicates: How many rows in all.
-        seed: The same gives the same weights.
-
-    Yields:
-        (r, N) float64, how often each image was drawn; few enough rows for little memory. How
-        many at a time changes nothing about them.
-    """
-    names, index = np.unique(np.asarray(patients), return_inverse=True)
-    generator = np.random.default_rng(seed)
-    step = max(1, CHUNK // len(index))
-    for start in range(0, replicates, step):
-        rows = min(step, replicates - start)
-        drawn = generator.integers(len(names), size=(rows, len(names)))
-        drawn += np.arange(rows)[:, None] * len(names)
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size).astype(np.float64)
-        yield np.take(counts.reshape(drawn.shape), index, axis=1)
-
-
-def estimates(
-    targets: NDArray[np.bool_],
-    scores: Floats,
-    threshold: float,
-    patients: Sequence[str],
-    replicates: int,
-    seed: int,
-) -> dict[str, Estimate]:
-    """Return every measure with its 95 % percentile interval from a bootstrap over patients.
-
-    Replicates in which a measure does not exist (no malignant image drawn) do not count. With
-    fewer than `INTERVAL_PATIENTS` patients of either class there is no interval (NaN): drawing
-    the same one or two again and again would show no spread, or next to none.
-
-    Args:
-        targets: (N,), true for malignant.
-        scores: (N,) probabilities in [0, 1].
-        threshold: The operating point; held fixed in all replicates.
-        patients: The patient of each image.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
-    """
-    values = measure(targets, scores, threshold, np.ones((1, len(scores))))
-    names = np.asarray(patients)
-    if not enough_patients(targets, names):
-        nan = float("nan")
-        return {name: Estimate(float(values[name][0]), nan, nan) for name in METRICS}
-    order = np.argsort(-scores, kind="stable")  # once, not for every chunk
-    drawn = [
-        _measure(targets[order], scores[order], threshold, weights)
-        for weights in patient_weights(names[order].tolist(), replicates, seed)
-    ]
-    return {
-        name: with_interval(float(values[name][0]), np.concatenate([part[name] for part in drawn]))
-        for name in METRICS
-    }
-
-
-def enough_patients(targets: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
-    """Tell whether each class has the patients that an interval takes."""
-    counts = [len(np.unique(patients[targets == label])) for label in (True, False)]
-    return min(counts) >= INTERVAL_PATIENTS
-
-
-def with_interval(value: float, drawn: Floats) -> Estimate:
-    """Return a value with the 95 % percentile interval of its replicates (R,), some maybe NaN."""
-    known = drawn[~np.isnan(drawn)]
-    if np.isnan(value) or not len(known):
-        return Estimate(value, float("nan"), float("nan"))
-    low, high = np.percentile(known, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))

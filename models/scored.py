@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics import METRICS, Estimate, confusion, estimates
+from models.intervals import Estimate, estimates
+from models.metrics import METRICS, confusion
 from models.operating_point import OperatingPoint
 from models.units import Unit
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics import Floats, estimates
+from models.intervals import estimates
+from models.metrics import Floats
 from models.shortcut_features import features_of
 from pipeline.errors import UserError
 from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, read_manifest

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics import Floats, aucs, enough_patients, patient_weights, with_interval
+from models.intervals import (
+    Estimate,
+    enough_patients,
+    fewest_patients,
+    patient_weights,
+    tail_of,
+    with_interval,
+)
+from models.metrics import Floats, aucs
 from pipeline.manifest import LABELS, Row
 
 MASS, CALCIFICATION = "mass", "calcification"
@@ -109,8 +117,10 @@ def _figures(
     targets: NDArray[np.bool_], patients: NDArray[np.str_], scores: Floats, areas: list[Floats]
 ) -> dict[str, Any]:
     value = float(aucs(targets, scores, np.ones((1, len(scores))))[0])
-    known = np.concatenate(areas) if enough_patients(targets, patients) else np.zeros(0)
-    estimate = with_interval(value, known)
+    estimate = Estimate(value, float("nan"), float("nan"))
+    if enough_patients(targets, patients):
+        tail = tail_of(fewest_patients(targets, patients))
+        estimate = with_interval(value, np.concatenate(areas), tail)
     malignant = int(np.count_nonzero(targets))
     return {
         "images": len(targets),

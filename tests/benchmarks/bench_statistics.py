@@ -23,7 +23,8 @@ from sklearn import metrics as sklearn
 from threadpoolctl import threadpool_limits
 
 from models.comparison import REPLICATES_PER_PAIR, compare_all, delong
-from models.metrics import BINS, METRICS, estimates
+from models.intervals import estimates
+from models.metrics import BINS, METRICS
 from models.metrics import measure as measured
 
 REPLICATES = 10_000

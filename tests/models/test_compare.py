@@ -77,7 +77,7 @@ def test_an_ensemble_of_one_or_of_different_data_is_refused(options_for, several
     with pytest.raises(UserError, match=r"1 run, and an ensemble takes two"):
         ensemble(Ensemble(runs=several, members=list_runs(several)[0].name), Silent())
     runs = tmp_path / "runs"
-    with pytest.raises(UserError, match="runs: holds no finished run; run: python main.py train"):
+    with pytest.raises(UserError, match=r"runs: holds no finished run; run: python main.py train"):
         ensemble(Ensemble(runs=runs), Silent())
     train(options_for(runs), Silent())
     train(options_for(runs, data=make_dataset(tmp_path / "other", first=300)), Silent())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -253,28 +254,32 @@ def test_a_killed_run_holds_nobody_up_and_leaves_nothing(data, start):
     start.go(killed)
     wait_for(lambda: kept_files(data))
     (left,) = kept_files(data)
-    waiting = start(data)
-    start.go(waiting)
-    assert "waiting for another run" in waiting.stdout.readline()
-    whole.replace(path)
-    assert kept_files(data) == [left]
-    killed.kill()  # SIGKILL
-    lines = waiting.communicate(timeout=60)[0].split()
-    assert lines == [hashlib.sha256(directly(data, split)).hexdigest() for split in SPLITS]
+    listener = Listener()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(load, data, progress=listener)
+        wait_for(lambda: listener.lines)
+        assert "waiting for another run" in listener.lines[0]
+        whole.replace(path)
+        assert kept_files(data) == [left]
+        killed.kill()  # SIGKILL
+        images = waiting.result(timeout=60).images
+    assert np.array_equal(images, directly(data, "train"))
     (kept,) = kept_files(data)
     assert kept != left
     assert not list((data / ".cache").glob(".*"))
 
 
 def test_runs_at_the_same_time_get_the_same_images(data, start):
-    runs = [start(data) for _ in range(2)]
-    for run in runs:
-        start.go(run)
-    expected = [hashlib.sha256(directly(data, split)).hexdigest() for split in SPLITS]
-    for run in runs:
-        lines = run.communicate(timeout=60)[0].splitlines()
-        assert [line for line in lines if "waiting" not in line] == expected
-        assert run.returncode == 0
+    run = start(data)
+    start.go(run)
+    here = [load(data, split).images for split in SPLITS]
+    lines = run.communicate(timeout=60)[0].splitlines()
+    assert run.returncode == 0
+    told = [line for line in lines if "waiting" not in line]
+    for split, images, line in zip(SPLITS, here, told, strict=True):
+        expected = directly(data, split)
+        assert np.array_equal(images, expected)
+        assert line == hashlib.sha256(expected).hexdigest()
     assert len(kept_files(data)) == 1
 
 

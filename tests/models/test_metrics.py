@@ -1,18 +1,18 @@
 import time
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
 
+from models.intervals import estimates, fewest_patients, patient_weights, tail_of
 from models.metrics import (
     METRICS,
     auc,
     bin_of,
     confusion,
-    estimates,
     measure,
-    patient_weights,
     rank,
     validation_figures,
     weighted_loss,
@@ -217,14 +217,22 @@ def test_intervals_repeat_with_the_seed_and_enclose_the_value():
     assert all(one.low < one.value < one.high for one in first.values())
 
 
-def test_intervals_are_the_percentiles_of_the_measures_of_all_replicates():
+def test_intervals_are_quantiles_of_the_measures_of_all_replicates():
     targets, scores = example()
     names = [f"{one % 70:02d}" for one in range(200)]
     weights = np.concatenate(list(patient_weights(names, 400, 7)))
     expected = measure(targets, scores, THRESHOLD, weights)
+    tail = tail_of(fewest_patients(targets, np.array(names)))
     for name, found in estimates(targets, scores, THRESHOLD, names, 400, 7).items():
-        bounds = np.percentile(expected[name], (2.5, 97.5))
+        bounds = np.quantile(expected[name], (tail, 1 - tail))
         assert (found.low, found.high) == pytest.approx(tuple(bounds), abs=1e-12), name
+
+
+def test_few_patients_leave_out_fewer_replicates():
+    """Worked from Student's t of 29 and 99 degrees of freedom: 2.04523 and 1.98422."""
+    assert tail_of(30) == pytest.approx(NormalDist().cdf(-2.04523 * (30 / 29) ** 0.5), rel=1e-4)
+    assert tail_of(100) == pytest.approx(NormalDist().cdf(-1.98422 * (100 / 99) ** 0.5), rel=1e-4)
+    assert tail_of(10**6) == pytest.approx(0.025, rel=1e-4)
 
 
 def test_two_patients_of_a_class_have_no_interval():

@@ -106,10 +106,10 @@ def test_a_head_of_its_own_is_built_from_its_widths():
     assert [m.p for m in network.fc if isinstance(m, nn.Dropout)] == [0.5, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_an_untrained_network_is_undecided(row):
+@pytest.mark.parametrize(("architecture", "head"), {(row.architecture, row.head): 0 for row in ROWS})
+def test_an_untrained_network_is_undecided(architecture, head):
     torch.manual_seed(1)
-    network = build(row.architecture, row.head).train()
+    network = build(architecture, head).train()
     with torch.no_grad():
         assert logits(network, images(8), None).abs().max() < 1.5
 

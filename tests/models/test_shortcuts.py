@@ -296,9 +296,9 @@ def test_a_plain_tree_without_manifest(films, tmp_path):
     assert result.facts["patients"] == len(named) + nameless
 
 
-def test_the_command_line(run_main, turned, tmp_path):
+def test_the_command_line(run_here, turned, tmp_path):
     shutil.copytree(turned, tmp_path / "dataset")
-    done = run_main("probe", "--data", "dataset", "--batch")
+    done = run_here("probe", "--data", "dataset", "--batch")
     assert done.returncode == 0, done.stderr
     assert "Note: orientation alone tells the label: AUC" in done.stdout
     assert "Next: python main.py preprocess" in done.stdout
@@ -306,7 +306,7 @@ def test_the_command_line(run_main, turned, tmp_path):
              line.split()[0] in (*GROUPS, "group")]  # fmt: skip
     assert len(table) == 6
     assert max(map(len, table)) <= 80
-    done = run_main("probe", "--data", "gone", "--batch")
+    done = run_here("probe", "--data", "gone", "--batch")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "gone: no such folder" in done.stderr
