@@ -170,7 +170,7 @@ def _statistics(group: Group, versions: Mapping[str, str]) -> Iterator[str]:
     yield (
         f"Intervals are 95 % percentile intervals of {run.replicates:,} bootstrap replicates "
         f"(seed {run.seed}) that draw patients, with all their images, with replacement (Field & "
-        "Welsh 2007)."
+        "Welsh 2007), expanded for the number of patients (Hesterberg 2015)."
     )
     if group.significance is not None:
         yield (
