@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before numpy loads
 # Small films: what is tested of a collection seldom hangs on their size.
-COLLECTION = {"patients": 16, "seed": 3, "size": "400", "workers": 1}
+COLLECTION = {"patients": 16, "seed": 3, "size": "256", "workers": 1}
 # Tests never reach for weights over a network, whether there is one or not.
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
 # Without NO_CPR prompt_toolkit waits two seconds for a cursor report that pexpect never sends.

@@ -207,7 +207,7 @@ def test_a_port_of_something_else_is_told():
     assert told.startswith(f"{address}: who answers there is no Dask scheduler; give")
 
 
-def test_it_waits_a_little_for_an_answer_and_for_workers(make_cluster):
+def test_it_waits_a_little_for_workers_and_tells_those_without_our_code(make_cluster):
     bare = make_cluster()
     with socket.create_server(("127.0.0.1", 0)) as server, futures.ThreadPoolExecutor() as pool:
         silent = f"127.0.0.1:{server.getsockname()[1]}"
@@ -216,11 +216,8 @@ def test_it_waits_a_little_for_an_answer_and_for_workers(make_cluster):
     start = f"python -m distributed.cli.dask_worker {bare.address}"
     assert no_workers.startswith(f"{bare.address}: the cluster has no workers; start workers in")
     assert no_workers.endswith(start)
-    assert max(after, later) < 10
-
-
-def test_workers_without_our_code_are_told_and_live_on(make_cluster):
-    bare = make_cluster()
+    assert 1 < min(after, later)
+    assert max(after, later) < 60  # five seconds each, where nobody else takes the cores
     bare.add_workers(1, settings={})
     for _ in range(2):
         told, _ = refusal(bare.address)

@@ -18,6 +18,7 @@ from models.shared_layers import share_layers
 from pipeline.processes import ALONE
 
 ROWS = list(MODELS.values())
+NETWORKS = dict.fromkeys((row.architecture, row.head) for row in ROWS)
 ARCHITECTURES = sorted({row.architecture for row in ROWS})
 
 
@@ -106,7 +107,7 @@ def test_a_head_of_its_own_is_built_from_its_widths():
     assert [m.p for m in network.fc if isinstance(m, nn.Dropout)] == [0.5, 0.5, 0.5]
 
 
-@pytest.mark.parametrize(("architecture", "head"), {(row.architecture, row.head): 0 for row in ROWS})
+@pytest.mark.parametrize(("architecture", "head"), NETWORKS)
 def test_an_untrained_network_is_undecided(architecture, head):
     torch.manual_seed(1)
     network = build(architecture, head).train()

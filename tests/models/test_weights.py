@@ -1,6 +1,7 @@
 import pickle
 import re
 from copy import deepcopy
+from functools import lru_cache
 
 import pytest
 import timm
@@ -23,6 +24,17 @@ FAMILIES = [
     pytest.param(DENSENET, "densenet121", "classifier", 727, id="DenseNet121"),
     pytest.param(EFFICIENTNET, "efficientnet_b3", "classifier.1", 574, id="EfficientNetB3"),
 ]
+
+
+@lru_cache
+def built(architecture, head):
+    torch.manual_seed(4)
+    return build(architecture, head)
+
+
+def ours(architecture, head=Head()):  # noqa: B008  # it is frozen
+    """A network of ours with the same random weights each time: drawing them takes long."""
+    return deepcopy(built(architecture, head))
 
 
 def lived_in(network):
@@ -66,15 +78,15 @@ def published():
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-@pytest.mark.parametrize(("ours", "theirs", "head", "count"), FAMILIES)
+@pytest.mark.parametrize(("architecture", "theirs", "head", "count"), FAMILIES)
 def test_every_tensor_of_a_published_network_is_accounted_for(
-    tmp_path, published, library, ours, theirs, head, count
+    tmp_path, published, library, architecture, theirs, head, count
 ):
-    name = ours if library == "timm" else theirs
+    name = architecture if library == "timm" else theirs
     head = head if library == "torchvision" else head.removesuffix(".1")
-    source, path, network = published(library, name), tmp_path / "theirs.pth", build(ours, Head())
+    source, path, network = published(library, name), tmp_path / "theirs.pth", ours(architecture)
     torch.save(source.state_dict(), path)
-    told = load_weights(network, ours, str(path))
+    told = load_weights(network, architecture, str(path))
     assert told == (
         f"starts from theirs.pth: {count - 2} of {count} tensors taken, the head starts afresh; "
         f"left out: {head}.weight, {head}.bias (a head of 1000 classes)"
@@ -100,7 +112,7 @@ def test_torchvision_s_first_densenet_files_are_read(tmp_path, published):
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in older
     torch.save(older, tmp_path / "older.pth")
-    network = build(DENSENET, Head())
+    network = ours(DENSENET)
     assert "604 of 606 tensors taken" in load_weights(
         network, DENSENET, str(tmp_path / "older.pth")
     )
@@ -112,19 +124,20 @@ def test_a_deeper_head_of_ours_is_not_mixed_with_torchvision_s(tmp_path, publish
     """Both call a layer classifier.1: ours is the first hidden one, theirs has 1000 classes."""
     theirs, deep = tmp_path / "theirs.pth", Head(widths=(256,), dropout=0.3)
     torch.save(published("torchvision", "efficientnet_b3").state_dict(), theirs)
-    network = build(EFFICIENTNET, deep)
+    network = ours(EFFICIENTNET, deep)
     before = network.classifier[1].weight.clone()
     assert load_weights(network, EFFICIENTNET, str(theirs)).endswith("(a head of 1000 classes)")
     assert torch.equal(network.classifier[1].weight, before)
     save_file(network.state_dict(), tmp_path / "ours.safetensors")
-    again = build(EFFICIENTNET, deep)
+    again = ours(EFFICIENTNET, deep)
+    nn.init.zeros_(again.classifier[1].weight)
     told = load_weights(again, EFFICIENTNET, str(tmp_path / "ours.safetensors"))
     assert told.endswith("576 of 576 tensors taken, with its head")
     assert torch.equal(again.classifier[1].weight, before)
 
 
 @pytest.mark.parametrize(
-    ("larger", "ours", "reason"),
+    ("larger", "architecture", "reason"),
     [
         ("resnet34", RESNET, r"layer1\.2\.conv1\.weight.* and \d+ more have no place in it"),
         ("resnet50", RESNET, r"\d+ of 100 tensors fit, layer1\.0\.conv1\.weight does not"),
@@ -134,12 +147,14 @@ def test_a_deeper_head_of_ours_is_not_mixed_with_torchvision_s(tmp_path, publish
         ("resnet18", DENSENET, r"0 of 604 tensors fit, \S+ does not"),
     ],
 )
-def test_a_published_network_of_another_kind_is_refused(tmp_path, larger, ours, reason):
+def test_a_published_network_of_another_kind_is_refused(tmp_path, larger, architecture, reason):
     path = tmp_path / "other.pth"
-    torch.save(torchvision.models.get_model(larger, weights=None).state_dict(), path)
-    remedy = f"give weights of {ours}, as timm or torchvision saves them"
+    with torch.device("meta"):
+        names = torchvision.models.get_model(larger, weights=None).state_dict()
+    torch.save({name: torch.zeros(()).expand(one.shape) for name, one in names.items()}, path)
+    remedy = f"give weights of {architecture}, as timm or torchvision saves them"
     with pytest.raises(UserError, match=rf"^\S*other\.pth: is for another.*{reason}; {remedy}$"):
-        load_weights(build(ours, Head()), ours, str(path))
+        load_weights(ours(architecture), architecture, str(path))
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +168,7 @@ def state():
 
 
 def fresh():
-    torch.manual_seed(4)
-    return build(RESNET, Head())
+    return ours(RESNET)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
@@ -175,8 +189,16 @@ def test_a_file_fills_all_but_the_head(tmp_path, state, name):
     assert torch.equal(network.fc.weight, head)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module.encoder.backbone."])
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        ("state_dict", "module.encoder.backbone."),
+        ("state_dict", "model."),
+        ("model", "model."),
+        ("model", "module."),
+        ("model_state_dict", "_orig_mod."),
+    ],
+)
 def test_wrapped_checkpoints_with_prefixed_names_are_read(tmp_path, state, wrapper, prefix):
     path = tmp_path / "checkpoint.pth"
     wrapped = {f"{prefix}{name}": value for name, value in state.items()}
@@ -316,7 +338,7 @@ def test_a_whole_network_is_refused_as_code(tmp_path):
 
 
 def test_another_architecture_changes_nothing(tmp_path, state):
-    network = build(DENSENET, Head())
+    network = ours(DENSENET)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     save_file(state, tmp_path / "resnet.safetensors")
     with pytest.raises(UserError, match=r"is for another network: 0 of 604 tensors fit"):

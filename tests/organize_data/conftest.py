@@ -16,15 +16,16 @@ def copy(collection, tmp_path):
     return Path(shutil.copytree(collection, tmp_path / "raw"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(collection, tmp_path_factory):
-    """Its mass mammograms, organised undisturbed."""
+    """Its mass mammograms, organised undisturbed; not to be written to."""
     out = tmp_path_factory.mktemp("whole") / "dataset"
     return run(collection, out)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kaggle(tmp_path_factory):
+    """The same collection in JPEG files; not to be written to."""
     folder = tmp_path_factory.mktemp("kaggle") / "raw"
     synthesize(Synthesize(out=folder, layout="kaggle", **COLLECTION), Silent())
     return folder

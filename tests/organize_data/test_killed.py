@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX sig
 def larger(tmp_path_factory):
     """A collection that takes a few seconds to organise."""
     folder = tmp_path_factory.mktemp("larger") / "raw"
-    synthesize(Synthesize(out=folder, patients=10, seed=5, size="1200", workers=1), Silent())
+    synthesize(Synthesize(out=folder, patients=10, seed=5, size="800", workers=1), Silent())
     return folder
 
 
@@ -41,7 +41,7 @@ def test_a_run_that_is_killed_many_times_ends_like_an_undisturbed_one(larger, tm
     whole = run(larger, tmp_path / "whole", finding="both").folder
     out, dice = tmp_path / "dataset", random.Random(11)
     written, finished = {}, 0
-    for _ in range(7):
+    for _ in range(5):
         process = start(larger, out)
         # Some die in the work: once an image more is there; some before, at any moment.
         if dice.random() < 0.7:
