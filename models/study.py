@@ -1,8 +1,10 @@
 """A search's study: where it is kept, which of its trials count, whose worker is dead.
 
 A trial has a slot: its own number or, where it repeats one whose worker died, that one's. A search
-of twenty trials has twenty slots, however many processes fill them. What follows needs no lock:
-every decision is read off the numbers of the trials, which the database gives out once.
+of twenty trials has twenty slots, however many processes fill them and however many of these die.
+What people see as the number of a trial is the place of its slot among the others. What follows
+needs no lock: every decision is read off the numbers of the trials, which the database gives out
+once.
 """
 
 import contextlib
@@ -56,6 +58,8 @@ def reachable(address: str) -> Iterator[None]:
     """
     try:
         yield
+    except NoSuchModuleError:
+        raise  # a driver that is not there
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = _first_line(error)
         raise UserError(
@@ -175,7 +179,7 @@ def is_done(trial: FrozenTrial) -> bool:
 
 
 def claim(study: optuna.Study, trial: optuna.Trial, wanted: int) -> int:
-    """Note who works on a trial, and return its slot.
+    """Note who works on a trial, and return the place of its slot.
 
     Args:
         study: Its study.
@@ -198,16 +202,17 @@ def claim(study: optuna.Study, trial: optuna.Trial, wanted: int) -> int:
         and not is_dead(one)
         and "surplus" not in one.user_attrs
     ]
-    if rivals or slot not in list(slots(everything))[:wanted]:
+    places = list(slots(everything))
+    if rivals or slot not in places[:wanted]:
         trial.set_user_attr("surplus", True)
         raise Surplus
     if own.user_attrs.get("deaths", 0) >= DEATHS:
         raise UserError(f"the process died {DEATHS} times in this trial")
-    return slot
+    return places.index(slot)
 
 
 def revive(study: optuna.Study, here: bool) -> list[int]:
-    """Put trials whose worker is dead back to be begun again, and return their slots.
+    """Put trials whose worker is dead back to be begun again, and return their places.
 
     Args:
         study: Its study.
@@ -223,10 +228,12 @@ def revive(study: optuna.Study, here: bool) -> list[int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         fail_stale_trials(study)
-    dead = {
-        slot: one for slot, one in slots(study.get_trials(deepcopy=False)).items() if is_dead(one)
-    }
-    for slot, one in dead.items():
+    everything = slots(study.get_trials(deepcopy=False))
+    dead = []
+    for place, (slot, one) in enumerate(everything.items()):
+        if not is_dead(one):
+            continue
+        dead.append(place)
         deaths = one.user_attrs.get("deaths", 0) + ("stopped" not in one.user_attrs)
         study.add_trial(
             optuna.trial.create_trial(
@@ -237,7 +244,7 @@ def revive(study: optuna.Study, here: bool) -> list[int]:
                 intermediate_values=one.intermediate_values,
             )
         )
-    return list(dead)
+    return dead
 
 
 def worker_here() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from models.run_facts import FEW_PATIENTS, Material, starting_weights
 from models.study import open_storage, open_study, reachable, shown
 from models.training import check_rows, load_material
 from models.trials import make_trials
-from models.tuned import weights_facts
+from models.tuned import BEST, weights_facts
 from models.tuning_figures import write_figures
 from models.tuning_result import (
     FAILED,
@@ -88,10 +88,12 @@ def tune(options: Tune, progress: Progress) -> Result:
         worker = Worker(study, trials, row, base, folder, options, progress, here)
         worker.work()
         search = worker.search(facts)
-        importance = _importance(study, options.seed)
-    write_trials(folder, search)
+    fresh = write_trials(folder, search)
     check_complete(search, folder)
-    _write(folder, search, importance)
+    if fresh or not (folder / BEST).is_file():
+        with reachable(address):
+            importance = _importance(study, options.seed)
+        _write(folder, search, importance)
     seconds = time.perf_counter() - started
     close_folder(folder, STAGE, hidden, search.counts, digest(facts), seconds)
     return search_result(

@@ -36,7 +36,10 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
         drawings["tuning-importance"] = lambda: _importance(search, importance)
     with matplotlib.rc_context(STYLE):
         for name, draw in drawings.items():
-            save(draw(), folder / FOLDER / name)
+            figure = draw()
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, not again for every file
+            save(figure, folder / FOLDER / name)
 
 
 def _figure(width: float, height: float, title: str) -> Any:
@@ -114,6 +117,7 @@ def _scale(axes: Any, parameter: Parameter) -> None:
         return
     if parameter.log:
         axes.set_xscale("log")
+        axes.minorticks_off()
     axes.set_xlim(parameter.low, parameter.high)
 
 

@@ -23,6 +23,7 @@ class Entry:
 
     Attributes:
         trial: Its number in the search, from 0.
+        number: Its number in the study, where a trial that was tried again has two.
         state: COMPLETE, PRUNED or FAILED.
         area: Its validation AUC; of one that was pruned the last; None where there is none.
         params: Its point of the search space.
@@ -33,6 +34,7 @@ class Entry:
     """
 
     trial: int
+    number: int
     state: str
     area: float | None
     params: Mapping[str, Any]
@@ -120,19 +122,35 @@ def check_complete(search: Search, folder: Path) -> None:
     raise UserError(problem, f"{folder / TRIALS} lists each with its reason")
 
 
-def write_trials(folder: Path, search: Search) -> None:
-    """Write trials.csv: one row for each trial that has come to its end."""
+def write_trials(folder: Path, search: Search) -> bool:
+    """Write trials.csv: one row for each trial that has come to its end.
+
+    Returns:
+        Whether it says anything new.
+    """
+    before = (folder / TRIALS).read_bytes() if (folder / TRIALS).is_file() else b""
     names = [one.name for one in search.space]
-    columns = ("trial", "state", "val_auc", "epochs", "seconds", "own_values", *names, "reason")
+    columns = (
+        "trial",
+        "state",
+        "val_auc",
+        "epochs",
+        "seconds",
+        "own_values",
+        *names,
+        "reason",
+        "number_in_study",
+    )
     rows = [
         (
             one.trial, one.state, "" if one.area is None else one.area, one.steps,
             round(one.seconds, 1), "yes" if one.own else "no",
-            *(one.params.get(name, "") for name in names), one.reason,
+            *(one.params.get(name, "") for name in names), one.reason, one.number,
         )
         for one in search.entries
     ]  # fmt: skip
     write_table(folder / TRIALS, columns, rows)
+    return (folder / TRIALS).read_bytes() != before
 
 
 def write_best(folder: Path, search: Search) -> None:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from models.registry import NO_WEIGHTS, ModelRow
 from models.run_facts import starting_weights
 from models.search_space import space_of, start_points
-from models.study import Surplus, claim, is_done, revive, slot_of, slots
+from models.study import Surplus, claim, is_done, revive, slots
 from models.trials import Trials, suggest
 from models.tuned import COMMON
 from models.tuning_result import COMPLETE, FAILED, PRUNED, Entry, Search
@@ -73,13 +73,13 @@ class Worker:
         wanted, told = self.options.trials, set(self._done())
         text = f"{self.study.study_name}: {len(told)} of {wanted} trials done before"
         self.progress.say(f"{text}." if told else f"Study {self.study.study_name}.")
-        for slot in told:  # a kill may have come before they were cleared away
-            self._clear(slot)
+        for place in told:  # a kill may have come before they were cleared away
+            self._clear(place)
         waiting = False
         with self.progress.track("Trials", wanted, "trials", min(len(told), wanted)) as advance:
             while True:
-                for slot in revive(self.study, self.here):
-                    self.progress.say(f"Trial {slot} was stopped before; it is tried again.")
+                for place in revive(self.study, self.here):
+                    self.progress.say(f"Trial {place} was stopped before; it is tried again.")
                 begun = list(slots(self.study.get_trials(deepcopy=False)).values())[:wanted]
                 states = {one.state for one in begun}
                 if len(begun) < wanted or TrialState.WAITING in states:
@@ -101,31 +101,31 @@ class Worker:
     def _tell(self, told: set[int], advance: Callable[[int], None]) -> None:
         """Show the trials that have come to their end since, those of other processes too."""
         done = self._done()
-        best = max((_area(done[slot]) for slot in told if slot in done), default=-1.0)
-        fresh = [slot for slot in done if slot not in told]
-        for slot in fresh:
-            entry = self._entry(done[slot])
+        best = max((_area(done[place]) for place in told if place in done), default=-1.0)
+        fresh = [place for place in done if place not in told]
+        for place in fresh:
+            entry = self._entry(place, done[place])
             better = entry.state == COMPLETE and (entry.area or 0.0) > best
-            best = max(best, _area(done[slot]))
+            best = max(best, _area(done[place]))
             self.progress.row(entry.cells(self._space, best if best >= 0 else None), best=better)
             if entry.reason:
-                self.progress.say(f"Trial {slot} failed: {entry.reason}")
-            self._clear(slot)
-            told.add(slot)
+                self.progress.say(f"Trial {place} failed: {entry.reason}")
+            self._clear(place)
+            told.add(place)
         advance(len(fresh))
 
-    def _clear(self, slot: int) -> None:
-        shutil.rmtree(self.folder / WORK / str(slot), ignore_errors=True)
+    def _clear(self, place: int) -> None:
+        shutil.rmtree(self.folder / WORK / str(place), ignore_errors=True)
 
     def _done(self) -> dict[int, FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
-        return {slot: one for slot, one in slots(trials).items() if is_done(one)}
+        return {place: one for place, one in enumerate(slots(trials).values()) if is_done(one)}
 
     def _objective(self, trial: optuna.Trial) -> float:
         try:
-            slot = claim(self.study, trial, self.options.trials)
-            params = self._point(trial, slot)
-            return self.trials.score(params, self.folder / WORK / str(slot), trial)
+            place = claim(self.study, trial, self.options.trials)
+            params = self._point(trial, place)
+            return self.trials.score(params, self.folder / WORK / str(place), trial)
         except KeyboardInterrupt:
             trial.set_user_attr("stopped", True)
             raise
@@ -135,26 +135,27 @@ class Worker:
             trial.set_user_attr("reason", _reason(error))
             raise _Failed from error
 
-    def _point(self, trial: optuna.Trial, slot: int) -> dict[str, Any]:
-        """Return the point of a trial; it follows from seed, slot and the trials before."""
+    def _point(self, trial: optuna.Trial, place: int) -> dict[str, Any]:
+        """Return the point of a trial; it follows from seed, place and the trials before."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
-                seed=int(digest(self.options.seed, slot)[:8], 16),
+                seed=int(digest(self.options.seed, place)[:8], 16),
                 n_startup_trials=RANDOM_TRIALS,
                 constant_liar=True,
             )
-            if slot < len(self._points):
-                point, own = self._points[slot]
+            if place < len(self._points):
+                point, own = self._points[place]
                 trial.set_user_attr("own", own)
                 sampler = optuna.samplers.PartialFixedSampler(dict(point), sampler)
         self.study.sampler = sampler
         return suggest(trial, self._space)
 
-    def _entry(self, trial: FrozenTrial) -> Entry:
+    def _entry(self, place: int, trial: FrozenTrial) -> Entry:
         begun, ended = trial.datetime_start, trial.datetime_complete
         return Entry(
-            trial=slot_of(trial),
+            trial=place,
+            number=trial.number,
             state=STATES[trial.state],
             area=_area(trial) if trial.value is not None else None,
             params=trial.params,
@@ -166,7 +167,7 @@ class Worker:
 
     def search(self, facts: Mapping[str, Any]) -> Search:
         """Return what all processes have found so far."""
-        entries = [self._entry(one) for one in self._done().values()]
+        entries = [self._entry(place, one) for place, one in self._done().items()]
         common = {name: facts[name] for name in COMMON}
         return Search(self.study.study_name, facts, self._space, entries, common)
 
