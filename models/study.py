@@ -50,7 +50,7 @@ def shown(address: str) -> str:
 
 
 @contextlib.contextmanager
-def reachable(address: str) -> Iterator[None]:
+def _reachable(address: str) -> Iterator[None]:
     """Tell in one line what is wrong with a database that cannot be used.
 
     Raises:
@@ -77,8 +77,11 @@ def _first_line(error: BaseException) -> str:
     return lines[0].strip()
 
 
-def open_storage(address: str) -> RDBStorage:
+@contextlib.contextmanager
+def storage_at(address: str) -> Iterator[RDBStorage]:
     """Open the database that studies are kept in, and make its tables where they are lacking.
+
+    Within the block, too, what is wrong with it is told in one line.
 
     Raises:
         UserError: It cannot be reached or written, or its driver is not installed.
@@ -96,7 +99,7 @@ def open_storage(address: str) -> RDBStorage:
         connect = {"connect_timeout": CONNECT_SECONDS}
     full = url.render_as_string(hide_password=False)
     try:
-        with reachable(address):
+        with _reachable(address):
             storage = _make(full, {"connect_args": connect})
     except (ImportError, NoSuchModuleError):
         needed = f"pip install '{package}'" if package else "pip install its driver"
@@ -107,7 +110,12 @@ def open_storage(address: str) -> RDBStorage:
         # SQLite's own transactions begin with the first write, so two processes could take the same
         # trial: both would have read that it is free.
         event.listen(storage.engine, "begin", _begin_at_once)
-    return storage
+    try:
+        with _reachable(address):
+            yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _begin_at_once(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from models.inference import choose_compute, prepare_process
 from models.registry import ModelRow, find_model
 from models.run_facts import FEW_PATIENTS, Material, starting_weights
-from models.study import open_storage, open_study, reachable, shown
+from models.study import open_study, shown, storage_at
 from models.training import check_rows, load_material
 from models.trials import make_trials
 from models.tuned import BEST, weights_facts
@@ -78,8 +78,8 @@ def tune(options: Tune, progress: Progress) -> Result:
     hidden = dataclasses.replace(options, storage=shown(options.storage))
     if not options.storage:
         _claim(folder, hidden)
-    with reachable(address):
-        study = open_study(open_storage(address), name, facts)
+    with storage_at(address) as storage:
+        study = open_study(storage, name, facts)
         _claim(folder, hidden)
         _begin(folder, hidden)
         materials = _materials(base, row, folds, progress)
@@ -88,12 +88,9 @@ def tune(options: Tune, progress: Progress) -> Result:
         worker = Worker(study, trials, row, base, folder, options, progress, here)
         worker.work()
         search = worker.search(facts)
-    fresh = write_trials(folder, search)
-    check_complete(search, folder)
-    if fresh or not (folder / BEST).is_file():
-        with reachable(address):
-            importance = _importance(study, options.seed)
-        _write(folder, search, importance)
+        if write_trials(folder, search) or not (folder / BEST).is_file():
+            check_complete(search, folder)
+            _write(folder, search, _importance(study, options.seed))
     seconds = time.perf_counter() - started
     close_folder(folder, STAGE, hidden, search.counts, digest(facts), seconds)
     return search_result(

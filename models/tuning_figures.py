@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -37,14 +37,17 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
     with matplotlib.rc_context(STYLE):
         for name, draw in drawings.items():
             figure = draw()
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once, not again for every file
+            if figure.get_layout_engine() is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # laid out once, not again for every file
             save(figure, folder / FOLDER / name)
 
 
-def _figure(width: float, height: float, title: str) -> Any:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=9)
+def _figure(
+    width: float, height: float, title: str, layout: Literal["constrained", "none"] = "constrained"
+) -> Any:
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
     return figure
 
 
@@ -88,10 +91,13 @@ def _importance(search: Search, importance: Mapping[str, float]) -> Any:
 
 def _slices(search: Search) -> Any:
     rows = math.ceil(len(search.space) / COLUMNS)
-    figure = _figure(COLUMNS * PANEL[0], rows * PANEL[1], f"{search.facts['model']}: each value")
+    height = rows * PANEL[1]
+    # A dozen panels that are alike need no layout engine, which would take most of the time.
+    figure = _figure(COLUMNS * PANEL[0], height, f"{search.facts['model']}: each value", "none")
+    figure.subplots_adjust(0.09, 0.6 / height, 0.98, 1 - 0.35 / height, 0.12, 0.6)
+    panels = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
     scored = _scored(search)
-    for number, parameter in enumerate(search.space, start=1):
-        axes = figure.add_subplot(rows, COLUMNS, number)
+    for axes, parameter in zip(panels, search.space, strict=False):
         for state, (mark, color) in MARKS.items():
             points = [
                 (one.params[parameter.name], one.area)
@@ -102,18 +108,22 @@ def _slices(search: Search) -> Any:
             axes.plot(places, [area for _, area in points], mark, color=color, markersize=4)
         _scale(axes, parameter)
         axes.set_xlabel(parameter.name)
-        if number % COLUMNS == 1:
-            axes.set_ylabel("Validation AUC")
+    for axes in panels[len(search.space) :]:
+        axes.set_visible(False)
+    figure.supylabel("Validation AUC", fontsize=9, x=0.005)
     return figure
 
 
 def _scale(axes: Any, parameter: Parameter) -> None:
     if parameter.choices:
-        names = [str(choice) for choice in parameter.choices]
-        turned = sum(map(len, names)) > 20
-        axes.set_xticks(range(len(names)), names, rotation=30 if turned else 0,
-                        ha="right" if turned else "center")  # fmt: skip
+        names = [str(choice).removeprefix("features.") for choice in parameter.choices]
+        small = sum(map(len, names)) > 16
+        axes.set_xticks(range(len(names)), names, fontsize=6.5 if small else 9)
         axes.set_xlim(-0.5, len(names) - 0.5)
+        return
+    if parameter.kind == "int":
+        axes.set_xticks(range(int(parameter.low), int(parameter.high) + 1))
+        axes.set_xlim(parameter.low - 0.5, parameter.high + 0.5)
         return
     if parameter.log:
         axes.set_xscale("log")

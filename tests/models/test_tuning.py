@@ -1,5 +1,6 @@
 """A search over hyper-parameters: what is tried, that it goes on, what training takes from it."""
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from models.queue import train_each
 from models.registry import MODELS
 from models.search_space import apply_point, space_of, start_points
-from models.study import open_storage, open_study, shown
+from models.study import open_study, shown, storage_at
 from models.training import make_network, recipe_of, train
 from models.tuning import tune
 from models.tuning_worker import Worker
@@ -70,8 +71,8 @@ def listed(folder):
 
 def all_trials(result, address=""):
     name = result.facts["study"]
-    storage = open_storage(address or f"sqlite:///{result.folder / 'study.db'}")
-    return optuna.load_study(study_name=name, storage=storage).get_trials()
+    with storage_at(address or f"sqlite:///{result.folder / 'study.db'}") as storage:
+        return optuna.load_study(study_name=name, storage=storage).get_trials()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def searched(tiny_data, tmp_path_factory):
 
 @pytest.fixture
 def worker_of(tiny_data, tmp_path):
-    """A worker of a study, whose trials are scored by a function of the slot and the trial."""
+    """A worker of a study, whose trials are scored by a function of their place and the trial."""
+    opened = contextlib.ExitStack()
 
     def make(score, trials=8, model="MammoCNN", pruner="median"):
         class Scored:
@@ -94,13 +96,15 @@ def worker_of(tiny_data, tmp_path):
         options = tune_options(
             tiny_data, tmp_path, trials=trials, model=model, epochs=9, pruner=pruner
         )
-        study = open_study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s", {"a": 1})
+        storage = opened.enter_context(storage_at(f"sqlite:///{tmp_path / 'study.db'}"))
+        study = open_study(storage, "s", {"a": 1})
         base = Train(model=model, weights="none")
         return Worker(
             study, Scored(), MODELS[model], base, tmp_path / "study", options, Listener(), True
         )
 
-    return make
+    with opened:
+        yield make
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -364,7 +368,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_dat
 def test_two_processes_share_a_study(address, tiny_data, tmp_path):
     name = f"shared-{os.getpid()}-{time.time_ns()}"  # a server may keep those of earlier tests
     options = tune_options(tiny_data, tmp_path / "runs", study=name, storage=address,
-                           model="ResNet18_OPW", trials=40)  # fmt: skip
+                           model="ResNet18_OPW", trials=24)  # fmt: skip
     other = start(options, tmp_path)
     study = tmp_path / "runs" / "studies" / name
     deadline = time.monotonic() + 100
@@ -377,10 +381,10 @@ def test_two_processes_share_a_study(address, tiny_data, tmp_path):
     assert other.returncode == 0, shown_there.decode()
     trials = all_trials(result, address)
     done = [trial for trial in trials if "surplus" not in trial.user_attrs]
-    assert [trial.state for trial in done] == [COMPLETE] * 40
-    assert len({trial.number for trial in done}) == 40
+    assert [trial.state for trial in done] == [COMPLETE] * 24
+    assert len({trial.number for trial in done}) == 24
     assert len({trial.user_attrs["worker"]["pid"] for trial in done}) == 2
-    assert len(listed(result.folder)) == 40
+    assert len(listed(result.folder)) == 24
 
 
 def test_a_storage_that_cannot_be_used_is_refused_in_one_line(tiny_data, tmp_path):
