@@ -44,7 +44,7 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
 
 
 def _figure(
-    width: float, height: float, title: str, layout: Literal["constrained", "none"] = "constrained"
+    width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Any:
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
@@ -93,7 +93,7 @@ def _slices(search: Search) -> Any:
     rows = math.ceil(len(search.space) / COLUMNS)
     height = rows * PANEL[1]
     # A dozen panels that are alike need no layout engine, which would take most of the time.
-    figure = _figure(COLUMNS * PANEL[0], height, f"{search.facts['model']}: each value", "none")
+    figure = _figure(COLUMNS * PANEL[0], height, f"{search.facts['model']}: each value", None)
     figure.subplots_adjust(0.09, 0.6 / height, 0.98, 1 - 0.35 / height, 0.12, 0.6)
     panels = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
     scored = _scored(search)
