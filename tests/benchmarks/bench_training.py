@@ -198,7 +198,7 @@ def loading(data, rounds):
     """Measure the loading of training images alone."""
     ways = (
         lambda: plain(data, "ResNet18_CFT", 3, "--only-load"),
-        lambda: ours(data, "ResNet18_CFT", 3, "fp32", "--only-load", "yes", "--augment", "none"),
+        lambda: ours(data, "ResNet18_CFT", 20, "fp32", "--only-load", "yes", "--augment", "none"),
     )
     first, second = in_turns(rounds, *ways)
     slow, quick = epoch_seconds(first), epoch_seconds(second)

@@ -45,9 +45,11 @@ def load(options):
     """Turn each training image into a normalised tensor, once an epoch."""
     import torch
 
+    from models.inference import prepare_process
     from models.loading import EvalTransform, TrainTransform, load_split
     from pipeline.manifest import read_manifest
 
+    prepare_process(options.workers)
     rows = read_manifest(options.data)
     split = load_split(options.data, rows, "train", options.size, 0, Silent())
     transform = EvalTransform(0.449, 0.226, torch.device("cpu"))
