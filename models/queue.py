@@ -27,6 +27,7 @@ from models.queue_result import (
     write_queue,
 )
 from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
+from models.tuned import Tuned, tuned_for
 from pipeline.errors import UserError
 from pipeline.folds import read_folds, read_rows
 from pipeline.manifest import MANIFEST
@@ -272,14 +273,20 @@ class _KnownRuns:
             given = defaults(Train) | read_json(run.folder / record)["options"]
             facts = read_json(run.folder / MODEL_FILE)
             made = facts["data_hash"], facts["weights"], facts["weights_hash"]
-            return run, self._identity(given, *made, facts["preprocess"]), facts["patients"]
+            found = facts.get("tuning")  # runs from before there were searches do not say
+            tuned = Tuned.of(found) if found else None
+            identity = self._identity(given, *made, facts["preprocess"], tuned)
+            return run, identity, facts["patients"]
         return run, {}, {}
 
     def _newest(
         self, known: Sequence[tuple[Run, Mapping[str, Any], Mapping[str, Any]]], options: Train
     ) -> Run | None:
         made = self._record["options"] if self._record["stage"] == "preprocess" else None
-        wanted = self._identity(plain_options(options), self._hash, *self._weights(options), made)
+        tuned = tuned_for(options, self._hash)
+        wanted = self._identity(
+            plain_options(options), self._hash, *self._weights(options), made, tuned
+        )
         patients = self._split(int(options.fold))
         same = [
             run
@@ -315,6 +322,7 @@ class _KnownRuns:
         weights: str,
         weights_hash: str,
         preprocess: Mapping[str, Any] | None,
+        tuned: Tuned | None,
     ) -> dict[str, Any]:
         aside = NO_MATTER | TOLD_APART
         made = preprocess and {k: v for k, v in preprocess.items() if k not in PREPROCESS_PLACES}
@@ -324,4 +332,5 @@ class _KnownRuns:
             if name not in aside
         }
         told = {"data": data_hash, "weights": weights, "weights_hash": weights_hash}
+        told |= {"study": f"{tuned.study} {tuned.trial}" if tuned else ""}
         return {"options": plain, "preprocess": made} | told

@@ -236,7 +236,7 @@ def _or(given: T | None, own: T) -> T:
 def _settings(options: Train, begun: Run | None) -> Settings:
     facts = begun.folder / MODEL_FILE if begun else None
     known = read_json(facts) if facts and facts.is_file() else None
-    return settings_of(options, starting_weights(options), known)
+    return settings_of(options, known)
 
 
 def make_network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, find_model
+from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, find_model, takes_weights
 from models.search_space import READOUT, apply_point
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST
@@ -56,18 +56,21 @@ def weights_facts(weights: str) -> dict[str, str]:
     return {"weights": "file", "weights_hash": file_digest(file) if file.is_file() else ""}
 
 
-def find_tuned(runs: Path, model: str, data_hash: str, weights: str) -> Tuned | None:
+def tuned_for(options: Train, data_hash: str) -> Tuned | None:
     """Return what the newest search for a model on a dataset found; None where there is none.
 
     Args:
-        runs: The folder that holds all runs.
-        model: Its name.
+        options: Of one training, with its model, its weights and the folder of the runs.
         data_hash: Of the dataset's manifest.
-        weights: What training starts from: "imagenet", "none" or a file.
     """
-    wanted = {"model": model, "data_hash": data_hash} | weights_facts(weights)
+    if options.untrained_head:
+        return None
+    weights = options.weights if takes_weights({"model": options.model}) else NO_WEIGHTS
+    wanted = {"model": options.model, "data_hash": data_hash} | weights_facts(weights)
     fitting = [
-        best for best in _searches(runs) if all(best.get(k) == value for k, value in wanted.items())
+        best
+        for best in _searches(options.runs)
+        if all(best.get(name) == value for name, value in wanted.items())
     ]
     return Tuned.of(max(fitting, key=lambda best: str(best["finished"]))) if fitting else None
 
@@ -115,25 +118,19 @@ class Settings:
         return ""
 
 
-def settings_of(options: Train, weights: str, begun: Mapping[str, Any] | None) -> Settings:
+def settings_of(options: Train, begun: Mapping[str, Any] | None) -> Settings:
     """Return how a model is trained: what was given, else what a search found, else its row.
 
     Args:
         options: What was given; an option at its default counts as not given.
-        weights: What training starts from.
         begun: model.json of a run that goes on, which stays with what it was started with.
     """
     row = find_model(options.model)
-    if options.untrained_head:
-        return Settings(options, row, None)
     if begun is not None:
         known = begun.get("tuning")
         tuned = Tuned.of(known) if known else None
     else:
-        data_hash = file_digest(options.data / MANIFEST)
-        tuned = find_tuned(options.runs, row.name, data_hash, weights)
-    if tuned is None:
-        return Settings(options, row, None)
-    if row.strategy == READOUT:
+        tuned = tuned_for(options, file_digest(options.data / MANIFEST))
+    if tuned is None or row.strategy == READOUT:  # which has no options of a training's steps
         return Settings(options, row, tuned)
     return Settings(*apply_point(tuned.params, options, row), tuned)

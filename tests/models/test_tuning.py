@@ -215,7 +215,7 @@ def test_training_takes_over_what_was_found(searched, tiny_data, tmp_path):
     told = Listener()
     given = Train(
         data=tiny_data, runs=runs, model="MammoCNN", weights="none", size=32, workers=1,
-        device="cpu", precision="fp32",
+        device="cpu", precision="fp32", epochs=2,
     )  # fmt: skip
     found = train(given, told)
     best = result.facts
@@ -225,6 +225,12 @@ def test_training_takes_over_what_was_found(searched, tiny_data, tmp_path):
     assert any(f"trial {best['best_trial']} of {best['study']}" in line for line in told.lines)
     again = train_each(dataclasses.replace(given, model="MammoCNN,ResNet18_OPW"), Silent())
     assert [one["state"] for one in again.facts["trainings"]] == ["done before", "done"]
+    (file,) = (runs / "studies").glob("*/best.json")
+    file.unlink()  # without it the values are others, and the run is of no use
+    again = train_each(
+        dataclasses.replace(given, model="MammoCNN,ResNet18_OPW", epochs=1), Silent()
+    )
+    assert [one["state"] for one in again.facts["trainings"]] == ["done", "done"]
 
 
 def test_a_run_goes_on_with_the_values_it_was_started_with(searched, tiny_data, tmp_path):
