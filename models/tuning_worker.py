@@ -85,7 +85,7 @@ class Worker:
                 if len(begun) < wanted or TrialState.WAITING in states:
                     if time.monotonic() > self._deadline:
                         break
-                    self.study.optimize(self._objective, n_trials=1, catch=(_Failed, Surplus))
+                    self._run_one()
                 elif TrialState.RUNNING in states:
                     if time.monotonic() > self._deadline:
                         break
@@ -98,10 +98,19 @@ class Worker:
                 self._tell(told, advance)
             self._tell(told, advance)
 
+    def _run_one(self) -> None:
+        self._lost = False
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(_Failed, Surplus))
+        except Exception:  # Optuna says in several ways that a trial has been ended already
+            if not self._lost:
+                raise
+            self.progress.say("Another process took this trial for dead; its result is left out.")
+
     def _tell(self, told: set[int], advance: Callable[[int], None]) -> None:
         """Show the trials that have come to their end since, those of other processes too."""
         done = self._done()
-        best = max((_area(done[place]) for place in told if place in done), default=-1.0)
+        best = max((_area(done[place]) for place in told), default=-1.0)
         fresh = [place for place in done if place not in told]
         for place in fresh:
             entry = self._entry(place, done[place])
@@ -126,7 +135,7 @@ class Worker:
             place = claim(self.study, trial, self.options.trials)
             params = self._point(trial, place)
             return self.trials.score(params, self.folder / WORK / str(place), trial)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):  # a full disk, say: no fault of the trial
             trial.set_user_attr("stopped", True)
             raise
         except (NotImplementedError, RecursionError):
@@ -134,6 +143,9 @@ class Worker:
         except (UserError, MemoryError, RuntimeError) as error:
             trial.set_user_attr("reason", _reason(error))
             raise _Failed from error
+        finally:
+            known = self.study.get_trials(deepcopy=False)[trial.number]
+            self._lost = known.state.is_finished()
 
     def _point(self, trial: optuna.Trial, place: int) -> dict[str, Any]:
         """Return the point of a trial; it follows from seed, place and the trials before."""
@@ -157,7 +169,7 @@ class Worker:
             trial=place,
             number=trial.number,
             state=STATES[trial.state],
-            area=_area(trial) if trial.value is not None else None,
+            area=trial.value,
             params=trial.params,
             steps=max(trial.intermediate_values, default=0),
             seconds=(ended - begun).total_seconds() if begun and ended else 0.0,
@@ -173,8 +185,8 @@ class Worker:
 
 
 def _area(trial: FrozenTrial) -> float:
-    """Return the validation AUC of a trial that came to a result; -1 of another."""
-    return float(trial.value) if trial.value is not None else -1.0
+    """Return the validation AUC of a trial that is complete; -1 of another."""
+    return float(trial.values[0]) if trial.state == TrialState.COMPLETE else -1.0
 
 
 def _pruner(options: Tune) -> optuna.pruners.BasePruner:

@@ -88,14 +88,12 @@ def worker_of(tiny_data, tmp_path):
     """A worker of a study, whose trials are scored by a function of their place and the trial."""
     opened = contextlib.ExitStack()
 
-    def make(score, trials=8, model="MammoCNN", pruner="median"):
+    def make(score, trials=8, model="MammoCNN", **given):
         class Scored:
             def score(self, _params, folder, trial):
                 return score(int(folder.name), trial)
 
-        options = tune_options(
-            tiny_data, tmp_path, trials=trials, model=model, epochs=9, pruner=pruner
-        )
+        options = tune_options(tiny_data, tmp_path, trials=trials, model=model, epochs=9, **given)
         storage = opened.enter_context(storage_at(f"sqlite:///{tmp_path / 'study.db'}"))
         study = open_study(storage, "s", {"a": 1})
         base = Train(model=model, weights="none")
@@ -286,11 +284,11 @@ def test_trials_that_fall_behind_are_pruned_but_never_the_models_own(worker_of, 
         from models.trials import Watched
 
         watched = Watched(trial, [], 9)
-        for epoch in range(1, 10):
+        for epoch in range(1, 6):
             watched.row({"epoch": epoch, "val_auc": 0.9 if slot % 2 else 0.1})
         return 0.9 if slot % 2 else 0.1
 
-    worker = worker_of(score, trials=10, pruner=pruner)
+    worker = worker_of(score, trials=8, pruner=pruner)
     worker.work()
     trials = worker.study.get_trials()
     assert trials[0].state == COMPLETE
@@ -314,6 +312,29 @@ def test_a_stopped_trial_is_tried_again_with_the_same_values(worker_of):
     assert (trials[5].params, trials[5].user_attrs["retry_of"]) == (trials[4].params, 4)
     assert [one.trial for one in worker.search({"epochs": 9, "patience": 6}).entries] == [*range(6)]
     assert len({str(trial.params) for trial in trials}) == 6
+
+
+def test_a_worker_goes_on_when_another_took_its_trial_for_dead(worker_of):
+    def score(place, trial):
+        if place == 1 and trial.number == 1:  # silent for too long
+            trial.study.tell(trial.number, state=FAIL)
+            trial.report(0.5, 1)
+        return place / 10
+
+    worker = worker_of(score, trials=3)
+    worker.work()
+    assert "Another process took this trial for dead; its result is left out." in (
+        worker.progress.lines
+    )
+    entries = worker.search({"epochs": 9, "patience": 6}).entries
+    assert [(one.trial, one.area) for one in entries] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert [one.number for one in entries] == [0, 2, 3]
+
+
+def test_no_trial_begins_when_the_time_is_up(worker_of):
+    worker = worker_of(lambda _place, _trial: time.sleep(0.3) or 0.5, trials=50, minutes=0.01)
+    worker.work()
+    assert 1 <= len(worker.study.get_trials()) < 5
 
 
 def test_a_trial_that_kills_its_worker_is_given_up(worker_of):
