@@ -5,8 +5,9 @@ import numpy as np
 
 from pipeline.folds import write_folds
 from pipeline.manifest import LABELS, Row, image_path, read_manifest, write_manifest
+from pipeline.options import checked
 from pipeline.records import close_folder
-from pipeline.stages import Organize, Preprocess
+from pipeline.stages import Organize, Preprocess, Tune
 
 PATIENTS = {"train": 12, "val": 6, "test": 6}
 SIZE = 48
@@ -59,3 +60,12 @@ def divide(folder, count):
     folds = {patient: number // 2 % count + 1 for number, patient in enumerate(patients)}
     write_folds(folder, folds)
     return folds
+
+
+def tune_options(data, runs, **given):
+    """Return the options of a quick search on a tiny dataset."""
+    quick = {
+        "data": data, "runs": runs, "model": "MammoCNN", "weights": "none", "trials": 3,
+        "epochs": 2, "size": 32, "workers": 1, "device": "cpu", "precision": "fp32",
+    }  # fmt: skip
+    return checked(Tune, quick | given)

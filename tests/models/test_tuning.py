@@ -1,6 +1,5 @@
 """A search over hyper-parameters: what is tried, that it goes on, what training takes from it."""
 
-import contextlib
 import csv
 import dataclasses
 import os
@@ -20,32 +19,21 @@ from safetensors.torch import load_file
 
 from models.queue import train_each
 from models.registry import MODELS
-from models.search_space import apply_point, space_of, start_points
-from models.study import open_study, shown, storage_at
-from models.training import make_network, recipe_of, train
+from models.study import shown, storage_at
+from models.training import train
 from models.tuning import tune
-from models.tuning_worker import Worker
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, write_manifest
-from pipeline.options import checked
 from pipeline.progress import Silent
 from pipeline.records import RECORD, read_json, write_json
 from pipeline.runs import list_runs, list_unfinished
-from pipeline.stages import Train, Tune
+from pipeline.stages import Train
 from tests.conftest import OFFLINE, ROOT
 from tests.models.conftest import Listener
-from tests.models.datasets import divide, make_dataset
+from tests.models.datasets import divide, make_dataset, tune_options
 
 POSTGRES = os.environ.get("MAMMOLAB_TEST_POSTGRES", "")
 COMPLETE, PRUNED, FAIL = (optuna.trial.TrialState[name] for name in ("COMPLETE", "PRUNED", "FAIL"))
-
-
-def tune_options(data, runs, **given):
-    quick = {
-        "data": data, "runs": runs, "model": "MammoCNN", "weights": "none", "trials": 3,
-        "epochs": 2, "size": 32, "workers": 1, "device": "cpu", "precision": "fp32",
-    }  # fmt: skip
-    return checked(Tune, quick | given)
 
 
 def command(options):
@@ -81,69 +69,6 @@ def searched(tiny_data, tmp_path_factory):
     options = tune_options(tiny_data, tmp_path_factory.mktemp("searched") / "runs")
     told = Listener()
     return options, tune(options, told), told
-
-
-@pytest.fixture
-def worker_of(tiny_data, tmp_path):
-    """A worker of a study, whose trials are scored by a function of their place and the trial."""
-    opened = contextlib.ExitStack()
-
-    def make(score, trials=8, model="MammoCNN", **given):
-        class Scored:
-            def score(self, _params, folder, trial):
-                return score(int(folder.name), trial)
-
-        options = tune_options(tiny_data, tmp_path, trials=trials, model=model, epochs=9, **given)
-        storage = opened.enter_context(storage_at(f"sqlite:///{tmp_path / 'study.db'}"))
-        study = open_study(storage, "s", {"a": 1})
-        base = Train(model=model, weights="none")
-        return Worker(
-            study, Scored(), MODELS[model], base, tmp_path / "study", options, Listener(), True
-        )
-
-    with opened:
-        yield make
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_what_a_model_records_lies_in_its_search_space(name):
-    row = MODELS[name]
-    space = {one.name: one for one in space_of(row)}
-    for scratch in (True, False):
-        points = start_points(row, scratch)
-        assert points[0][1]
-        for point, _ in points:
-            for key, value in point.items():
-                one = space[key]
-                if one.choices:
-                    assert value in one.choices
-                else:
-                    assert one.low <= value <= one.high
-    if row.strategy != "opw":
-        options = Train(model=name, weights="none")
-        point = start_points(row, scratch=True)[0][0]
-        given, same = apply_point(point, options, row)
-        assert (given, same) == (dataclasses.replace(options, **_named(point, given)), row)
-        ignored = {} if row.trained_from else {"variants": 0}
-        assert dataclasses.replace(recipe_of(given, same), **ignored) == recipe_of(options, row)
-
-
-def _named(point, given):
-    return {name: getattr(given, name) for name in point if hasattr(given, name)}
-
-
-def test_what_was_given_wins_over_what_was_found():
-    row = MODELS["EfficientNetB3_Optuna"]
-    found = {
-        "trained_from": "blocks.6", "head_depth": 2, "head_width": 128, "dropout": 0.1,
-        "optimizer": "sgd", "sgd_learning_rate": 0.05, "batch_size": 32, "epochs": 12,
-    }  # fmt: skip
-    options, changed = apply_point(found, Train(batch_size=8, epochs=5), row)
-    assert (options.batch_size, options.epochs) == (8, 5)
-    assert (options.optimizer, options.learning_rate) == ("sgd", 0.05)
-    assert (changed.trained_from, changed.head.widths) == ("blocks.6", (128, 64))
-    network, _, _ = make_network(dataclasses.replace(options, weights="none"), changed)
-    assert isinstance(network.classifier[-1], torch.nn.Linear)
 
 
 def test_a_search_begins_with_the_models_own_values_and_leaves_its_files(searched):
@@ -257,106 +182,6 @@ def test_a_tuned_model_without_a_study_says_so(tiny_data, tmp_path):
     result = train(options, Silent())
     assert any("not tuned on this dataset" in note for note in result.notes)
     assert read_json(result.folder / "model.json")["tuning"] is None
-
-
-def test_a_failed_trial_is_recorded_and_stops_nothing(worker_of):
-    def score(slot, _trial):
-        if slot == 1:
-            raise UserError("epoch 3: the loss is no longer finite")
-        if slot == 2:
-            raise RuntimeError("shapes do not fit\nmore")
-        return slot / 10
-
-    worker = worker_of(score, trials=4)
-    worker.work()
-    states = [trial.state for trial in worker.study.get_trials()]
-    assert states == [COMPLETE, FAIL, FAIL, COMPLETE]
-    search = worker.search({"epochs": 9, "patience": 6})
-    assert [one.reason for one in search.entries][1:3] == [
-        "epoch 3: the loss is no longer finite", "shapes do not fit",
-    ]  # fmt: skip
-    assert search.counts["best_trial"] == 3
-
-
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_trials_that_fall_behind_are_pruned_but_never_the_models_own(worker_of, pruner):
-    def score(slot, trial):
-        from models.trials import Watched
-
-        watched = Watched(trial, [], 9)
-        for epoch in range(1, 6):
-            watched.row({"epoch": epoch, "val_auc": 0.9 if slot % 2 else 0.1})
-        return 0.9 if slot % 2 else 0.1
-
-    worker = worker_of(score, trials=8, pruner=pruner)
-    worker.work()
-    trials = worker.study.get_trials()
-    assert trials[0].state == COMPLETE
-    assert PRUNED in [trial.state for trial in trials]
-    assert all(trial.state == COMPLETE for trial in trials if trial.number in (1, 3))
-
-
-def test_a_stopped_trial_is_tried_again_with_the_same_values(worker_of):
-    def stopped(slot, _trial):
-        if slot == 4:
-            raise KeyboardInterrupt
-        return 0.5
-
-    worker = worker_of(stopped, trials=6)
-    with pytest.raises(KeyboardInterrupt):
-        worker.work()
-    worker = worker_of(lambda _slot, _trial: 0.6, trials=6)
-    worker.work()
-    trials = worker.study.get_trials()
-    assert [trial.state for trial in trials] == [COMPLETE] * 4 + [FAIL] + [COMPLETE] * 2
-    assert (trials[5].params, trials[5].user_attrs["retry_of"]) == (trials[4].params, 4)
-    assert [one.trial for one in worker.search({"epochs": 9, "patience": 6}).entries] == [*range(6)]
-    assert len({str(trial.params) for trial in trials}) == 6
-
-
-def test_a_worker_goes_on_when_another_took_its_trial_for_dead(worker_of):
-    def score(place, trial):
-        if place == 1 and trial.number == 1:  # silent for too long
-            trial.study.tell(trial.number, state=FAIL)
-            trial.report(0.5, 1)
-        return place / 10
-
-    worker = worker_of(score, trials=3)
-    worker.work()
-    assert "Another process took this trial for dead; its result is left out." in (
-        worker.progress.lines
-    )
-    entries = worker.search({"epochs": 9, "patience": 6}).entries
-    assert [(one.trial, one.area) for one in entries] == [(0, 0.0), (1, 0.1), (2, 0.2)]
-    assert [one.number for one in entries] == [0, 2, 3]
-
-
-def test_no_trial_begins_when_the_time_is_up(worker_of):
-    worker = worker_of(lambda _place, _trial: time.sleep(0.3) or 0.5, trials=50, minutes=0.01)
-    worker.work()
-    assert 1 <= len(worker.study.get_trials()) < 5
-
-
-def test_a_trial_that_kills_its_worker_is_given_up(worker_of):
-    worker = worker_of(lambda slot, _trial: slot / 10, trials=2)
-    for _ in range(3):  # processes that died in their first trial
-        with pytest.warns(UserWarning, match="Heartbeat"):
-            worker.study.ask().set_user_attr("worker", _dead_worker())
-        from models.study import revive
-
-        revive(worker.study, here=True)
-    worker.work()
-    entries = worker.search({"epochs": 9, "patience": 6}).entries
-    assert [(one.trial, one.state) for one in entries] == [(0, "failed"), (1, "complete")]
-    assert entries[0].reason == "the process died 3 times in this trial"
-
-
-def _dead_worker():
-    from models.study import worker_here
-
-    done = subprocess.Popen(["true"])
-    done.wait()
-    return worker_here() | {"pid": done.pid}
 
 
 def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_data, tmp_path):
