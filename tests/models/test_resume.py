@@ -173,7 +173,7 @@ def test_what_is_no_stopped_run_is_refused(trained, options_for, tmp_path):
 # Forks a process for each line of flags, so that what takes seconds is loaded once.
 NURSERY = """
 import os, shlex, sys
-import albumentations, main, models.training
+import main, models.training
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -216,7 +216,7 @@ def lives(process):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_kills_at_random_moments_change_nothing(tiny_data, options_for, begin, tmp_path):
-    given = QUICK | {"epochs": 6, "augment": "flip"}
+    given = QUICK | {"epochs": 6, "augment": "none"}
     whole = train(options_for(tmp_path / "whole", **given), Silent())
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     fixed = ["--weights=none", "--precision=fp32", "--device=cpu", f"--data={tiny_data}"]
