@@ -8,6 +8,7 @@ from typing import Any
 from interface.report_draw import FOLDER, draw_charts, draw_forest
 from interface.report_page import Page, count, make_page
 from interface.report_runs import RunView, read_run
+from interface.report_searches import copy_studies
 from interface.report_sheets import write_sheet
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Result, Table
@@ -110,7 +111,8 @@ def _write(folder: Path, page: Page, runs: Sequence[RunView], progress: Progress
     write_table(folder / TABLE, COLUMNS, list(_metric_rows(runs)))
     write_json(folder / METRICS, {run.name: Run(run.folder).metrics() for run in runs})
     forests = [sheet for sheet in page.sheets if sheet.forest is not None]
-    with progress.track("Writing figures", len(runs) + len(forests), "figures") as advance:
+    total = len(runs) + len(forests) + len(page.searches)
+    with progress.track("Writing figures", total, "figures") as advance:
         for sheet in page.sheets:
             write_sheet(folder / TABLES, sheet)
         for section in page.sections:
@@ -118,6 +120,8 @@ def _write(folder: Path, page: Page, runs: Sequence[RunView], progress: Progress
             advance(1)
         for sheet in forests:
             draw_forest(sheet, folder / FOLDER / sheet.name)
+            advance(1)
+        for _ in copy_studies(page.searches, folder / FOLDER / "searches"):
             advance(1)
 
 

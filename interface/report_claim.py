@@ -134,13 +134,16 @@ def _of_models(study: Study) -> dict[int, str]:
     models = dict.fromkeys(run.model for run in runs)
     members = [run.model for run in runs if run.record["stage"] == "ensemble"]
     weights = dict.fromkeys(run.weights for run in runs)
+    tuned = [run for run in runs if run.tuning]
     return {
         9: "Section Preprocessing of this page" if best.preprocessing else "No preprocessing",
         22: f"{best.model}: {best.architecture}, input {best.size} x {best.size} pixels and "
             f"{best.channels} channel(s), output one probability; {best.parameters:,} parameters",
         23: ", ".join(f"{name} {text}" for name, text in study.versions.items()),
         24: f"Weights: {', '.join(weights)}",
-        25: f"{len(runs)} runs of {len(models)} models; options with each run on this page",
+        25: f"{len(runs)} runs of {len(models)} models; options with each run on this page"
+            + (f"; hyper-parameters of {len(tuned)} found by a search on validation" if tuned
+               else ""),
         26: "Highest validation AUC, epoch and run; the test images had no say",
         27: f"Ensembles: {', '.join(members)}" if members else "No ensemble",
     }  # fmt: skip

@@ -130,16 +130,24 @@ def _training(runs: Sequence[RunView]) -> Iterator[str]:
     trained = [run for run in runs if run.record["stage"] == "train"]
     if not trained:
         return
-    answers = [run.record["options"] for run in trained]
+    answers = [run.options for run in trained]
     names = [name for name in TRAINING if any(name in given for given in answers)]
     same = [name for name in names if len({repr(given.get(name)) for given in answers}) == 1]
     listed = ", ".join(f"{TRAINING[name]} {_said(name, answers[0].get(name))}" for name in same)
     several = f"{len(trained)} runs were trained, all with" if len(trained) > 1 else "Trained with"
-    yield f"{several}: {listed} (own: the model's own value)."
+    own = " (own: the model's own value)" if " own" in listed else ""
+    yield f"{several}: {listed}{own}."
     for name in names:
         if name not in same:
             values = dict.fromkeys(_said(name, given.get(name)) for given in answers)
             yield f"{TRAINING[name].capitalize()}, by run: {', '.join(values)}."
+    for run in trained:
+        if run.tuning:
+            yield (
+                f"The hyper-parameters of {run.title} are those of the best trial (number "
+                f"{run.tuning['trial']}) of a search for the highest validation AUC (Optuna, Akiba "
+                f"et al. 2019; study {run.tuning['study']})."
+            )
     yield (
         "The epoch of the highest validation AUC was kept; the test images had no part in "
         "training, in choosing epochs, in calibration or in choosing operating points."

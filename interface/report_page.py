@@ -29,6 +29,7 @@ from interface.report_run_sheets import (
 )
 from interface.report_runs import RunView
 from interface.report_scores import NONE
+from interface.report_searches import Search, searches_of
 from interface.report_sheets import Sheet, cell_text
 from interface.report_shortcuts import shortcuts_of
 from interface.report_verdicts import alarms_of, result_of
@@ -72,6 +73,7 @@ class Page:
         methods: Paragraphs.
         sheets: All tables.
         sections: The runs with their charts.
+        searches: The studies behind them.
         problems: What could not be read, one line each.
     """
 
@@ -79,6 +81,7 @@ class Page:
     methods: Sequence[str]
     sheets: Sequence[Sheet]
     sections: Sequence[Section]
+    searches: Sequence[Search]
     problems: Sequence[str]
 
 
@@ -97,6 +100,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         groups = groups_of(runs, options.runs)
         advance(1)
     sections = _sections(runs, datasets, progress)
+    searches, unread = searches_of(options.runs, runs)
     versions = _versions(runs, datasets.values())
     shortcuts = {str(folder): shortcuts_of(dataset) for folder, dataset in datasets.items()}
     main = groups[0]
@@ -118,6 +122,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "alarms": alarms_of(groups, shortcuts, [one.synthetic for one in datasets.values()]),
         "groups": groups,
         "sections": sections,
+        "searches": searches,
         "datasets": list(datasets.values()),
         "synthetic": bool(dataset and dataset.synthetic),
         "methods": written,
@@ -131,10 +136,11 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
     sheets = [
         *_of_groups(groups), *whole.values(), *cohort_sheets(list(datasets.values())),
         *(sheet for one in sections for sheet in (one.metrics, one.strata, one.settings)),
-        *preprocessing.values(),
+        *preprocessing.values(), *(one.sheet for one in searches),
     ]  # fmt: skip
-    problems = [problem for one in datasets.values() for problem in one.problems]
-    return Page(text, written, [one for one in sheets if one is not None], sections, problems)
+    problems = [problem for one in datasets.values() for problem in one.problems] + unread
+    shown = [one for one in sheets if one is not None]
+    return Page(text, written, shown, sections, searches, problems)
 
 
 def _render(
@@ -215,7 +221,7 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
     if stage != "evaluate":  # predictions made elsewhere are evaluated as they are read
         commands.append(repeat("evaluate", evaluation))
     caption = f"Options of training {run.title}: all but folders and workers"
-    shown = settings_sheet(f"{run.slug}/training", caption, settings("train", given))
+    shown = settings_sheet(f"{run.slug}/training", caption, settings("train", run.options))
     return Section(
         run=run,
         charts=charts_of(run),

@@ -73,6 +73,8 @@ class RunView:
         preprocessing: Options of preprocessing; None where there was none.
         trained_on: The dataset of its training.
         record: stage.json of what made the folder: its training, mostly.
+        recipe: Options of training as they were in the end, where they are not those of `record`.
+        tuning: The search that they come from; None where they come from none.
         replicates: Of the bootstrap behind the intervals.
         seed: Of the bootstrap.
         notes: What evaluation warned of.
@@ -106,6 +108,8 @@ class RunView:
     preprocessing: Mapping[str, Any] | None
     trained_on: Path
     record: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    tuning: Mapping[str, Any] | None
     replicates: int
     seed: int
     notes: Sequence[str]
@@ -146,6 +150,20 @@ class RunView:
     def val_auc(self) -> float:
         """The validation AUC; below all others where there is none."""
         return self.scores["val"].of("auc").value or 0.0 if "val" in self.scores else 0.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of its training, with what the model or a search filled in."""
+        return {**self.record.get("options", {}), **self.recipe}
+
+    @property
+    def tuned_values(self) -> str:
+        """What its search found, in words: "learning rate 0.00123, balance weights"."""
+        params = self.tuning["params"] if self.tuning else {}
+        return ", ".join(
+            f"{name.replace('_', ' ')} {f'{value:.3g}' if isinstance(value, float) else value}"
+            for name, value in params.items()
+        )
 
     @property
     def title(self) -> str:
@@ -213,6 +231,8 @@ def _model(info: Mapping[str, Any]) -> dict[str, Any]:
         "channels": int(info["input"]["channels"]),
         "preprocessing": info["preprocess"],
         "trained_on": Path(info["data"]),
+        "recipe": info.get("recipe", {}),  # runs of earlier versions do not say
+        "tuning": info.get("tuning"),
     }
 
 

@@ -1,5 +1,6 @@
 """What goes into a training, what comes out, and how that is told: model.json, headline, notes."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,14 @@ def model_facts(
         **fold.facts,
         "patients": {"train": material.train.patients, "val": material.val.patients},
     }
+
+
+def recipe_facts(recipe: Recipe, row: ModelRow) -> dict[str, Any]:
+    """Return what model.json says of how it was trained: own and found values filled in.
+
+    A read-out takes no steps, so it has none of them.
+    """
+    return {"recipe": dataclasses.asdict(recipe) if row.strategy != "opw" else {}}
 
 
 def headline(options: Train, fitted: Fitted, counts: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ from models.run_facts import (
     headline,
     model_facts,
     notes_on,
+    recipe_facts,
     starting_weights,
 )
 from models.tuned import Settings, settings_of
@@ -124,7 +125,7 @@ def _train(
         world, lambda: _material(options, row, rows, network, world, progress)
     )
     facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
-    facts |= settings.facts
+    facts |= settings.facts | recipe_facts(recipe, row)
     check_same(world, (facts["data_hash"], material.images, facts["precision"]), "images")
     run = by_first(world, lambda: _open_run(given, row, begun, facts))
     _tell(facts, origin, fold, settings, progress)
