@@ -47,7 +47,9 @@ def _figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Any:
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
-    figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
+    # A layout makes room for a title only where it may place it.
+    place = {} if layout else {"y": 1 - 0.1 / height, "va": "top"}
+    figure.suptitle(title, fontsize=9, **place)
     return figure
 
 
@@ -94,7 +96,7 @@ def _slices(search: Search) -> Any:
     height = rows * PANEL[1]
     # A dozen panels that are alike need no layout engine, which would take most of the time.
     figure = _figure(COLUMNS * PANEL[0], height, f"{search.facts['model']}: each value", None)
-    figure.subplots_adjust(0.09, 0.6 / height, 0.98, 1 - 0.35 / height, 0.12, 0.6)
+    figure.subplots_adjust(0.09, 0.6 / height, 0.98, 1 - 0.35 / height, 0.2, 0.6)
     panels = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
     scored = _scored(search)
     for axes, parameter in zip(panels, search.space, strict=False):
