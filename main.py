@@ -190,20 +190,27 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
             run = getattr(importlib.import_module(module), function)
         result: Result = run(options, screen)
     except KeyboardInterrupt as stop:
-        workspace.remember(name, plain_options(options))
+        _remember(name, options)
         text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"
         raise KeyboardInterrupt(text) from None
     except UserError:
         if not in_a_row:  # so that twenty answers need not be given again for one mistake
-            workspace.remember(name, plain_options(options))
+            _remember(name, options)
         raise
     if not in_a_row:
-        workspace.remember(name, plain_options(options))
+        _remember(name, options)
     outcome = Outcome(name, result, time.monotonic() - started)
     if name in SCORING:
         screen.notice()
     screen.result(result, "" if in_a_row else outcome.next_command(), outcome.seconds)
     return outcome
+
+
+def _remember(name: str, options: Any) -> None:
+    """Keep the answers that are offered next time, and no others: a password may be in those."""
+    offered = {item.name for item in items_of(type(options)) if spec_of(item).remember}
+    kept = {key: value for key, value in plain_options(options).items() if key in offered}
+    workspace.remember(name, kept)
 
 
 def _read_answers(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -89,7 +89,9 @@ def _add_option(command: ArgumentParser, item: "Field[Any]") -> None:
         command.add_argument(flag(item), action=action, help=_help(item))
     else:
         kind = kind_of(item).__name__.upper()
-        metavar = "|".join(_plain_choices(item)) or "|".join([kind, *words_of(item)])
+        free = bool(spec_of(item).other) or not _plain_choices(item)
+        words = [*_plain_choices(item), *([kind] if free else []), *words_of(item)]
+        metavar = "|".join(words)
         if len(metavar) > 40:
             metavar = item.name.upper()
         command.add_argument(flag(item), type=_reader(item), metavar=metavar, help=_help(item))

@@ -221,7 +221,10 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
     if stage != "evaluate":  # predictions made elsewhere are evaluated as they are read
         commands.append(repeat("evaluate", evaluation))
     caption = f"Options of training {run.title}: all but folders and workers"
-    shown = settings_sheet(f"{run.slug}/training", caption, settings("train", run.options))
+    shown = None
+    if stage == "train":
+        used = settings("train", run.options, ("hyperparameters",))
+        shown = settings_sheet(f"{run.slug}/training", caption, used)
     return Section(
         run=run,
         charts=charts_of(run),
@@ -230,7 +233,7 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
         metrics=metrics_sheet(run),
         strata=strata_sheet(run),
         strata_line=strata_line(run),
-        settings=shown if stage == "train" else None,
+        settings=shown,
         changed=dataset is not None and bool(dataset.steps) and dataset.hash != run.data_hash,
     )
 

@@ -47,7 +47,8 @@ from pipeline.stages import Train
 
 T = TypeVar("T")
 MODEL_FILE = "model.json"  # as in models.inference, which imports torch
-NO_MATTER = {"runs", "workers", "resume", "seeds"}  # to what a training ends with
+# To what a training ends with; what a search found counts by itself.
+NO_MATTER = {"runs", "workers", "resume", "seeds", "hyperparameters"}
 TOLD_APART = {"data", "weights"}  # by their content, whatever they are called
 PREPROCESS_PLACES = {"data", "out", "workers"}  # of the preprocessing, likewise no matter
 

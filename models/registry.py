@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.options import Answers, split_several
+from pipeline.stages_models import STANDARD
 
 ALL = "all"
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
@@ -175,6 +177,25 @@ def model_choices(_answers: Answers) -> dict[str, str]:
     """Return the models to choose from, for a question."""
     each = {row.name: f"{row.description}; {row.size} px" for row in MODELS.values()}
     return each | {ALL: f"these {len(MODELS)}, one after the other"}
+
+
+def own_values(row: ModelRow, scratch: bool) -> dict[str, Any]:
+    """Return the hyper-parameters that a model is trained with where nothing else is said.
+
+    Args:
+        row: The model.
+        scratch: Whether it starts from random weights.
+
+    Returns:
+        By the names of the options of training.
+    """
+    return {
+        **STANDARD,
+        "learning_rate": row.scratch_learning_rate if scratch else row.learning_rate,
+        "batch_size": row.scratch_batch_size if scratch else row.batch_size,
+        "weight_decay": row.weight_decay,
+        "variants": row.variants,
+    }
 
 
 def named_models(answer: str) -> list[str]:

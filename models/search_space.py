@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.registry import MAMMO_CNN, MODELS, Head, ModelRow
+from models.registry import MAMMO_CNN, MODELS, Head, ModelRow, own_values
 from pipeline.options import Answers, defaults
 from pipeline.stages_models import Train
 
@@ -120,14 +120,11 @@ def start_points(row: ModelRow, scratch: bool) -> list[tuple[dict[str, Value], b
     space = space_of(row)
     if row.strategy == READOUT:  # its own is the best of these
         return [({"C": c, "balance": "weights", "augment": "none"}, True) for c in STRENGTHS]
-    own: dict[str, Any] = defaults(Train) | {
+    own = own_values(row, scratch) | {
         "trained_from": row.trained_from,
         "head_depth": len(row.head.widths),
         "head_width": row.head.widths[0] if row.head.widths else 0,
         "dropout": row.head.dropout,
-        "learning_rate": row.scratch_learning_rate if scratch else row.learning_rate,
-        "batch_size": row.scratch_batch_size if scratch else row.batch_size,
-        "weight_decay": row.weight_decay,
     }
     points = [_fitting(space, own)]
     points += [point for change in BESIDE if (point := _fitting(space, own | change)) not in points]
@@ -148,7 +145,7 @@ def apply_point(params: Mapping[str, Any], options: Train, row: ModelRow) -> tup
     Args:
         params: By name, and beside those of the model's space what every trial of it had in
             common, such as the epochs.
-        options: An option that is not at its default stays as it is.
+        options: What is given there, and so is not at its default, stays as it is.
         row: The model.
     """
     params = {k.removeprefix("sgd_"): value for k, value in params.items()}

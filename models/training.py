@@ -1,10 +1,11 @@
 """The stage `train`: what is trained on, from which weights, in which run folder."""
 
+import dataclasses
 import errno
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ from models.networks import (
     parameter_counts,
 )
 from models.readout import Plan, fit_readout
-from models.registry import NO_WEIGHTS, ModelRow
+from models.registry import NO_WEIGHTS, ModelRow, own_values
 from models.run_facts import (
     Fitted,
     Material,
@@ -47,7 +48,7 @@ from models.weights import load_weights
 from pipeline.errors import UserError
 from pipeline.folds import Fold, read_rows
 from pipeline.manifest import LABELS, MANIFEST, Row
-from pipeline.options import checked
+from pipeline.options import checked, defaults
 from pipeline.processes import World
 from pipeline.progress import Progress, Result
 from pipeline.records import (
@@ -65,7 +66,6 @@ from pipeline.stages import Train
 
 STAGE = "train"
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-T = TypeVar("T")
 
 
 def train(options: Train, progress: Progress) -> Result:
@@ -118,7 +118,9 @@ def _train(
         rows, fold = read_rows(options.data, data_record, int(options.fold))
         check_rows(options.data, rows)
         settings = _settings(options, begun)
-        given, options, row = options, settings.options, settings.row
+        # So that the run's answers give the same again, whatever is searched later.
+        given = dataclasses.replace(options, hyperparameters=settings.source)
+        options, row = settings.options, settings.row
         recipe = recipe_of(options, row)
         network, origin, from_scratch = make_network(options, row)
     material = first_then_others(
@@ -206,32 +208,17 @@ def recipe_of(options: Train, row: ModelRow) -> Recipe:
         raise UserError("--untrained-head: is for the models that end in _OPW", "leave it out")
     if options.batch_size == 1:
         raise UserError("--batch-size 1: batch norm needs at least two images", "give 2 or more")
-    scratch = starting_weights(options) == NO_WEIGHTS
-    own_rate = row.scratch_learning_rate if scratch else row.learning_rate
-    own_batch = row.scratch_batch_size if scratch else row.batch_size
+    own = own_values(row, scratch=starting_weights(options) == NO_WEIGHTS)
+    left = defaults(Train)  # an option at its default is left to the model
+    given = {name: value for name in own if (value := getattr(options, name)) != left[name]}
     return Recipe(
-        epochs=options.epochs,
-        batch_size=options.batch_size or own_batch,
-        learning_rate=options.learning_rate or own_rate,
-        weight_decay=_or(options.weight_decay, row.weight_decay),
-        patience=options.patience,
-        augment=options.augment,
+        **(own | given),
         seed=options.seed,
-        optimizer=options.optimizer,
-        layer_decay=options.layer_decay,
-        label_smoothing=options.label_smoothing,
-        balance=options.balance,
-        mixup=options.mixup,
         ema=options.ema,
         parts=options.parts,
         clip=options.clip,
-        variants=_or(options.variants, row.variants),
         compile=options.compile,
     )
-
-
-def _or(given: T | None, own: T) -> T:
-    return own if given is None else given
 
 
 def _settings(options: Train, begun: Run | None) -> Settings:

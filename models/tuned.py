@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, find_model, takes_weights
+from models.registry import ALL, IMAGENET, NO_WEIGHTS, ModelRow, find_model, takes_weights
 from models.search_space import READOUT, apply_point
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST
+from pipeline.options import Answers, split_several
 from pipeline.records import file_digest, read_json
 from pipeline.runs import STUDIES
 from pipeline.stages import Train
+from pipeline.stages_models import RECORDED, SEARCHED
 
 BEST = "best.json"  # in a study's folder: what it found
 TUNED = "_Optuna"  # ends the names of models that are meant to be tuned
@@ -57,22 +59,47 @@ def weights_facts(weights: str) -> dict[str, str]:
 
 
 def tuned_for(options: Train, data_hash: str) -> Tuned | None:
-    """Return what the newest search for a model on a dataset found; None where there is none.
+    """Return what a search found for a model on a dataset; None where its own values are wanted.
 
     Args:
-        options: Of one training, with its model, its weights and the folder of the runs.
+        options: Of one training: model, weights, the folder of the runs, and whether it is the
+            newest search's values that are wanted, those of a study, or none.
         data_hash: Of the dataset's manifest.
+
+    Raises:
+        UserError: The study that is named is none, or none for such a training.
     """
-    if options.untrained_head:
+    source = options.hyperparameters
+    if source == RECORDED or options.untrained_head:
         return None
     weights = options.weights if takes_weights({"model": options.model}) else NO_WEIGHTS
     wanted = {"model": options.model, "data_hash": data_hash} | weights_facts(weights)
+    searches = list(_searches(options.runs))
     fitting = [
-        best
-        for best in _searches(options.runs)
-        if all(best.get(name) == value for name, value in wanted.items())
+        best for best in searches if all(best.get(name) == value for name, value in wanted.items())
     ]
-    return Tuned.of(max(fitting, key=lambda best: str(best["finished"]))) if fitting else None
+    if source == SEARCHED:
+        return Tuned.of(max(fitting, key=lambda best: str(best["finished"]))) if fitting else None
+    named = [best for best in fitting if best["study"] == source]
+    if not named:
+        known = any(best["study"] == source for best in searches)
+        reason = "is for another model, dataset or weights" if known else "no such study"
+        others = ", ".join([SEARCHED, RECORDED, *(str(best["study"]) for best in fitting)])
+        raise UserError(f"--hyperparameters {source}: {reason}", f"give one of {others}")
+    return Tuned.of(named[0])
+
+
+def was_searched(answers: Answers) -> bool:
+    """Tell whether there is a search for any of the models that were named, on their dataset."""
+    try:
+        data_hash = file_digest(Path(answers["data"]) / MANIFEST)
+    except OSError:
+        return False
+    names = split_several(str(answers["model"]))
+    return any(
+        best.get("data_hash") == data_hash and (best.get("model") in names or ALL in names)
+        for best in _searches(Path(answers["runs"]))
+    )
 
 
 def _searches(runs: Path) -> Iterator[dict[str, Any]]:
@@ -105,12 +132,19 @@ class Settings:
         return {"tuning": self.tuned.facts if self.tuned else None}
 
     @property
+    def source(self) -> str:
+        """The answer that gives the same again: the name of the study, or that there is none."""
+        return self.tuned.study if self.tuned else RECORDED
+
+    @property
     def told(self) -> str:
         """What a person should know of it, in one line; empty where there is nothing to say."""
         if self.tuned:
             found = f"validation AUC {self.tuned.val_auc:.3f} there"
             return f"hyper-parameters of trial {self.tuned.trial} of {self.tuned.study} ({found})"
         if self.row.name.endswith(TUNED):
+            if self.options.hyperparameters == RECORDED:
+                return "recorded hyper-parameters, as was asked"
             return (
                 "not tuned on this dataset: recorded defaults; to search: "
                 f"python main.py tune --model {self.row.name}"

@@ -1,8 +1,9 @@
 """The questionnaire's third part: the stage that trains on a dataset."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.options import Answers, between, named, option, split_several, usable_output
 from pipeline.records import RECORD, made_by
@@ -16,6 +17,15 @@ AUGMENTATIONS = {  # the recipes of models.augmentation
 }
 
 
+OWN = "own"  # of words; of numbers it is None, or 0 where that would make no sense
+# Where a person, a search and the model itself have nothing to say.
+STANDARD: Mapping[str, Any] = {
+    "epochs": 30, "patience": 8, "augment": "flip-rotate", "mixup": 0.0, "optimizer": "adamw",
+    "layer_decay": 1.0, "balance": "weights", "label_smoothing": 0.0,
+}  # fmt: skip
+SEARCHED, RECORDED = "searched", "recorded"  # where hyper-parameters come from
+
+
 def default_data(_answers: Answers) -> Path:
     """Offer the folder that exists, so that training without preprocessing needs no typing."""
     preprocessed, plain = Path("preprocessed"), Path("dataset")
@@ -23,6 +33,7 @@ def default_data(_answers: Answers) -> Path:
 
 
 _takes_weights = named("models.registry:takes_weights")
+_was_searched = named("models.tuned:was_searched")
 
 
 def _is_new_run(answers: Answers) -> bool:
@@ -37,6 +48,11 @@ def _reads_out(answers: Answers) -> bool:
 def _learns(answers: Answers) -> bool:
     """Tell whether layers are trained step by step, which a read-out is not."""
     return _is_new_run(answers) and not _reads_out(answers)
+
+
+def _own(name: str) -> dict[str, str]:
+    """Return the choice of leaving an option to the model, or to a search for it."""
+    return {OWN: f"{STANDARD[name]}, or as a search found"}
 
 
 def _augments(answers: Answers) -> bool:
@@ -77,11 +93,23 @@ class Train(Common):
         suggest=named("models.registry:suggested_weights"),
         when=lambda answers: _is_new_run(answers) and _takes_weights(answers),
     )
-    epochs: int = option(
-        30,
-        "Epochs at most (stops early without a better validation AUC)",
+    hyperparameters: str = option(
+        SEARCHED,
+        "Hyper-parameters that no option gives",
+        choices={
+            SEARCHED: "those of the newest search on this dataset, where there is one",
+            RECORDED: "the model's own, whatever a search has found",
+        },
+        other="the name of a study",
+        when=lambda answers: _is_new_run(answers) and _was_searched(answers),
+        remember=False,
+    )
+    epochs: int | None = option(
+        None,
+        f"Epochs at most, fewer without a better validation AUC (empty: {STANDARD['epochs']}, or "
+        "as a search had)",
         check=between(1, 10_000),
-        when=_is_new_run,
+        when=_learns,
     )
     untrained_head: bool = option(
         False,
@@ -93,28 +121,29 @@ class Train(Common):
         0,
         "Images in a batch (0: the model's own)",
         check=between(0, 4096),
-        when=_is_new_run,
+        when=_learns,
         advanced=True,
     )
     learning_rate: float = option(
         0.0,
         "Learning rate (0: the model's own)",
         check=between(0, 10),
-        when=_is_new_run,
+        when=_learns,
         advanced=True,
     )
-    patience: int = option(
-        8,
-        "Epochs without a better validation AUC before it stops",
+    patience: int | None = option(
+        None,
+        "Epochs without a better validation AUC before it stops (empty: "
+        f"{STANDARD['patience']}, or as a search had)",
         check=between(1, 10_000),
-        when=_is_new_run,
+        when=_learns,
         advanced=True,
     )
     augment: str = option(
-        "flip-rotate",
+        OWN,
         "Augment training images on the fly",
-        choices={"none": "no"} | AUGMENTATIONS,
-        when=_is_new_run,
+        choices=_own("augment") | {"none": "no"} | AUGMENTATIONS,
+        when=_learns,
         advanced=True,
     )
     variants: int | None = option(
@@ -124,17 +153,19 @@ class Train(Common):
         when=_augments,
         advanced=True,
     )
-    mixup: float = option(
-        0.0,
-        "Mixup of training images, alpha of its beta distribution (0: none)",
+    mixup: float | None = option(
+        None,
+        "Mixup of training images, alpha of its beta distribution (0: none; empty: none, or as a "
+        "search found)",
         check=between(0, 10),
         when=_learns,
         advanced=True,
     )
     optimizer: str = option(
-        "adamw",
+        OWN,
         "Optimiser",
-        choices={"adamw": "AdamW", "sgd": "gradient descent with Nesterov's momentum"},
+        choices=_own("optimizer")
+        | {"adamw": "AdamW", "sgd": "gradient descent with Nesterov's momentum"},
         when=_learns,
         advanced=True,
     )
@@ -145,17 +176,19 @@ class Train(Common):
         when=_learns,
         advanced=True,
     )
-    layer_decay: float = option(
-        1.0,
-        "Learning rate of each stage of layers, as a share of the stage behind it",
+    layer_decay: float | None = option(
+        None,
+        "Learning rate of each stage of layers, as a share of the stage behind it (empty: "
+        f"{STANDARD['layer_decay']:g}, or as a search found)",
         check=between(0.01, 1),
         when=_learns,
         advanced=True,
     )
     balance: str = option(
-        "weights",
+        OWN,
         "Balance the classes",
-        choices={
+        choices=_own("balance")
+        | {
             "weights": "by weights in the loss",
             "sampler": "by drawing both alike often",
             "none": "no",
@@ -163,9 +196,10 @@ class Train(Common):
         when=_learns,
         advanced=True,
     )
-    label_smoothing: float = option(
-        0.0,
-        "Label smoothing, as the share that goes to both classes alike",
+    label_smoothing: float | None = option(
+        None,
+        "Label smoothing, as the share that goes to both classes alike (empty: none, or as a "
+        "search found)",
         check=between(0, 0.5),
         when=_learns,
         advanced=True,

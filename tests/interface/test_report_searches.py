@@ -18,7 +18,8 @@ from pipeline.stages import Report
 from tests.interface.report_files import cohort, dataset, run_folder
 from tests.interface.test_report import Page
 
-MODEL, STUDY = "ResNet18_OPW", "ResNet18_OPW-abc-def"
+MODEL, STUDY = "ResNet18_CFT", "ResNet18_CFT-abc-def"
+SPACE = [one for one in space_of(MODELS[MODEL]) if one.name in ("learning_rate", "balance")]
 
 
 def study(runs, data, name=STUDY):
@@ -27,17 +28,17 @@ def study(runs, data, name=STUDY):
     for place in range(15):
         state = {4: PRUNED, 5: FAILED}.get(place, COMPLETE)
         area = None if state == FAILED else 0.9 if place == 9 else 0.6 + place / 100
-        params = {"C": 10.0 ** (place % 5 - 3), "balance": "weights", "augment": "none"}
+        params = {"learning_rate": 10.0 ** (place % 3 - 4), "balance": "weights"}
         entries.append(
-            Entry(place, place, state, area, params, 0, 30.0, own=place == 0, reason="broke")
+            Entry(place, place, state, area, params, 7, 30.0, own=place == 0, reason="broke")
         )
     facts = {"model": MODEL, "data_hash": file_digest(data / "manifest.csv")} | dict.fromkeys(
         COMMON, 7
     )
     common = {key: facts[key] for key in COMMON}
-    search = Search(name, facts, space_of(MODELS[MODEL]), entries, common)
+    search = Search(name, facts, SPACE, entries, common)
     folder = runs / "studies" / name
-    write_figures(folder, search, {"C": 0.8, "balance": 0.2})
+    write_figures(folder, search, {"learning_rate": 0.8, "balance": 0.2})
     write_trials(folder, search)
     write_best(folder, search)
     return folder
@@ -46,7 +47,12 @@ def study(runs, data, name=STUDY):
 def tuned(folder):
     """Make a run one that was trained with what the study found."""
     facts = read_json(folder / "model.json")
-    facts["tuning"] = {"study": STUDY, "trial": 9, "val_auc": 0.9, "params": {"C": 0.01}}
+    facts["tuning"] = {
+        "study": STUDY,
+        "trial": 9,
+        "val_auc": 0.9,
+        "params": {"learning_rate": 0.01},
+    }
     facts["recipe"] = {"learning_rate": 0.00123, "batch_size": 24, "weight_decay": 0.5}
     write_json(folder / "model.json", facts)
 
@@ -86,8 +92,7 @@ def test_table_lists_the_best_trials_and_the_own_values(made):
     assert lines[0]["Trial"] == "Trial 9"
     assert lines[-1]["detail"] == "the model's own values"
     assert len(lines) == 11
-    assert {"Validation AUC", "C", "Balance", "Augment"} < set(lines[0])
-    assert "Epochs" not in lines[0]
+    assert {"Validation AUC", "Epochs", "Learning rate", "Balance"} < set(lines[0])
     copied = {path.name for path in (result.folder / "figures" / "searches" / STUDY).iterdir()}
     assert {"tuning-history.svg", "tuning-parallel.png"} < copied
 
@@ -101,7 +106,7 @@ def test_options_are_those_that_training_used_in_the_end(made):
     assert STUDY in methods
     assert "0.00123" in methods
     assert f"Hyper-parameters: those of trial 9 of {STUDY}" in page.text
-    assert "a search on validation: C 0.01." in page.text
+    assert "a search on validation: learning rate 0.01." in page.text
 
 
 def test_damaged_study_and_one_of_other_images_are_no_part_of_the_page(made, tmp_path):

@@ -44,8 +44,12 @@ def test_what_was_given_wins_over_what_was_found():
         "trained_from": "blocks.6", "head_depth": 2, "head_width": 128, "dropout": 0.1,
         "optimizer": "sgd", "sgd_learning_rate": 0.05, "batch_size": 32, "epochs": 12,
     }  # fmt: skip
-    options, changed = apply_point(found, Train(batch_size=8, epochs=5), row)
-    assert (options.batch_size, options.epochs) == (8, 5)
+    found |= {"balance": "none", "label_smoothing": 0.1}
+    # What is given wins where it is what the model would have without a search, too.
+    given = Train(batch_size=8, epochs=30, balance="weights", label_smoothing=0.0)
+    options, changed = apply_point(found, given, row)
+    assert (options.batch_size, options.epochs) == (8, 30)
+    assert (options.balance, options.label_smoothing) == ("weights", 0.0)
     assert (options.optimizer, options.learning_rate) == ("sgd", 0.05)
     assert (changed.trained_from, changed.head.widths) == ("blocks.6", (128, 64))
     network, _, _ = make_network(dataclasses.replace(options, weights="none"), changed)

@@ -17,13 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from main import main
 from models.queue import train_each
 from models.registry import MODELS
 from models.study import shown, storage_at
 from models.training import train
+from models.tuned import settings_of
 from models.tuning import tune
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, write_manifest
+from pipeline.options import applies
 from pipeline.progress import Silent
 from pipeline.records import RECORD, read_json, write_json
 from pipeline.runs import list_runs, list_unfinished
@@ -145,6 +148,8 @@ def test_training_takes_over_what_was_found(searched, tiny_data, tmp_path):
     assert found.facts["best_val_auc"] == pytest.approx(best["best_val_auc"])
     tuning = read_json(found.folder / "model.json")["tuning"]
     assert (tuning["study"], tuning["trial"]) == (best["study"], best["best_trial"])
+    # The run's own answers give the same again, whatever is searched later.
+    assert read_json(found.folder / RECORD)["options"]["hyperparameters"] == best["study"]
     assert any(f"trial {best['best_trial']} of {best['study']}" in line for line in told.lines)
     again = train_each(dataclasses.replace(given, model="MammoCNN,ResNet18_OPW"), Silent())
     assert [one["state"] for one in again.facts["trainings"]] == ["done before", "done"]
@@ -154,6 +159,31 @@ def test_training_takes_over_what_was_found(searched, tiny_data, tmp_path):
         dataclasses.replace(given, model="MammoCNN,ResNet18_OPW", epochs=1), Silent()
     )
     assert [one["state"] for one in again.facts["trainings"]] == ["done", "done"]
+
+
+def test_whose_hyper_parameters_are_taken_can_be_chosen(searched, tiny_data, tmp_path):
+    options, result, _ = searched
+    runs, study = options.runs, result.facts["study"]
+    given = Train(data=tiny_data, runs=runs, model="MammoCNN")
+    (asked,) = (item for item in dataclasses.fields(Train) if item.name == "hyperparameters")
+    assert applies(asked, vars(given))
+    assert not applies(asked, vars(given) | {"model": "ResNet18_PFT"})
+    assert not applies(asked, vars(given) | {"runs": tmp_path})
+    found, named, own = (
+        settings_of(dataclasses.replace(given, hyperparameters=source), None)
+        for source in ("searched", study, "recorded")
+    )
+    assert found.source == named.source == study
+    assert found.tuned == named.tuned
+    assert found.options.epochs == 2
+    assert (own.tuned, own.source, own.options.epochs) == (None, "recorded", None)
+    for model, source, reason in (
+        ("MammoCNN", "nothing", "no such study"),
+        ("ResNet18_PFT", study, "is for another model, dataset or weights"),
+    ):
+        wrong = dataclasses.replace(given, model=model, hyperparameters=source)
+        with pytest.raises(UserError, match=f"--hyperparameters {source}: {reason}; give one of"):
+            settings_of(wrong, None)
 
 
 def test_a_run_goes_on_with_the_values_it_was_started_with(searched, tiny_data, tmp_path):
@@ -181,6 +211,8 @@ def test_a_tuned_model_without_a_study_says_so(tiny_data, tmp_path):
                     epochs=1, size=32, workers=1, device="cpu", augment="none")  # fmt: skip
     result = train(options, Silent())
     assert any("not tuned on this dataset" in note for note in result.notes)
+    assert read_json(result.folder / RECORD)["options"]["hyperparameters"] == "recorded"
+    assert read_json(result.folder / "model.json")["recipe"]["learning_rate"] > 0
     assert read_json(result.folder / "model.json")["tuning"] is None
 
 
@@ -256,6 +288,16 @@ def test_a_storage_that_cannot_be_used_is_refused_in_one_line(tiny_data, tmp_pat
     with pytest.raises(UserError, match=r"--storage: redis://x: must begin with sqlite://, post"):
         tune_options(tiny_data, tmp_path, storage="redis://x")
     assert shown("sqlite:///a.db") == "sqlite:///a.db"
+
+
+def test_a_password_is_not_kept_with_the_answers(tiny_data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    words = ["tune", "--data", str(tiny_data), "--model", "MammoCNN", "--weights", "none"]
+    assert main([*words, "--storage", "postgresql://me:secret@127.0.0.1:1/x", "--batch"]) == 1
+    assert "me:***@127.0.0.1:1/x" in capfd.readouterr().err
+    answers = (tmp_path / ".mammolab" / "answers.json").read_text()
+    assert '"model": "MammoCNN"' in answers
+    assert "secret" not in answers
 
 
 def test_what_cannot_be_searched_is_refused_in_one_line(searched, tiny_data, tmp_path):
