@@ -54,13 +54,11 @@ def search(folder, data, model, options):
 
 def on_test(folder, data, model, options):
     """Print the test AUC with its interval: recorded values, and those that were found."""
-    for text, runs in (("recorded values", "plain"), ("found", "runs")):
+    for text, source in (("recorded values", "recorded"), ("found", "searched")):
         words = ["--data", data, "--model", model, "--weights", options.weights]
-        words += ["--size", options.size, "--runs", runs]
-        if runs == "plain":
-            words += ["--epochs", options.epochs]
-        trained, _ = stage(folder, "train", *words)
-        scored, _ = stage(folder, "evaluate", "--run", trained["facts"]["run"], "--runs", runs)
+        words += ["--size", options.size, "--epochs", options.epochs]
+        trained, _ = stage(folder, "train", *words, "--hyperparameters", source)
+        scored, _ = stage(folder, "evaluate", "--run", trained["facts"]["run"])
         area = scored["facts"]["test"]["metrics"]["auc"]
         interval = f"[{area['low']:.3f}, {area['high']:.3f}]"
         val = trained["facts"]["best_val_auc"]
