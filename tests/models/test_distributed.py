@@ -1,5 +1,6 @@
 """Two processes do what one does: shares, layers, gradients, and one voice at the terminal."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.calibration import logistic
 from models.inference import choose_compute, image_logits, load_run
 from models.loading import load_split
+from models.shared_layers import HalvedConv2d, PreciseConv2d, share_layers
 from models.training import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
@@ -52,6 +55,37 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
         monkeypatch.setenv(name, str(value))
     assert worker_count(0) == max(1, cores // 2)
     assert worker_count(3) == 3
+
+
+# --- threads
+
+
+def test_small_maps_are_summed_alike_with_any_number_of_threads():
+    threads, found = torch.get_num_threads(), []
+    network = torch.nn.Sequential(  # depthwise and pointwise, as EfficientNet is made of
+        torch.nn.Conv2d(1392, 1392, 3, padding=1, groups=1392, bias=False),
+        torch.nn.Conv2d(1392, 232, 1),
+    )
+    plain = copy.deepcopy(network)
+    share_layers(network, World(), exact=True)
+    assert [isinstance(one, PreciseConv2d) for one in network] == [False, True]
+    images = torch.randn(5, 1392, 10, 10).contiguous(memory_format=torch.channels_last)
+    rows = plain[0](images).detach()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            network.zero_grad()
+            inputs = rows.clone().requires_grad_()
+            output = network[1](inputs)
+            (output * torch.arange(232).view(1, 232, 1, 1)).sum().backward()
+            found.append([output, inputs.grad, network[1].weight.grad, network[1].bias.grad])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    torch.testing.assert_close(found[0][0], plain[1](rows), atol=1e-5, rtol=1e-5)
+    kept = share_layers(dense := torch.nn.Sequential(torch.nn.Conv2d(8, 4, 1)), World(), True)
+    assert (kept.size, type(dense[0])) == (0, HalvedConv2d)
 
 
 # --- two processes, started once for all there is to see: that takes seconds
