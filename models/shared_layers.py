@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.processes import World
 
 Score = Callable[[nn.Module, Tensor], Tensor]
-SMALL_MAP = 2048  # pixels; the threads take the places of a larger one, not its channels
 
 
 @dataclass
@@ -111,7 +110,7 @@ class _BatchNorm(torch.autograd.Function):
         """Return the output, mean (C,), biased variance (C,) and the count behind them."""
         output, own = torch.empty_like(inputs, dtype=torch.float32), []
         others = _others(inputs)
-        for values, centred in zip(_shares(inputs), _shares(output), strict=True):
+        for values, centred in zip(shares_of(inputs), shares_of(output), strict=True):
             count = values.numel() // values.shape[1]
             own_mean = values.sum(others, dtype=torch.float32) / max(1, count)  # (C,)
             torch.sub(values, _channels(own_mean, inputs), out=centred)
@@ -124,7 +123,7 @@ class _BatchNorm(torch.autograd.Function):
         ctx.count = int(whole)
         ctx.mark_non_differentiable(mean, variance, whole)
         slope = weight * scale
-        for centred, (own_mean, _, _) in zip(_shares(output), own, strict=True):
+        for centred, (own_mean, _, _) in zip(shares_of(output), own, strict=True):
             shift = bias + (own_mean - mean) * slope
             centred.mul_(_channels(slope, inputs)).add_(_channels(shift, inputs))
         return output.to(inputs.dtype), mean, variance, whole
@@ -137,7 +136,7 @@ class _BatchNorm(torch.autograd.Function):
         gradient, centred = gradient.float(), inputs.float() - _channels(mean, inputs)
         own = [
             torch.stack([part.sum(others), (part * values).sum(others) * scale])  # (2, C)
-            for part, values in zip(_shares(gradient), _shares(centred), strict=True)
+            for part, values in zip(shares_of(gradient), shares_of(centred), strict=True)
         ]
         sums = torch.stack(own).sum(0)
         bias_gradient, weight_gradient = sums.clone().unbind()
@@ -175,7 +174,7 @@ def _merged(own: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, 
     return merged.float(), variance.float(), whole
 
 
-def _shares(batch: Tensor) -> Sequence[Tensor]:
+def shares_of(batch: Tensor) -> Sequence[Tensor]:
     """Return the shares of a batch that are summed apart: its own, or as two processes have it.
 
     Sums of floating-point numbers depend on their order, and AdamW makes much of the last digits
@@ -239,25 +238,75 @@ class HalvedConv2d(nn.Conv2d):
         """Return (B, C', H', W') of (B, C, H, W)."""
         if not self.training:
             return super().forward(input)
-        return torch.cat([super(HalvedConv2d, self).forward(part) for part in _shares(input)])
+        return torch.cat([super(HalvedConv2d, self).forward(part) for part in shares_of(input)])
 
 
 class PreciseConv2d(HalvedConv2d):
     """A pointwise convolution that is trained alike with any number of threads.
 
-    Where maps are small its sums over channels are cut among the threads. Networks of pointwise
-    and depthwise convolutions magnify the last digit that this costs a hundred times.
+    Its sums over channels and places are cut among the threads, and what that costs in the last
+    digit is magnified some twenty times at every step: by AdamW where a gradient is all rounding,
+    and by channels that are the same everywhere, whose sign batch norm takes from rounding.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return (B, C', H, W) of (B, C, H, W)."""
-        if not self.training or input.shape[2] * input.shape[3] > SMALL_MAP:
+        """Return (B, C', H', W') of (B, C, H, W)."""
+        if not self.training:
             return super().forward(input)
-        weight = self.weight.flatten(1).double()
-        bias = None if self.bias is None else self.bias.double()
-        rows = [part.permute(0, 2, 3, 1).double() for part in _shares(input)]
-        outputs = [nn.functional.linear(part, weight, bias).float() for part in rows]
+        down, right = self.stride
+        rows = input[:, :, ::down, ::right].permute(0, 2, 3, 1)
+        outputs = []
+        for part in shares_of(rows):
+            # Anew for each share, whose gradients are added up in float32, as processes do it.
+            weight = self.weight.flatten(1).double()
+            bias = None if self.bias is None else self.bias.double()
+            outputs.append(nn.functional.linear(part.double(), weight, bias).float())
         return torch.cat(outputs).permute(0, 3, 1, 2)
+
+
+class PreciseDepthwise2d(HalvedConv2d):
+    """A depthwise convolution whose weights are trained alike with any number of threads."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, C', H', W') of (B, C, H, W)."""
+        if not self.training:
+            return super().forward(input)
+        shape = self.stride, self.padding, self.dilation, self.groups
+        parts = [_Depthwise.apply(part, self.weight, shape) for part in shares_of(input)]
+        output = torch.cat(parts)
+        return output if self.bias is None else output + _channels(self.bias, output)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A convolution whose weights' gradient one thread sums up."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, shape: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.shape = shape
+        stride, padding, dilation, groups = shape
+        return nn.functional.conv2d(inputs, weight, None, stride, padding, dilation, groups)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        inputs, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.shape
+
+        def of(*wanted: bool) -> Sequence[Tensor]:
+            found: Sequence[Tensor] = torch.ops.aten.convolution_backward(
+                gradient, inputs, weight, None, stride, padding, dilation, False, [0, 0], groups,
+                wanted,
+            )  # fmt: skip
+            return found
+
+        threads = torch.get_num_threads()
+        of_inputs = of(True, False, False)[0]
+        torch.set_num_threads(1)
+        try:
+            of_weight = of(False, True, False)[1]
+        finally:
+            torch.set_num_threads(threads)
+        return of_inputs, of_weight, None
 
 
 class HalvedLinear(nn.Linear):
@@ -267,7 +316,7 @@ class HalvedLinear(nn.Linear):
         """Return (B, F') of (B, F)."""
         if not self.training:
             return super().forward(input)
-        return torch.cat([super(HalvedLinear, self).forward(part) for part in _shares(input)])
+        return torch.cat([super(HalvedLinear, self).forward(part) for part in shares_of(input)])
 
 
 class HalvedSiLU(nn.SiLU):
@@ -277,7 +326,7 @@ class HalvedSiLU(nn.SiLU):
         """Return an array of the input's shape."""
         if not self.training:
             return super().forward(input)
-        return torch.cat([nn.functional.silu(part) for part in _shares(input)])
+        return torch.cat([nn.functional.silu(part) for part in shares_of(input)])
 
 
 class HalvedSigmoid(nn.Sigmoid):
@@ -287,7 +336,7 @@ class HalvedSigmoid(nn.Sigmoid):
         """Return an array of the input's shape."""
         if not self.training:
             return super().forward(input)
-        return torch.cat([torch.sigmoid(part) for part in _shares(input)])
+        return torch.cat([torch.sigmoid(part) for part in shares_of(input)])
 
 
 HALVED: dict[type, type] = {
@@ -341,11 +390,13 @@ def share_layers(network: nn.Module, world: World, exact: bool = False) -> Batch
         kinds = norms | DROPOUT
     elif exact and not on_gpu:
         kinds = norms | DROPOUT | HALVED
-    precise = exact and not on_gpu and any(_is_depthwise(one) for one in network.modules())
+    # Where the first layers are frozen rounding does not grow so fast.
+    whole = all(parameter.requires_grad for parameter in network.parameters())
+    precise = exact and whole and not on_gpu
     for module in network.modules():
         shared = kinds.get(type(module))
-        if precise and _is_pointwise(module):
-            shared = PreciseConv2d
+        if precise and type(module) is nn.Conv2d:
+            shared = _precise_kind(module) or shared
         if shared is not None:
             module.__class__ = shared
             if isinstance(module, _SharedDropout):
@@ -353,14 +404,12 @@ def share_layers(network: nn.Module, world: World, exact: bool = False) -> Batch
     return batch
 
 
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-
-
-def _is_pointwise(module: nn.Module) -> bool:
-    if type(module) is not nn.Conv2d or module.groups > 1:
-        return False
-    return module.kernel_size == module.stride == (1, 1) and not any(module.padding)
+def _precise_kind(layer: nn.Conv2d) -> type[nn.Conv2d] | None:
+    """Return what sums alike with any number of threads; None where torch's own layer does."""
+    if layer.groups == layer.in_channels > 1:
+        return PreciseDepthwise2d
+    pointwise = layer.kernel_size == (1, 1) and layer.groups == 1 and not any(layer.padding)
+    return PreciseConv2d if pointwise else None
 
 
 def in_step(network: nn.Module, score: Score, batch: Batch) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 from models.calibration import logistic
 from models.inference import choose_compute, image_logits, load_run
 from models.loading import load_split
-from models.shared_layers import HalvedConv2d, PreciseConv2d, share_layers
+from models.shared_layers import HalvedConv2d, PreciseConv2d, PreciseDepthwise2d, share_layers
 from models.training import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
@@ -60,32 +60,42 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
 # --- threads
 
 
-def test_small_maps_are_summed_alike_with_any_number_of_threads():
-    threads, found = torch.get_num_threads(), []
-    network = torch.nn.Sequential(  # depthwise and pointwise, as EfficientNet is made of
-        torch.nn.Conv2d(1392, 1392, 3, padding=1, groups=1392, bias=False),
-        torch.nn.Conv2d(1392, 232, 1),
+def test_steps_are_alike_with_any_number_of_threads():
+    network = torch.nn.Sequential(  # of the kinds whose sums are cut among threads
+        torch.nn.Conv2d(256, 256, 3, padding=1, groups=256, bias=False),
+        torch.nn.Conv2d(256, 1392, 1),
+        torch.nn.Conv2d(1392, 232, 1, stride=2, bias=False),
     )
     plain = copy.deepcopy(network)
     share_layers(network, World(), exact=True)
-    assert [isinstance(one, PreciseConv2d) for one in network] == [False, True]
-    images = torch.randn(5, 1392, 10, 10).contiguous(memory_format=torch.channels_last)
-    rows = plain[0](images).detach()
+    assert [type(one) for one in network] == [PreciseDepthwise2d, PreciseConv2d, PreciseConv2d]
+    images = torch.randn(5, 256, 10, 10).contiguous(memory_format=torch.channels_last)
+
+    def gradients(layers, count):
+        torch.set_num_threads(count)
+        layers.zero_grad()
+        inputs = images.clone().requires_grad_()
+        output = layers(inputs)
+        (output * torch.arange(232).view(1, 232, 1, 1)).sum().backward()
+        return [output.detach(), inputs.grad, *(one.grad.clone() for one in layers.parameters())]
+
+    threads = torch.get_num_threads()
     try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            network.zero_grad()
-            inputs = rows.clone().requires_grad_()
-            output = network[1](inputs)
-            (output * torch.arange(232).view(1, 232, 1, 1)).sum().backward()
-            found.append([output, inputs.grad, network[1].weight.grad, network[1].bias.grad])
+        one, two, three = (gradients(network, count) for count in (1, 2, 3))
+        expected = gradients(plain, 1)
     finally:
         torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
-    torch.testing.assert_close(found[0][0], plain[1](rows), atol=1e-5, rtol=1e-5)
-    kept = share_layers(dense := torch.nn.Sequential(torch.nn.Conv2d(8, 4, 1)), World(), True)
-    assert (kept.size, type(dense[0])) == (0, HalvedConv2d)
+    for other in (two, three):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for found, wanted in zip(one, expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-4)
+
+
+def test_frozen_networks_are_not_made_slower():
+    network = torch.nn.Sequential(torch.nn.Conv2d(8, 4, 1), torch.nn.Conv2d(4, 4, 1))
+    network[0].requires_grad_(False)
+    share_layers(network, World(), exact=True)
+    assert [type(one) for one in network] == [HalvedConv2d] * 2
 
 
 # --- two processes, started once for all there is to see: that takes seconds
