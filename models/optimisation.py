@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.exact_layers import shares_of
 from models.networks import units
 from models.run_facts import Recipe
-from models.shared_layers import shares_of
 
 WARM_UP_SHARE = 0.1  # of all steps, in which the learning rate rises
 FINAL_SHARE = 0.01  # of the peak learning rate, at the end of the cosine

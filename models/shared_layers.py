@@ -17,6 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.exact_layers import exact_kind, shares_of
 from pipeline.processes import World
 
 Score = Callable[[nn.Module, Tensor], Tensor]
@@ -174,18 +175,6 @@ def _merged(own: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, 
     return merged.float(), variance.float(), whole
 
 
-def shares_of(batch: Tensor) -> Sequence[Tensor]:
-    """Return the shares of a batch that are summed apart: its own, or as two processes have it.
-
-    Sums of floating-point numbers depend on their order, and AdamW makes much of the last digits
-    of small gradients. So one process adds up what two would, in their order.
-    """
-    if dist.is_initialized() or len(batch) < 2:
-        return (batch,)
-    half = World(0, 2).bounds(len(batch))[1]
-    return torch.split(batch, [half, len(batch) - half])
-
-
 def _others(inputs: Tensor) -> list[int]:
     """Return all dimensions but the channels."""
     return [0, *range(2, inputs.ndim)]
@@ -231,120 +220,6 @@ class SharedDropout2d(_SharedDropout, nn.Dropout2d):
         return inputs.shape[1], 1, 1
 
 
-class HalvedConv2d(nn.Conv2d):
-    """A convolution that is trained on the two halves of a batch, as two processes would do it."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return (B, C', H', W') of (B, C, H, W)."""
-        if not self.training:
-            return super().forward(input)
-        return torch.cat([super(HalvedConv2d, self).forward(part) for part in shares_of(input)])
-
-
-class PreciseConv2d(HalvedConv2d):
-    """A pointwise convolution that is trained alike with any number of threads.
-
-    Its sums over channels and places are cut among the threads, and what that costs in the last
-    digit is magnified some twenty times at every step: by AdamW where a gradient is all rounding,
-    and by channels that are the same everywhere, whose sign batch norm takes from rounding.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return (B, C', H', W') of (B, C, H, W)."""
-        if not self.training:
-            return super().forward(input)
-        down, right = self.stride
-        rows = input[:, :, ::down, ::right].permute(0, 2, 3, 1)
-        outputs = []
-        for part in shares_of(rows):
-            # Anew for each share, whose gradients are added up in float32, as processes do it.
-            weight = self.weight.flatten(1).double()
-            bias = None if self.bias is None else self.bias.double()
-            outputs.append(nn.functional.linear(part.double(), weight, bias).float())
-        return torch.cat(outputs).permute(0, 3, 1, 2)
-
-
-class PreciseDepthwise2d(HalvedConv2d):
-    """A depthwise convolution whose weights are trained alike with any number of threads."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return (B, C', H', W') of (B, C, H, W)."""
-        if not self.training:
-            return super().forward(input)
-        shape = self.stride, self.padding, self.dilation, self.groups
-        parts = [_Depthwise.apply(part, self.weight, shape) for part in shares_of(input)]
-        output = torch.cat(parts)
-        return output if self.bias is None else output + _channels(self.bias, output)
-
-
-class _Depthwise(torch.autograd.Function):
-    """A convolution whose weights' gradient one thread sums up."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, shape: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.shape = shape
-        stride, padding, dilation, groups = shape
-        return nn.functional.conv2d(inputs, weight, None, stride, padding, dilation, groups)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        inputs, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.shape
-
-        def of(*wanted: bool) -> Sequence[Tensor]:
-            found: Sequence[Tensor] = torch.ops.aten.convolution_backward(
-                gradient, inputs, weight, None, stride, padding, dilation, False, [0, 0], groups,
-                wanted,
-            )  # fmt: skip
-            return found
-
-        threads = torch.get_num_threads()
-        of_inputs = of(True, False, False)[0]
-        torch.set_num_threads(1)
-        try:
-            of_weight = of(False, True, False)[1]
-        finally:
-            torch.set_num_threads(threads)
-        return of_inputs, of_weight, None
-
-
-class HalvedLinear(nn.Linear):
-    """A linear layer that is trained on the two halves of a batch, likewise."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return (B, F') of (B, F)."""
-        if not self.training:
-            return super().forward(input)
-        return torch.cat([super(HalvedLinear, self).forward(part) for part in shares_of(input)])
-
-
-class HalvedSiLU(nn.SiLU):
-    """An activation whose last digit depends on a value's place in memory, likewise."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return an array of the input's shape."""
-        if not self.training:
-            return super().forward(input)
-        return torch.cat([nn.functional.silu(part) for part in shares_of(input)])
-
-
-class HalvedSigmoid(nn.Sigmoid):
-    """Likewise."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return an array of the input's shape."""
-        if not self.training:
-            return super().forward(input)
-        return torch.cat([torch.sigmoid(part) for part in shares_of(input)])
-
-
-HALVED: dict[type, type] = {
-    nn.Conv2d: HalvedConv2d,
-    nn.Linear: HalvedLinear,
-    nn.SiLU: HalvedSiLU,
-    nn.Sigmoid: HalvedSigmoid,
-}
 DROPOUT: dict[type, type] = {nn.Dropout: SharedDropout, nn.Dropout2d: SharedDropout2d}
 NORMS: dict[type, type] = {
     nn.BatchNorm2d: SharedBatchNorm2d,
@@ -385,31 +260,15 @@ def share_layers(network: nn.Module, world: World, exact: bool = False) -> Batch
     batch = Batch(world)
     on_gpu = any(parameter.is_cuda for parameter in network.parameters())
     norms = GPU_NORMS if on_gpu else NORMS
-    kinds: dict[type, type] = {}
-    if world.several:
-        kinds = norms | DROPOUT
-    elif exact and not on_gpu:
-        kinds = norms | DROPOUT | HALVED
-    # Where the first layers are frozen rounding does not grow so fast.
-    whole = all(parameter.requires_grad for parameter in network.parameters())
-    precise = exact and whole and not on_gpu
+    exact = exact and not on_gpu
+    kinds = norms | DROPOUT if world.several or exact else {}
     for module in network.modules():
-        shared = kinds.get(type(module))
-        if precise and type(module) is nn.Conv2d:
-            shared = _precise_kind(module) or shared
+        shared = kinds.get(type(module)) or (exact_kind(module) if exact else None)
         if shared is not None:
             module.__class__ = shared
             if isinstance(module, _SharedDropout):
                 module.batch = batch
     return batch
-
-
-def _precise_kind(layer: nn.Conv2d) -> type[nn.Conv2d] | None:
-    """Return what sums alike with any number of threads; None where torch's own layer does."""
-    if layer.groups == layer.in_channels > 1:
-        return PreciseDepthwise2d
-    pointwise = layer.kernel_size == (1, 1) and layer.groups == 1 and not any(layer.padding)
-    return PreciseConv2d if pointwise else None
 
 
 def in_step(network: nn.Module, score: Score, batch: Batch) -> nn.Module:

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from models.calibration import logistic
+from models.exact_layers import PreciseConv2d, PreciseDepthwise2d
 from models.inference import choose_compute, image_logits, load_run
 from models.loading import load_split
-from models.shared_layers import HalvedConv2d, PreciseConv2d, PreciseDepthwise2d, share_layers
+from models.shared_layers import share_layers
 from models.training import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
@@ -89,13 +90,6 @@ def test_steps_are_alike_with_any_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     for found, wanted in zip(one, expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-4)
-
-
-def test_frozen_networks_are_not_made_slower():
-    network = torch.nn.Sequential(torch.nn.Conv2d(8, 4, 1), torch.nn.Conv2d(4, 4, 1))
-    network[0].requires_grad_(False)
-    share_layers(network, World(), exact=True)
-    assert [type(one) for one in network] == [HalvedConv2d] * 2
 
 
 # --- two processes, started once for all there is to see: that takes seconds
