@@ -35,6 +35,14 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch):
+    """Figures take most of the time of what is so small; tests that look at them are marked."""
+    if "drawn" not in request.keywords:
+        for module in ("models.evaluation", "models.tuning"):
+            monkeypatch.setattr(f"{module}.write_figures", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A dataset of 24 patients; not to be written to."""

@@ -133,6 +133,7 @@ def test_a_sensitivity_above_one_is_refused(run):
         scored(run, operating_point="sensitivity", target=5.0)
 
 
+@pytest.mark.drawn
 def test_the_same_evaluation_gives_the_same_bytes(run, evaluated):
     scored(run)
     written = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
@@ -211,6 +212,7 @@ def test_images_that_cannot_be_read_are_added_to_the_list(run, tmp_path):
     assert "train/x.png,was empty" in listed
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("name", ["EfficientNetB3_Optuna", "ResNet18_CFT"])
 def test_other_kinds_of_runs_can_be_evaluated(name, options_for, tmp_path):
     train(options_for(tmp_path, model=name), Silent())

@@ -252,7 +252,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_dat
 def test_two_processes_share_a_study(address, tiny_data, tmp_path):
     name = f"shared-{os.getpid()}-{time.time_ns()}"  # a server may keep those of earlier tests
     options = tune_options(tiny_data, tmp_path / "runs", study=name, storage=address,
-                           model="ResNet18_OPW", trials=24)  # fmt: skip
+                           model="ResNet18_OPW", trials=12)  # fmt: skip
     other = start(options, tmp_path)
     study = tmp_path / "runs" / "studies" / name
     deadline = time.monotonic() + 100
@@ -265,10 +265,10 @@ def test_two_processes_share_a_study(address, tiny_data, tmp_path):
     assert other.returncode == 0, shown_there.decode()
     trials = all_trials(result, address)
     done = [trial for trial in trials if "surplus" not in trial.user_attrs]
-    assert [trial.state for trial in done] == [COMPLETE] * 24
-    assert len({trial.number for trial in done}) == 24
+    assert [trial.state for trial in done] == [COMPLETE] * 12
+    assert len({trial.number for trial in done}) == 12
     assert len({trial.user_attrs["worker"]["pid"] for trial in done}) == 2
-    assert len(listed(result.folder)) == 24
+    assert len(listed(result.folder)) == 12
 
 
 def test_a_storage_that_cannot_be_used_is_refused_in_one_line(tiny_data, tmp_path):
