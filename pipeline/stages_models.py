@@ -95,7 +95,7 @@ class Train(Common):
     )
     hyperparameters: str = option(
         SEARCHED,
-        "Hyper-parameters that no option gives",
+        "Hyper-parameters (options that are given win)",
         choices={
             SEARCHED: "those of the newest search on this dataset, where there is one",
             RECORDED: "the model's own, whatever a search has found",
@@ -106,8 +106,7 @@ class Train(Common):
     )
     epochs: int | None = option(
         None,
-        f"Epochs at most, fewer without a better validation AUC (empty: {STANDARD['epochs']}, or "
-        "as a search had)",
+        f"Epochs at most; it stops early (empty: {STANDARD['epochs']}, or as a search had)",
         check=between(1, 10_000),
         when=_learns,
     )
