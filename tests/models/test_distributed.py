@@ -92,6 +92,38 @@ def test_steps_are_alike_with_any_number_of_threads():
         torch.testing.assert_close(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [torch.nn.SiLU, torch.nn.Sigmoid])
+def test_activations_are_alike_with_any_number_of_threads(kind):
+    plain = kind()
+    values = 4 * torch.randn(4096)
+    alone = torch.cat([plain(value) for value in values.split(1)])  # without vector instructions
+    telling = values[plain(values) != alone]
+    if not len(telling):
+        pytest.skip("this processor gives the same without vector instructions")
+    layers = torch.nn.Sequential(kind())
+    share_layers(layers, World(), exact=True)
+    images = telling[0].repeat(10, 817, 3, 3).contiguous(memory_format=torch.channels_last)
+
+    def found(count):
+        torch.set_num_threads(count)
+        inputs = images.clone().requires_grad_()
+        output = layers(inputs)
+        output.sum().backward()
+        assert output.stride() == images.stride()
+        return output.detach(), inputs.grad
+
+    threads = torch.get_num_threads()
+    try:
+        (one, slope), *others = (found(count) for count in range(1, 7))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(one[:5], one[5:])
+    torch.testing.assert_close(one, plain(images))
+    for output, gradient in others:
+        assert torch.equal(output, one)
+        assert torch.equal(gradient, slope)
+
+
 # --- two processes, started once for all there is to see: that takes seconds
 
 
@@ -108,7 +140,7 @@ def begin(options_for, folder):
 def start(folder, runs):
     """Return what each of two processes found; see tests.models.ranks."""
     command = [sys.executable, "-m", "tests.models.ranks", "found.json", str(runs)]
-    environment = OFFLINE | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = OFFLINE | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
     quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 200}
     done = subprocess.run(command, cwd=folder, env=environment, **quiet)
     assert done.returncode == 0, done.stderr
