@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import platform
@@ -109,7 +110,8 @@ def plain_options(options: Any) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+@functools.cache  # to look these up takes longer than many a stage of few images
+def versions() -> Mapping[str, str]:
     """Return the versions that a result depends on: Python, the packages, the tool's commit."""
     import importlib.metadata  # these two cost as much as all else that --help loads
     import subprocess

@@ -43,6 +43,12 @@ def _undrawn(request, monkeypatch):
             monkeypatch.setattr(f"{module}.write_figures", lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def _briefly_timed(monkeypatch):
+    """Half a second of forward passes for each batch size is for networks of a real size."""
+    monkeypatch.setattr("models.cost.SECONDS", 0.05)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A dataset of 24 patients; not to be written to."""
