@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 
@@ -5,6 +7,8 @@ from models.training import train
 from pipeline.progress import Silent
 from pipeline.stages import Train
 from tests.models.datasets import SIZE, make_dataset
+
+gc.freeze()  # what is loaded by now stays, and every collection between trainings looks through it
 
 
 class Listener(Silent):
