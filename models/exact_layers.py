@@ -59,7 +59,8 @@ class PreciseConv2d(HalvedConv2d):
         outputs = []
         for part in shares_of(rows):
             # Anew for each share, whose gradients are added up in float32, as processes do it.
-            weight = self.weight.flatten(1).to(dtype)
+            # Permuted, for DistributedDataParallel wants its gradient to be stored as it is.
+            weight = self.weight.permute(0, 2, 3, 1).flatten(1).to(dtype)
             bias = None if self.bias is None else self.bias.to(dtype)
             outputs.append(nn.functional.linear(part.to(dtype), weight, bias).float())
         return torch.cat(outputs).permute(0, 3, 1, 2)

@@ -71,6 +71,7 @@ def test_steps_are_alike_with_any_number_of_threads():
     share_layers(network, World(), exact=True)
     assert [type(one) for one in network] == [PreciseDepthwise2d, PreciseConv2d, PreciseConv2d]
     images = torch.randn(5, 256, 10, 10).contiguous(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
 
     def gradients(layers, count):
         torch.set_num_threads(count)
@@ -90,6 +91,20 @@ def test_steps_are_alike_with_any_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     for found, wanted in zip(one, expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-4)
+
+
+def test_gradients_of_a_share_are_stored_as_the_weights_are():
+    """Else DistributedDataParallel warns, and copies them at every step."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 8, 3, groups=8, bias=False),
+        torch.nn.Conv2d(8, 12, 1),
+        torch.nn.Conv2d(12, 4, 1, stride=2, bias=False),
+    ).to(memory_format=torch.channels_last)
+    share_layers(network, World(), exact=True)
+    one_share = torch.randn(1, 8, 9, 9).contiguous(memory_format=torch.channels_last)
+    network(one_share).sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad.stride() == parameter.stride()
 
 
 @pytest.mark.parametrize("kind", [torch.nn.SiLU, torch.nn.Sigmoid])
