@@ -107,8 +107,7 @@ def _images(batch: int, size: int, compute: Compute) -> "torch.Tensor":
     import torch  # only modules that pyproject.toml names may do so when they load
 
     ramp = torch.linspace(-2, 2, batch * size * size, device=compute.device)
-    images = ramp.reshape(batch, 1, size, size)
-    return images.contiguous(memory_format=torch.channels_last)
+    return ramp.reshape(batch, 1, size, size)
 
 
 def _gflops(network: "nn.Module", size: int, compute: Compute) -> float:

@@ -111,14 +111,23 @@ class _Depthwise(torch.autograd.Function):
         return of_inputs, of_weight, None
 
 
-class HalvedLinear(nn.Linear):
-    """A linear layer that is trained on the two halves of a batch, likewise."""
+class PreciseLinear(nn.Linear):
+    """A linear layer that is trained alike with any number of threads.
+
+    Its sums over many inputs are cut among the threads where there are only a few images; in
+    float64 that is too little to show.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, F') of (B, F)."""
         if not self.training:
             return super().forward(input)
-        return torch.cat([super(HalvedLinear, self).forward(part) for part in shares_of(input)])
+        outputs = []
+        for part in shares_of(input):
+            weight = self.weight.double()  # anew for each share: see PreciseConv2d
+            bias = None if self.bias is None else self.bias.double()
+            outputs.append(nn.functional.linear(part.double(), weight, bias).float())
+        return torch.cat(outputs)
 
 
 def _activated(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -155,7 +164,7 @@ class PreciseSigmoid(nn.Sigmoid):
 
 EXACT: dict[type, type] = {
     nn.Conv2d: HalvedConv2d,
-    nn.Linear: HalvedLinear,
+    nn.Linear: PreciseLinear,
     nn.SiLU: PreciseSiLU,
     nn.Sigmoid: PreciseSigmoid,
 }

@@ -17,7 +17,7 @@ from models.distributed import add_up, by_first, check_same, gather, together
 from models.events import Events
 from models.feeding import choose_feed
 from models.forecast import Forecast, is_out_of_memory
-from models.inference import LAST_FILE, SCORING_BATCH, restore_weights, save_weights
+from models.inference import LAST_FILE, restore_weights, save_weights, scoring_batch
 from models.loading import Split, batches
 from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, settling_mode, split_before, train_mode
@@ -38,7 +38,7 @@ from pipeline.records import write_table
 
 HISTORY = "history.csv"
 CHECKPOINT_SECONDS = 600  # between two checkpoints within an epoch
-SETTLING_IMAGES = 64  # that the statistics of batch norm are taken from
+SETTLING_IMAGES = 64  # that the statistics of batch norm are taken from, at most
 
 
 def fit(
@@ -164,8 +164,7 @@ class _Steps:
         self._loss = Loss(recipe, material.positive_weight, material.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(network, recipe)
-        order = np.random.default_rng((recipe.seed, 0)).permutation(len(material.train))
-        self._settling = material.train.some(np.sort(order[:SETTLING_IMAGES]))
+        self._settling = material.train.some(settling_images(len(material.train), recipe))
         self._scheduler = make_schedule(self._optimizer, len(self._cuts(1)) * recipe.epochs)
         self._feed = choose_feed(network, trained_from, material, recipe, progress)
         fed, dtype = self._feed.part_of(network), material.compute.dtype
@@ -305,7 +304,8 @@ class _Steps:
         with few images that shifts all scores (precise batch norm, Wu & Johnson 2021).
         """
         count = len(self._settling)
-        cuts = batches(count, SCORING_BATCH, np.arange(count))
+        at_once = max(2, self._recipe.batch_size // self.course.parts)
+        cuts = batches(count, at_once, np.arange(count))
         with settling_mode(self.scored, self._trained_from):
             self._score(self._settling, [self._world.share(cut) for cut in cuts])
 
@@ -315,7 +315,8 @@ class _Steps:
         # One process scores in the batches that two would have, so that it scores alike.
         worlds = [self._world] if self._world.several else [World(0, 2), World(1, 2)]
         shares = [world.share(np.arange(len(split))) for world in worlds]
-        cuts = [cut for own in shares for cut in batches(len(own), SCORING_BATCH, own) if len(cut)]
+        batch = scoring_batch(split.images.shape[1])
+        cuts = [cut for own in shares for cut in batches(len(own), batch, own) if len(cut)]
         return gather(self._world, self._score(split, cuts))
 
     def _score(self, split: Split, cuts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -325,6 +326,15 @@ class _Steps:
                 batch = self._feed.plain(split, indices)
                 found.append(logits(fed, batch, dtype).cpu().numpy())
         return np.concatenate(found)
+
+
+def settling_images(count: int, recipe: Recipe) -> NDArray[np.int64]:
+    """Return which of the training images settle batch norm, in order.
+
+    A tenth of an epoch's time at most, but as many as normalise each other in training.
+    """
+    order = np.random.default_rng((recipe.seed, 0)).permutation(count)
+    return np.sort(order[: max(recipe.batch_size, min(SETTLING_IMAGES, count // 8))])
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Cell]]) -> None:

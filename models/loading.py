@@ -122,13 +122,11 @@ class EvalTransform:
         mean: Of the grey values in [0, 1] that the network expects.
         std: Their standard deviation.
         device: Where the tensors go.
-        channels_last: Whether pixels are stored channels last, which convolutions are faster on.
     """
 
     mean: float
     std: float
     device: torch.device
-    channels_last: bool = True
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
         """Return (B, 1, S, S) float32 normalised tensors of (B, S, S) uint8 images."""
@@ -136,10 +134,7 @@ class EvalTransform:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the arithmetic
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         tensor = batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
-        tensor = tensor.unsqueeze(1)  # (B, 1, S, S)
-        # With one channel both layouts look alike to torch, so the layout is said explicitly.
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return tensor.contiguous(memory_format=layout)
+        return tensor.unsqueeze(1)  # (B, 1, S, S)
 
 
 class TrainTransform:

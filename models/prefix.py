@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models import augmentation, loading, networks
 from models.distributed import first_then_others
 from models.image_cache import CACHE
-from models.inference import SCORING_BATCH, Compute
+from models.inference import Compute, scoring_batch
 from models.loading import EvalTransform, Split
 from pipeline.progress import Progress
 from pipeline.records import LEFT_OVER, atomic, digest
@@ -132,9 +132,10 @@ class FrozenLayers:
     def _outputs(
         self, split: Split, images: Images, text: str, progress: Progress
     ) -> Iterator[Array]:
+        batch = scoring_batch(split.images.shape[1])
         with progress.track(text, len(split), "images") as advance:
-            for start in range(0, len(split), SCORING_BATCH):
-                indices = np.arange(start, min(start + SCORING_BATCH, len(split)))
+            for start in range(0, len(split), batch):
+                indices = np.arange(start, min(start + batch, len(split)))
                 output = self(images(indices))
                 if output.ndim == 4:
                     output = output.permute(0, 2, 3, 1)  # (B, H, W, C)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.calibration import logistic
-from models.exact_layers import PreciseConv2d, PreciseDepthwise2d
+from models.exact_layers import PreciseConv2d, PreciseDepthwise2d, PreciseLinear
 from models.inference import choose_compute, image_logits, load_run
 from models.loading import load_split
 from models.shared_layers import share_layers
@@ -66,10 +66,13 @@ def test_steps_are_alike_with_any_number_of_threads():
         torch.nn.Conv2d(256, 256, 3, padding=1, groups=256, bias=False),
         torch.nn.Conv2d(256, 1392, 1),
         torch.nn.Conv2d(1392, 232, 1, stride=2, bias=False),
+        torch.nn.Flatten(),
+        torch.nn.Linear(232 * 25, 512),
     )
     plain = copy.deepcopy(network)
     share_layers(network, World(), exact=True)
-    assert [type(one) for one in network] == [PreciseDepthwise2d, PreciseConv2d, PreciseConv2d]
+    kinds = [PreciseDepthwise2d, PreciseConv2d, PreciseConv2d, torch.nn.Flatten, PreciseLinear]
+    assert [type(one) for one in network] == kinds
     images = torch.randn(5, 256, 10, 10).contiguous(memory_format=torch.channels_last)
     network.to(memory_format=torch.channels_last)
 
@@ -78,7 +81,7 @@ def test_steps_are_alike_with_any_number_of_threads():
         layers.zero_grad()
         inputs = images.clone().requires_grad_()
         output = layers(inputs)
-        (output * torch.arange(232).view(1, 232, 1, 1)).sum().backward()
+        (output * torch.arange(512)).sum().backward()
         return [output.detach(), inputs.grad, *(one.grad.clone() for one in layers.parameters())]
 
     threads = torch.get_num_threads()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from models.fitting import settling_images
 from models.inference import load_run
 from models.loading import EvalTransform, TrainTransform, batches, load_split
 from models.networks import build, freeze, normalisation, settling_mode, train_mode
@@ -63,7 +64,8 @@ def plain_loop(options):
             optimizer.step()
             schedule.step()
         with settling_mode(network, row.trained_from), torch.no_grad():
-            for indices in batches(len(split), 32, np.arange(len(split))):
+            settling = settling_images(len(split), recipe)
+            for indices in batches(len(settling), recipe.batch_size, settling):
                 network(transform(split.images[indices]))
     return network
 

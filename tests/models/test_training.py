@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -8,12 +9,12 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from models.inference import choose_compute, image_logits, load_run
-from models.loading import load_split
+from models.inference import choose_compute, image_logits, load_run, place, scoring_batch
+from models.loading import EvalTransform, load_split
 from models.networks import build, head_name
 from models.prefix import FrozenLayers
 from models.readout import STRENGTHS, features_of
-from models.registry import MODELS
+from models.registry import MAMMO_CNN, MODELS
 from models.training import recipe_of, train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
@@ -189,6 +190,25 @@ def test_bfloat16_gives_nearly_the_same(few_data, options_for, tmp_path):
         losses.append(float(row["train_loss"]))
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
+def test_scores_hardly_depend_on_the_layout_that_a_processor_trains_fastest_in():
+    torch.manual_seed(1)
+    network = build(MAMMO_CNN, MODELS["MammoCNN"].head)
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 64), np.uint8)
+    found = []
+    for precision in ("auto", "fp32"):  # by name, so that sums are alike: always channels last
+        compute = choose_compute("cpu", precision)
+        compute = dataclasses.replace(compute, dtype=None)
+        place(network, compute)
+        transform = EvalTransform(0.5, 0.25, compute.device)
+        found.append(image_logits(network, images, transform, compute))
+    assert next(network.parameters()).is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_large_images_are_scored_a_few_at_a_time():
+    assert [scoring_batch(size) for size in (48, 224, 512, 4096)] == [32, 32, 6, 1]
 
 
 def test_one_class_in_validation_is_noted_and_the_loss_decides(options_for, tmp_path):
