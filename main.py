@@ -98,6 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(world, text, MISTAKE)
     except KeyboardInterrupt as stop:
         return _complain(world, str(stop) or "stopped; nothing was run", STOPPED)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if Path(__file__).with_name(package).exists():  # a mistake of ours
+            raise
+        text = f"the Python package {package} is missing; run: pip install -r requirements.txt"
+        return _complain(world, text, MISTAKE)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -6,6 +6,7 @@ import random
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 
@@ -58,6 +59,13 @@ def test_a_missing_folder_is_named_with_what_to_do(run_main, tmp_path, stage, fl
     assert "no such: no such folder" in line
     assert hint in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_packages_that_are_not_installed(tmp_path):
+    # -S: without what was installed.
+    command = [sys.executable, "-S", ROOT / "main.py", "organize", "--batch"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "is missing; run: pip install -r requirements.txt" in one_line(done, 1)
 
 
 def test_an_answers_file_that_is_none(run_main, tmp_path):
