@@ -66,7 +66,9 @@ def fit(
     steps = _Steps(network, trained_from, material, recipe, folder, progress)
     course, first = steps.course, material.compute.world.first
     if course.epochs:
-        progress.say(f"Continues after epoch {course.epochs} of {recipe.epochs}.")
+        progress.say(
+            f"Continues from the checkpoint after epoch {course.epochs} of {recipe.epochs}."
+        )
     with Events(folder if first else None, course.history) as events:
         while course.epochs < recipe.epochs and not course.stopped(recipe.patience):
             started, epoch = time.perf_counter(), course.epochs + 1

@@ -184,7 +184,7 @@ def test_two_processes_compute_and_tell_what_one_does(options_for, tmp_path):
     (first, out, told), second = (rank["resumed"] for rank in ranks)
     assert first == 0, told
     assert second == [0, "", ""]
-    assert out.count("Continues after epoch 1 of 2") == 1
+    assert out.count("Continues from the checkpoint after epoch 1 of 2") == 1
     (run,) = list_runs(runs)
     assert list_unfinished(runs) == []
     assert np.abs(val_probabilities(whole) - val_probabilities(run.folder)).max() < 1e-4
