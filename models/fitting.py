@@ -333,7 +333,8 @@ class _Steps:
 def settling_images(count: int, recipe: Recipe) -> NDArray[np.int64]:
     """Return which of the training images settle batch norm, in order.
 
-    A tenth of an epoch's time at most, but as many as normalise each other in training.
+    An eighth of them, which takes little of an epoch's time, up to SETTLING_IMAGES; but as many as
+    normalise each other in training.
     """
     order = np.random.default_rng((recipe.seed, 0)).permutation(count)
     return np.sort(order[: max(recipe.batch_size, min(SETTLING_IMAGES, count // 8))])
