@@ -144,7 +144,8 @@ def _score_member(
     record = read_record(data, "preprocess", "organize")
     rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
     refuse_leaks(run, model.facts, data, rows)
-    # Computed as in training, so that the same images get the same scores.
+    # Computed as in training, so that the same images get the same scores; but for the layout,
+    # which changes last digits where training prefers channels first.
     compute = choose_compute("auto", str(model.facts["precision"]))
     place(model.network, compute)
     splits = {
