@@ -176,13 +176,19 @@ def _type_in(item: "Field[Any]", text: str, offer: Any, answers: Answers) -> Any
     message = f"{text} [{shown}]:" if shown or is_optional(item) else f"{text}:"
     is_path = kind_of(item) is Path or "file" in spec_of(item).other
     form = questionary.path if is_path else questionary.text
-    typed = form(message, validate=accepts, style=STYLE).unsafe_ask()
+    typed = _answer(form(message, validate=accepts, style=STYLE))
     return parse(item, typed if typed.strip() else offer, answers)
 
 
 def _confirm(text: str, offer: bool) -> bool:
-    answer: bool = questionary.confirm(f"{text}?", default=offer, style=STYLE).unsafe_ask()
+    answer: bool = _answer(questionary.confirm(f"{text}?", default=offer, style=STYLE))
     return answer
+
+
+def _answer(question: questionary.Question) -> Any:
+    # A list of questionary ignores SIGINT: kill -INT, or Ctrl-C before the terminal is in raw mode.
+    # asyncio ends it with KeyboardInterrupt, if prompt_toolkit leaves the signal alone.
+    return question.application.run(handle_sigint=False)
 
 
 def pick(text: str, labels: Mapping[str, str], default: str) -> str:
@@ -200,5 +206,5 @@ def pick(text: str, labels: Mapping[str, str], default: str) -> str:
         default=next((choice for choice in choices if choice.value == default), None),
         style=STYLE,
     )
-    answer: str = question.unsafe_ask()
+    answer: str = _answer(question)
     return answer

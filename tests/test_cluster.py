@@ -1,6 +1,7 @@
 """Work on a Dask cluster of real processes: the same results, and a clear line for each trouble."""
 
 import concurrent.futures as futures
+import contextlib
 import json
 import os
 import signal
@@ -63,22 +64,30 @@ def code_version():
 class Cluster:
     """A scheduler and workers as a person starts them; the scheduler has not got our code."""
 
-    def __init__(self, folder, **settings):
-        self.folder, self.workers = folder, []
+    def __init__(self, folder):
+        self.folder, self.processes, self.address = folder, [], None
+
+    @property
+    def workers(self):
+        return self.processes[1:]
+
+    def start(self, **settings):
         settings = {f"DASK_DISTRIBUTED__SCHEDULER__{key}": value for key, value in settings.items()}
-        known = folder / "scheduler.json"
-        arguments = ("--port", "0", "--scheduler-file", known)
-        self.scheduler = self._start("scheduler", settings, arguments)
+        known = self.folder / "scheduler.json"
+        self._start("scheduler", settings, ("--port", "0", "--scheduler-file", known))
         limit = time.monotonic() + 30
-        while not known.is_file():
+        while self.address is None:
             assert time.monotonic() < limit, "the scheduler does not start"
             time.sleep(0.02)
-        self.address = json.loads(known.read_text())["address"]
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # not all written
+                self.address = json.loads(known.read_text())["address"]
+        return self
 
     def add_workers(self, number, settings=WITH_CODE):
         arguments = (self.address, "--no-nanny", "--nthreads", "1")
         there = len(self.workers)
-        self.workers += [self._start("worker", settings, arguments) for _ in range(number)]
+        for _ in range(number):
+            self._start("worker", settings, arguments)
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(there + number, timeout=30)
         return self
@@ -87,12 +96,14 @@ class Cluster:
         command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *QUIET, *arguments]
         inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         with (self.folder / "cluster.log").open("a") as log:
-            return subprocess.Popen(
-                command, cwd=self.folder, env=inherited | settings, stdout=log, stderr=log
+            self.processes.append(
+                subprocess.Popen(
+                    command, cwd=self.folder, env=inherited | settings, stdout=log, stderr=log
+                )
             )
 
     def stop(self):
-        for process in (*self.workers, self.scheduler):
+        for process in reversed(self.processes):
             process.kill()
             process.wait()
 
@@ -102,8 +113,8 @@ def make_cluster(tmp_path_factory):
     started = []
 
     def make(**settings):
-        started.append(Cluster(tmp_path_factory.mktemp("cluster"), **settings))
-        return started[-1]
+        started.append(Cluster(tmp_path_factory.mktemp("cluster")))
+        return started[-1].start(**settings)  # one that fails to start is stopped too
 
     yield make
     for cluster in started:
@@ -331,7 +342,7 @@ def test_a_job_that_ends_its_worker_and_then_a_lost_scheduler_are_told(make_clus
     assert "most likely for want of memory; give the workers more memory" in told
     results = run_all(slowly, range(60), 1, cluster.address)
     next(results)
-    cluster.scheduler.kill()
+    cluster.processes[0].kill()
     with pytest.raises(UserError, match="was stopped or does not answer any more; start it, and"):
         list(results)
 

@@ -6,6 +6,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -98,7 +99,7 @@ def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
         sys.executable, ["-c", code], cwd=str(tmp_path), env=TERMINAL, encoding="utf-8", timeout=30
     )
     if arguments != ["--help"]:
-        child.expect(r"\?")
+        child.expect(r"\w\?|\]:")
         child.send(CTRL_C)
     assert loaded(child) == []
 
@@ -144,6 +145,23 @@ def test_ctrl_c_in_the_question_of_a_single_stage_is_status_130(terminal):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
+
+
+@pytest.mark.parametrize("question", ["Next step?", "[raw]:", "advanced options?"])
+def test_an_interrupt_that_no_key_sent_ends_a_question_too(terminal, question):
+    # Also what Ctrl-C is while a question is not drawn yet and the terminal not in raw mode.
+    child = terminal(*([] if question == MENU else ["synthesize"]))
+    if question == "advanced options?":
+        press(child, "[raw]:")
+        press(child, "Number of patients")
+        press(child, "Height of the films")
+    child.expect_exact(question)
+    time.sleep(0.2)  # until it waits for a key
+    child.kill(signal.SIGINT)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert "Traceback" not in child.before
 
 
 def test_tab_completes_a_path(terminal, tmp_path):
