@@ -1,4 +1,9 @@
 import gc
+import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,6 +11,7 @@ import torch
 from models.training import train
 from pipeline.progress import Silent
 from pipeline.stages import Train
+from tests.conftest import OFFLINE, ROOT
 from tests.models.datasets import SIZE, make_dataset
 
 gc.freeze()  # what is loaded by now stays, and every collection between trainings looks through it
@@ -92,3 +98,82 @@ def trained(options_for, tmp_path_factory):
     """A real training that learns; its folder is not to be written to."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
     return train(options_for(runs, epochs=4, batch_size=6), Silent())
+
+
+# --- processes that can be killed
+
+
+# Forks a process for each line, so that what takes seconds is loaded once; says its id, and in the
+# end its status.
+NURSERY = """
+import json, os, sys
+import main, models.training, models.tuning
+for line in sys.stdin:
+    words, folder, told = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for stream in (1, 2):
+            os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        sys.exit(main.main(words))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Begun:
+    """main.py in a process of its own, and a file with what it tells."""
+
+    def __init__(self, number, told, statuses):
+        self.number, self._told, self._statuses = number, told, statuses
+        self._status = None
+
+    def lives(self):
+        try:
+            os.kill(self.number, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill(self):
+        if self._status is None and self.lives():
+            os.kill(self.number, signal.SIGKILL)
+        self.wait()
+
+    def wait(self):
+        if self._status is None:
+            self._status = int(self._statuses.readline())
+        return self._status
+
+    def told(self):
+        return self._told.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def nursery():
+    process = subprocess.Popen(
+        [sys.executable, "-c", NURSERY],
+        env=OFFLINE | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.communicate(timeout=60)
+
+
+@pytest.fixture
+def begin(nursery, tmp_path):
+    """Begin main.py with these words in an empty folder; one at a time."""
+    begun = []
+
+    def start(*words):
+        told = tmp_path / "told.txt"
+        nursery.stdin.write(json.dumps([[*map(str, words)], str(tmp_path), str(told)]) + "\n")
+        nursery.stdin.flush()
+        begun.append(Begun(int(nursery.stdout.readline()), told, nursery.stdout))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()

@@ -3,11 +3,7 @@
 import contextlib
 import csv
 import errno
-import os
 import random
-import shlex
-import signal
-import subprocess
 import sys
 import time
 
@@ -21,7 +17,6 @@ from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
 from pipeline.runs import find_unfinished, list_runs, list_unfinished
-from tests.conftest import OFFLINE, ROOT
 from tests.models.datasets import make_dataset
 
 QUICK = {"model": "MammoCNN", "size": 32, "batch_size": 6}
@@ -170,50 +165,6 @@ def test_what_is_no_stopped_run_is_refused(trained, options_for, tmp_path):
 # --- kills
 
 
-# Forks a process for each line of flags, so that what takes seconds is loaded once.
-NURSERY = """
-import os, shlex, sys
-import main, models.training
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(main.main(shlex.split(line)))
-    print(child, flush=True)
-    os.waitpid(child, 0)
-"""
-
-
-@pytest.fixture
-def begin(tmp_path):
-    """Begin main.py with these flags in a process of its own; return its id."""
-    nursery = subprocess.Popen(
-        [sys.executable, "-c", NURSERY],
-        cwd=tmp_path,
-        env=OFFLINE | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-    def start(*words):
-        nursery.stdin.write(f"{shlex.join(words)}\n")
-        nursery.stdin.flush()
-        return int(nursery.stdout.readline())
-
-    yield start
-    nursery.communicate(timeout=60)
-
-
-def lives(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_kills_at_random_moments_change_nothing(tiny_data, options_for, begin, tmp_path):
     given = QUICK | {"epochs": 6, "augment": "none"}
@@ -232,14 +183,11 @@ def test_kills_at_random_moments_change_nothing(tiny_data, options_for, begin, t
     for _ in range(2):
         enough = epochs() + 1
         process, limit = begin("train", *words, *common), time.monotonic() + 100
-        while lives(process) and epochs() < enough + 1:
+        while process.lives() and epochs() < enough + 1:
             assert time.monotonic() < limit
             time.sleep(0.01)
         time.sleep(dice.uniform(0, 0.2))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        while lives(process):
-            time.sleep(0.01)
+        process.kill()
         if not list_unfinished(runs):
             break
         words = ["--resume=latest"]

@@ -4,10 +4,8 @@ import csv
 import dataclasses
 import os
 import shutil
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -31,7 +29,6 @@ from pipeline.progress import Silent
 from pipeline.records import RECORD, read_json, write_json
 from pipeline.runs import list_runs, list_unfinished
 from pipeline.stages import Train
-from tests.conftest import OFFLINE, ROOT
 from tests.models.conftest import Listener
 from tests.models.datasets import divide, make_dataset, tune_options
 
@@ -46,13 +43,7 @@ def command(options):
         if (value := getattr(options, item.name)) not in ("", None)
         for word in ("--" + item.name.replace("_", "-"), str(value))
     ]
-    return [sys.executable, str(ROOT / "main.py"), "tune", *words, "--batch"]
-
-
-def start(options, cwd):
-    return subprocess.Popen(
-        command(options), cwd=cwd, env=OFFLINE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return ["tune", *words, "--batch"]
 
 
 def listed(folder):
@@ -216,18 +207,18 @@ def test_a_tuned_model_without_a_study_says_so(tiny_data, tmp_path):
     assert read_json(result.folder / "model.json")["tuning"] is None
 
 
-def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_data, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_data, begin, tmp_path):
     _, whole, _ = searched
     options = tune_options(tiny_data, tmp_path / "runs")
-    process = start(options, tmp_path)
+    process = begin(*command(options))
     work = tmp_path / "runs" / "studies" / whole.facts["study"]
     deadline = time.monotonic() + 100
     while not (work / "trials" / "1" / "0" / "checkpoint.pt").is_file():
-        assert process.poll() is None, process.stdout.read().decode()
+        assert process.lives(), process.told()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
     with closing(sqlite3.connect(work / "study.db")) as database:
         before = database.execute("select number, state from trials").fetchall()
     assert before == [(0, "COMPLETE"), (1, "RUNNING")]
@@ -249,20 +240,20 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_dat
     ["", pytest.param(POSTGRES, marks=pytest.mark.skipif(not POSTGRES, reason="no server"))],
     ids=["sqlite", "postgresql"],
 )
-def test_two_processes_share_a_study(address, tiny_data, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
+def test_two_processes_share_a_study(address, tiny_data, begin, tmp_path):
     name = f"shared-{os.getpid()}-{time.time_ns()}"  # a server may keep those of earlier tests
     options = tune_options(tiny_data, tmp_path / "runs", study=name, storage=address,
                            model="ResNet18_OPW", trials=12)  # fmt: skip
-    other = start(options, tmp_path)
+    other = begin(*command(options))
     study = tmp_path / "runs" / "studies" / name
     deadline = time.monotonic() + 100
     while not (study / "unfinished.json").is_file():
-        assert other.poll() is None, other.stdout.read().decode()
+        assert other.lives(), other.told()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     result = tune(options, Silent())
-    shown_there, _ = other.communicate(timeout=100)
-    assert other.returncode == 0, shown_there.decode()
+    assert other.wait() == 0, other.told()
     trials = all_trials(result, address)
     done = [trial for trial in trials if "surplus" not in trial.user_attrs]
     assert [trial.state for trial in done] == [COMPLETE] * 12
