@@ -322,7 +322,8 @@ def test_ctrl_c_cancels_what_waits_and_leaves_the_cluster(cluster, tmp_path):
     assert len(list(made.iterdir())) == left
 
 
-def test_a_lost_worker_costs_nothing_and_the_last_one_is_told(make_cluster):
+def test_a_lost_worker_costs_nothing_and_the_last_one_is_told(make_cluster, monkeypatch):
+    monkeypatch.setattr("pipeline.cluster.RETURN", 2.0)
     cluster = make_cluster().add_workers(2)
     results = run_all(slowly, range(60), 1, cluster.address)
     done = [next(results) for _ in range(2)]

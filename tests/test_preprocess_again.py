@@ -184,7 +184,7 @@ def many(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("many")
     raw, out = folder / "raw", folder / "dataset"
-    synthesize(Synthesize(out=raw, patients=14, seed=5, size="400", workers=1), Silent())
+    synthesize(Synthesize(out=raw, patients=10, seed=5, size="300", workers=1), Silent())
     organize(Organize(source=raw, out=out, finding="both", masks=False, workers=1), Silent())
     return out
 
