@@ -13,6 +13,7 @@ import timm
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -69,6 +70,7 @@ def main():
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--augment", action="store_true")
+    parser.add_argument("--settle", action="store_true", help="batch norm before validation")
     parser.add_argument("--only-load", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -92,6 +94,8 @@ def main():
             loss = loss_of(network(images).squeeze(1), labels.float())
             loss.backward()
             optimizer.step()
+        if options.settle:
+            update_bn(train, network)
         auc = max(auc, validate(network, val))
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
