@@ -96,7 +96,7 @@ def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
         f"runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')"
     )
     child = pexpect.spawn(
-        sys.executable, ["-c", code], cwd=str(tmp_path), env=TERMINAL, encoding="utf-8", timeout=120
+        sys.executable, ["-c", code], cwd=str(tmp_path), env=TERMINAL, encoding="utf-8", timeout=30
     )
     if arguments != ["--help"]:
         child.expect(r"\w\?|\]:")

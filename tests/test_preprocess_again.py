@@ -184,7 +184,7 @@ def many(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("many")
     raw, out = folder / "raw", folder / "dataset"
-    synthesize(Synthesize(out=raw, patients=14, seed=5, size="300", workers=1), Silent())
+    synthesize(Synthesize(out=raw, patients=14, seed=5, size="400", workers=1), Silent())
     organize(Organize(source=raw, out=out, finding="both", masks=False, workers=1), Silent())
     return out
 
@@ -205,7 +205,6 @@ def test_kills_and_ctrl_c_at_any_moment_end_in_the_same_bytes(many, tmp_path):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, env=OFFLINE, start_new_session=True, **quiet)
 
-    stopped = 0
     for turn in range(4):
         process, seen = start(), len(times(out)) if out.exists() else 0
         limit, enough = time.monotonic() + 60, seen + dice.randrange(1, 12)
@@ -213,7 +212,6 @@ def test_kills_and_ctrl_c_at_any_moment_end_in_the_same_bytes(many, tmp_path):
             assert time.monotonic() < limit
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL if turn % 2 else signal.SIGINT)
-        stopped += process.wait() != 0
-    assert stopped > 1  # the last ones may have been too late
+        assert process.wait() != 0 or turn > 2
     assert start().wait() == 0
     assert contents(out) == contents(whole.out)
