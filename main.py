@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interface import flags, torchrun
-from pipeline import stages, workspace
+from pipeline import workspace
 from pipeline.errors import UserError
 from pipeline.options import checked, defaults, items_of, spec_of
 from pipeline.processes import World, world_here
 from pipeline.progress import Result
 from pipeline.records import plain_options, read_json, write_json
+from pipeline.stages import data, demo, evaluation, training, tuning
 
 if TYPE_CHECKING:
     from interface.screen import Screen
@@ -37,16 +38,16 @@ class Stage:
 
 
 STAGES = {
-    "synthesize": Stage(stages.Synthesize, "sources.synthetic:synthesize"),
-    "organize": Stage(stages.Organize, "organize_data:organize"),
-    "preprocess": Stage(stages.Preprocess, "preprocess_data:preprocess"),
-    "probe": Stage(stages.Probe, "models.shortcuts:check_shortcuts"),
-    "tune": Stage(stages.Tune, "models.tuning:tune"),
-    "train": Stage(stages.Train, "models.queue:train_each"),
-    "evaluate": Stage(stages.Evaluate, "models.evaluation:evaluate"),
-    "ensemble": Stage(stages.Ensemble, "models.ensemble:ensemble"),
-    "compare": Stage(stages.Compare, "models.compare:compare"),
-    "report": Stage(stages.Report, "interface.report:report"),
+    "synthesize": Stage(data.Synthesize, "sources.synthetic.stage:synthesize"),
+    "organize": Stage(data.Organize, "organize_data:organize"),
+    "preprocess": Stage(data.Preprocess, "preprocess_data:preprocess"),
+    "probe": Stage(data.Probe, "models.shortcuts.stage:check_shortcuts"),
+    "tune": Stage(tuning.Tune, "models.tuning.stage:tune"),
+    "train": Stage(training.Train, "models.training.queue:train_each"),
+    "evaluate": Stage(evaluation.Evaluate, "models.evaluation.stage:evaluate"),
+    "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
+    "compare": Stage(evaluation.Compare, "models.evaluation.compare:compare"),
+    "report": Stage(evaluation.Report, "interface.report.stage:report"),
 }
 DEMO = "demo"
 # These show scores: say what they are not for.
@@ -121,7 +122,7 @@ def _disk_trouble(error: OSError) -> str:
 
 
 def _dispatch(argv: Sequence[str] | None, world: World) -> int:
-    options = {name: stage.options for name, stage in STAGES.items()} | {DEMO: stages.Demo}
+    options = {name: stage.options for name, stage in STAGES.items()} | {DEMO: demo.Demo}
     with torchrun.one_refusal(world):
         given = vars(flags.build_parser(options).parse_args(argv))
     name = given.pop("stage")
@@ -136,7 +137,7 @@ def _dispatch(argv: Sequence[str] | None, world: World) -> int:
     if answers and name in (None, DEMO):
         outcomes = _replay(_read_answers(answers), screen)
     elif name == DEMO:
-        outcomes = _demo(checked(stages.Demo, given), screen)
+        outcomes = _demo(checked(demo.Demo, given), screen)
     else:
         if answers:
             given, batch = _answers_of(name, answers) | given, True
@@ -252,9 +253,9 @@ def _replay(plan: Plan, screen: "Screen") -> list[Outcome]:
     return outcomes
 
 
-def _demo(options: stages.Demo, screen: "Screen") -> list[Outcome]:
+def _demo(options: demo.Demo, screen: "Screen") -> list[Outcome]:
     """Run the demo's plan, and end with its report and the commands that repeat each stage."""
-    plan = stages.demo_plan(options)
+    plan = demo.demo_plan(options)
     outcomes = _replay(plan, screen)
     replay = options.out / "answers.json"
     write_json(

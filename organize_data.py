@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models import shortcuts
+from images.files import SPREAD, read_image
+from images.thumbnails import write_contact_sheet
+from models.shortcuts import stage as shortcuts
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, write_folds
 from pipeline.manifest import LABELS, SPLITS, write_manifest
@@ -29,13 +31,12 @@ from pipeline.records import (
     write_set_aside,
     write_table,
 )
-from pipeline.stages import Organize
+from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
-from sources.cbis_ddsm import Lesion
-from sources.cbis_ddsm_cohort import PlannedImage
-from sources.cbis_ddsm_collection import split_counts
-from sources.cbis_ddsm_dataset import (
+from sources.cbis_ddsm.cohort import PlannedImage
+from sources.cbis_ddsm.collection import split_counts
+from sources.cbis_ddsm.dataset import (
     MASK_COLUMNS,
     MASK_TABLE,
     MISSING,
@@ -43,11 +44,10 @@ from sources.cbis_ddsm_dataset import (
     Layout,
     guard_against_leaks,
 )
-from sources.cbis_ddsm_doctor import MANIFEST as MISSING_SERIES
-from sources.cbis_ddsm_doctor import PROBLEMS, REMARKS, examine
-from sources.cbis_ddsm_files import HEADERS, MASK, Index, index_files
-from sources.cbis_ddsm_images import THUMBNAILS, Job, Writer
-from sources.cbis_ddsm_plan import (
+from sources.cbis_ddsm.doctor import MANIFEST as MISSING_SERIES
+from sources.cbis_ddsm.doctor import PROBLEMS, REMARKS, examine
+from sources.cbis_ddsm.files import HEADERS, MASK, Index, index_files
+from sources.cbis_ddsm.plan import (
     UNITS,
     Plan,
     cohort_notes,
@@ -57,9 +57,9 @@ from sources.cbis_ddsm_plan import (
     plan_dataset,
     split_table,
 )
-from sources.images import SPREAD, read_image
+from sources.cbis_ddsm.tables import Lesion
+from sources.cbis_ddsm.writing import THUMBNAILS, Job, Writer
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
-from sources.thumbnails import write_contact_sheet
 
 KEY = MEMORY.with_name("pseudonym.key")
 SHEETS, NOTES, SUMMARY = "contact_sheets", "notes.csv", "summary.json"

@@ -13,17 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models import augmentation, shortcuts
-from pipeline import records
-from pipeline.errors import UserError
-from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
-from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
-from pipeline.progress import Cell, Progress, Result, Table
-from pipeline.stages import Preprocess
-from pipeline.work import Ledger, run_all, worker_count
-from sources import film_steps
-from sources.film_chain import preprocess_image, preprocessing_steps
-from sources.film_jobs import (
+from images import augmentation
+from images import steps as film_steps
+from images.chain import preprocess_image, preprocessing_steps
+from images.files import read_image, write_png
+from images.jobs import (
     FEW,
     WORKING,
     Job,
@@ -34,8 +28,15 @@ from sources.film_jobs import (
     plan_jobs,
     run_jobs,
 )
-from sources.film_preview import Panel, Shown, draw_row, write_sheet
-from sources.images import read_image, write_png
+from images.preview import Panel, Shown, draw_row, write_sheet
+from models.shortcuts import stage as shortcuts
+from pipeline import records
+from pipeline.errors import UserError
+from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
+from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
+from pipeline.progress import Cell, Progress, Result, Table
+from pipeline.stages.data import Preprocess
+from pipeline.work import Ledger, run_all, worker_count
 
 __all__ = ["preprocess", "preprocess_image", "preprocessing_steps"]
 

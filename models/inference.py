@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from models.data.loading import EvalTransform
 from models.distributed import take_gpu
-from models.loading import EvalTransform
 from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
 from pipeline.errors import UserError

@@ -165,7 +165,7 @@ def settling_mode(network: nn.Module, trained_from: str) -> Iterator[None]:
     network.eval()
     for one in trained.modules():
         if isinstance(one, nn.Conv2d | nn.Linear):  # alike in both modes, but for their order of
-            one.train()  # sums: see models.shared_layers
+            one.train()  # sums: see models.training.shared_layers
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to say: the plain average over batches

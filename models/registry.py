@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.options import Answers, split_several
-from pipeline.stages_models import STANDARD
+from pipeline.stages.training import STANDARD
 
 ALL = "all"
 IMAGENET, NO_WEIGHTS = "imagenet", "none"

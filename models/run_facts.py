@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.data.loading import EvalTransform, Split
 from models.inference import Compute
-from models.loading import EvalTransform, Split
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
 from pipeline.manifest import MANIFEST
 from pipeline.progress import Cell, Table
 from pipeline.records import digest, file_digest
-from pipeline.stages import Train
+from pipeline.stages.training import Train
 
 FEW_PATIENTS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained; see `pipeline.stages_models.Train` for the meanings."""
+    """How a network is trained; see `pipeline.stages.training.Train` for the meanings."""
 
     epochs: int
     batch_size: int

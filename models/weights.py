@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.foreign_weights import AVERAGED, COUNTERS, plain_name, timm_names, unwrap
 from models.networks import head_name
 from models.registry import (
     HUB_FILE,
@@ -23,6 +22,7 @@ from models.registry import (
     hub_reachable,
     hub_repository,
 )
+from models.weight_files import AVERAGED, COUNTERS, plain_name, timm_names, unwrap
 from pipeline.errors import UserError
 
 WAYS = "run once with a network, or give --weights FILE, or --weights none"

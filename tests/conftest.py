@@ -108,8 +108,8 @@ def terminal(tmp_path):
 def collection(tmp_path_factory):
     """A synthetic collection of 16 patients, made once; not to be written to."""
     from pipeline.progress import Silent
-    from pipeline.stages import Synthesize
-    from sources.synthetic import synthesize
+    from pipeline.stages.data import Synthesize
+    from sources.synthetic.stage import synthesize
 
     folder = tmp_path_factory.mktemp("collection") / "raw"
     synthesize(Synthesize(out=folder, **COLLECTION), Silent())
@@ -121,7 +121,7 @@ def prepared(collection, tmp_path_factory):
     """A workspace with that collection organised and preprocessed; not to be written to."""
     from organize_data import organize
     from pipeline.progress import Silent
-    from pipeline.stages import Organize, Preprocess
+    from pipeline.stages.data import Organize, Preprocess
     from preprocess_data import preprocess
 
     folder = tmp_path_factory.mktemp("prepared")

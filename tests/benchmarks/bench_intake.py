@@ -16,13 +16,13 @@ import numpy as np
 import pydicom
 from PIL import Image
 
+from images.dicom import read_header
+from images.files import SPREAD
 from pipeline.errors import UserError
-from sources.cbis_ddsm_files import IMAGE, SourceFile
-from sources.cbis_ddsm_images import Job, make
-from sources.dicom import read_header
-from sources.images import SPREAD
-from sources.synthetic_films import render_film
-from sources.synthetic_writing import dicom_bytes, dicom_dataset, header_fields
+from sources.cbis_ddsm.files import IMAGE, SourceFile
+from sources.cbis_ddsm.writing import Job, make
+from sources.synthetic.films import render_film
+from sources.synthetic.writing import dicom_bytes, dicom_dataset, header_fields
 from tests.benchmarks.films import (
     HEIGHT,
     SEED,

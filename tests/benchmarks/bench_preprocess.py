@@ -23,14 +23,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from images import steps as film_steps
+from images.files import read_image, write_png
+from images.jobs import Job, make_image
+from images.parts import breast_mask, find_border_box
 from pipeline.manifest import Row
-from pipeline.stages import Preprocess
+from pipeline.stages.data import Preprocess
 from pipeline.work import run_all
-from sources import film_steps
-from sources.film_jobs import Job, make_image
-from sources.film_parts import breast_mask, find_border_box
-from sources.images import read_image, write_png
-from sources.synthetic_films import render_film
+from sources.synthetic.films import render_film
 from tests.benchmarks.films import (
     HEIGHT,
     SEED,

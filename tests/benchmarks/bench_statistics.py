@@ -22,8 +22,8 @@ import numpy as np
 from sklearn import metrics as sklearn
 from threadpoolctl import threadpool_limits
 
-from models.comparison import REPLICATES_PER_PAIR, compare_all, delong
-from models.intervals import estimates
+from models.bootstrap import estimates
+from models.evaluation.significance import REPLICATES_PER_PAIR, compare_all, delong
 from models.metrics import BINS, METRICS
 from models.metrics import measure as measured
 

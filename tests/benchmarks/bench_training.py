@@ -33,13 +33,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.image_cache import CACHE
+from images.files import read_image, write_png
+from models.data.image_cache import CACHE
 from models.inference import has_fast_bf16
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
 from pipeline.records import RECORD
-from pipeline.stages import Organize, Preprocess, Synthesize
-from sources.images import read_image, write_png
+from pipeline.stages.data import Organize, Preprocess, Synthesize
 
 FAMILIES = "ResNet18", "DenseNet121", "EfficientNetB3"
 SIZE, BATCH = 224, 32
@@ -53,7 +53,7 @@ def prepare(folder, patients):
     """Make, organise and preprocess a synthetic collection; return the last folder."""
     from organize_data import organize
     from preprocess_data import preprocess
-    from sources.synthetic import synthesize
+    from sources.synthetic.stage import synthesize
 
     data = folder / "preprocessed"
     synthesize(Synthesize(out=folder / "raw", patients=patients), Silent())

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from models.image_cache import CACHE
+from models.data.image_cache import CACHE
 from models.registry import MODELS
 from tests.benchmarks.bench_training import child, epoch_seconds, prepare
 

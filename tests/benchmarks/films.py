@@ -15,9 +15,9 @@ import cv2
 
 from pipeline.errors import UserError
 from pipeline.work import run_all
-from sources.synthetic_files import plan_files
-from sources.synthetic_marks import plan_frame
-from sources.synthetic_plan import plan_collection, random_for
+from sources.synthetic.files import plan_files
+from sources.synthetic.marks import plan_frame
+from sources.synthetic.plan import plan_collection, random_for
 
 WORKERS = 2
 SEED, HEIGHT, PIXELS = 3, 5000, 14_800_000

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.options import checked
 from pipeline.progress import Silent
-from pipeline.stages import Train
+from pipeline.stages.training import Train
 
 STEP = 32  # images at a time, where they are only loaded
 
@@ -31,7 +31,7 @@ def main():
 
 def train_it(options):
     """Train; return the seconds of each epoch and of all, and the best validation AUC."""
-    from models.training import train
+    from models.training.stage import train
 
     started = time.perf_counter()
     result = train(options, Silent())
@@ -45,8 +45,8 @@ def load(options):
     """Turn each training image into a normalised tensor, once an epoch."""
     import torch
 
+    from models.data.loading import EvalTransform, TrainTransform, load_split
     from models.inference import prepare_process
-    from models.loading import EvalTransform, TrainTransform, load_split
     from pipeline.manifest import read_manifest
 
     prepare_process(options.workers)

@@ -9,7 +9,9 @@ import pytest
 from interface.flags import build_parser, command
 from main import STAGES
 from pipeline.options import checked, flag
-from pipeline.stages import Demo, Organize, Preprocess, Synthesize, Train
+from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.demo import Demo
+from pipeline.stages.training import Train
 
 ALL = {name: stage.options for name, stage in STAGES.items()} | {"demo": Demo}
 

@@ -7,7 +7,7 @@ import pytest
 
 from interface import prompts
 from pipeline.options import between, option
-from pipeline.stages import Organize, Synthesize
+from pipeline.stages.data import Organize, Synthesize
 
 ENTER, DOWN, CTRL_C, CLEAR = "\r", "\x1b[B", "\x03", "\x15"  # CLEAR is Ctrl-U
 RUN, CHANGE, BACK = ENTER, DOWN + ENTER, DOWN * 2 + ENTER

@@ -6,7 +6,8 @@ import pytest
 
 from interface.screen import Screen
 from pipeline.progress import Result, Table
-from pipeline.stages import Preprocess, Train
+from pipeline.stages.data import Preprocess
+from pipeline.stages.training import Train
 
 
 @pytest.fixture

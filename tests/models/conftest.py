@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from models.training import train
+from models.training.stage import train
 from pipeline.progress import Silent
-from pipeline.stages import Train
+from pipeline.stages.training import Train
 from tests.conftest import OFFLINE, ROOT
 from tests.models.datasets import SIZE, make_dataset
 
@@ -49,14 +49,14 @@ def _one_thread():
 def _undrawn(request, monkeypatch):
     """Figures take most of the time of what is so small; tests that look at them are marked."""
     if "drawn" not in request.keywords:
-        for module in ("models.evaluation", "models.tuning"):
+        for module in ("models.evaluation.stage", "models.tuning.stage"):
             monkeypatch.setattr(f"{module}.write_figures", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
 def _briefly_timed(monkeypatch):
     """Half a second of forward passes for each batch size is for networks of a real size."""
-    monkeypatch.setattr("models.cost.SECONDS", 0.05)
+    monkeypatch.setattr("models.evaluation.cost.SECONDS", 0.05)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,7 @@ def trained(options_for, tmp_path_factory):
 # end its status.
 NURSERY = """
 import json, os, sys
-import main, models.training, models.tuning
+import main, models.training.stage, models.tuning.stage
 for line in sys.stdin:
     words, folder, told = json.loads(line)
     child = os.fork()

@@ -7,7 +7,8 @@ from pipeline.folds import write_folds
 from pipeline.manifest import LABELS, Row, image_path, read_manifest, write_manifest
 from pipeline.options import checked
 from pipeline.records import close_folder
-from pipeline.stages import Organize, Preprocess, Tune
+from pipeline.stages.data import Organize, Preprocess
+from pipeline.stages.tuning import Tune
 
 PATIENTS = {"train": 12, "val": 6, "test": 6}
 SIZE = 48

@@ -26,7 +26,7 @@ import main
 from models.distributed import agree, all_values, gather, join, together, wait_for_all
 from models.networks import build, freeze, logits, settling_mode, train_mode
 from models.registry import MODELS
-from models.shared_layers import in_step, share_layers
+from models.training.shared_layers import in_step, share_layers
 from pipeline.errors import UserError
 from pipeline.processes import world_here
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.calibration import logistic
-from models.exact_layers import PreciseConv2d, PreciseDepthwise2d, PreciseLinear
+from models.data.loading import load_split
+from models.evaluation.calibration import logistic
 from models.inference import choose_compute, image_logits, load_run
-from models.loading import load_split
-from models.shared_layers import share_layers
-from models.training import train
+from models.training.exact_layers import PreciseConv2d, PreciseDepthwise2d, PreciseLinear
+from models.training.shared_layers import share_layers
+from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.processes import World, world_here
@@ -23,7 +23,7 @@ from pipeline.progress import Silent
 from pipeline.runs import list_runs, list_unfinished
 from pipeline.work import worker_count
 from tests.conftest import OFFLINE, ROOT
-from tests.models.test_resume import Stopping
+from tests.models.training.test_resume import Stopping
 
 # --- shares
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from models.intervals import estimates, fewest_patients, patient_weights, tail_of
+from models.bootstrap import estimates, fewest_patients, patient_weights, tail_of
 from models.metrics import (
     METRICS,
     auc,

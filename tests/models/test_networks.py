@@ -14,7 +14,7 @@ from models.networks import (
     units,
 )
 from models.registry import MODELS, Head
-from models.shared_layers import share_layers
+from models.training.shared_layers import share_layers
 from pipeline.processes import ALONE
 
 ROWS = list(MODELS.values())

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.progress import Silent
-from pipeline.stages import Synthesize
-from sources.synthetic import synthesize
+from pipeline.stages.data import Synthesize
+from sources.synthetic.stage import synthesize
 from tests.conftest import COLLECTION
 from tests.organize_data.reading import run
 

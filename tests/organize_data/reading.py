@@ -8,7 +8,7 @@ import pytest
 
 from organize_data import organize
 from pipeline.progress import Silent
-from pipeline.stages import Organize
+from pipeline.stages.data import Organize
 
 REAL = Path(__file__).parents[3] / "shared" / "real_cbis_ddsm"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real download is not here")

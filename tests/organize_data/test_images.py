@@ -8,9 +8,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from images.files import read_image
 from pipeline.manifest import read_manifest
 from pipeline.records import read_record
-from sources.images import read_image
 from tests.organize_data.reading import (
     REAL,
     case_rows,

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from pipeline.progress import Silent
-from pipeline.stages import Synthesize
-from sources.synthetic import synthesize
+from pipeline.stages.data import Synthesize
+from sources.synthetic.stage import synthesize
 from tests.conftest import OFFLINE, ROOT
 from tests.organize_data.reading import contents, pictures, run
 

@@ -8,8 +8,8 @@ import pytest
 from organize_data import organize
 from pipeline.options import items_of, spec_of
 from pipeline.progress import Silent
-from pipeline.stages import Organize, Synthesize
-from sources.synthetic import synthesize
+from pipeline.stages.data import Organize, Synthesize
+from sources.synthetic.stage import synthesize
 from tests.conftest import COLLECTION
 from tests.organize_data.reading import contents, run
 

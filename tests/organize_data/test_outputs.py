@@ -15,7 +15,7 @@ from organize_data import organize
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
-from pipeline.stages import Organize
+from pipeline.stages.data import Organize
 from tests.organize_data.reading import case_rows, contents, dicom_of, film_of, run, series_of
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.records import claim_folder, close_folder, open_folder
-from pipeline.stages import Organize, Preprocess
+from pipeline.stages.data import Organize, Preprocess
 from pipeline.workspace import recall, remember, survey
 
 

@@ -1,0 +1,1 @@
+"""Pictures and what is done to them; knows no model and no collection."""

@@ -1,0 +1,152 @@
+"""The chain of steps from a film to what a network sees, for the stage and for prediction alike.
+
+The head of the chain reads the whole film and ends with the working image, still of 16 bits; the
+tail (blur, contrast, side) works on that alone, so that another contrast does not mean to read the
+films again.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from images import parts as film_parts
+from images import steps as film_steps
+from images.frame import CENTRE, Box, Frame
+from images.steps import Grey, Mask
+from pipeline.errors import UserError
+from pipeline.stages.data import Preprocess
+
+BLURS = {
+    "gaussian": film_steps.blur,
+    "bilateral": film_steps.bilateral,
+    "median": film_steps.median,
+}
+Step = tuple[str, Grey]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The head's result.
+
+    Attributes:
+        image: (H, W) uint16 in [0, 65535], of the working size.
+        inside: (H, W) bool: the breast; everything, where it was not sought.
+        frame: Where the image lies in its film.
+        side: On which side of the image the chest wall is; CENTRE for a lesion crop.
+    """
+
+    image: Grey
+    inside: Mask
+    frame: Frame
+    side: str
+
+
+def preprocess_image(
+    image: Grey, options: Preprocess, unit: str = "mammogram"
+) -> tuple[NDArray[np.uint8], Frame]:
+    """Run the chain that the options switch on.
+
+    Args:
+        image: (H, W) uint16 in [0, 65535], as `images.files.read_image` gives it.
+        options: Of the stage; paths, seed and augmentation do not matter here.
+        unit: "mammogram", or "crop" for a lesion crop, which has neither borders nor background.
+
+    Returns:
+        uint8 in [0, 255], (size, size), or of the cropped film's size where the options' size is
+        0; and where it lies in `image`.
+
+    Raises:
+        UserError: There is no breast in the image.
+    """
+    return finish(prepare(image, options, unit), options)
+
+
+def preprocessing_steps(image: Grey, options: Preprocess, unit: str) -> list[Step]:
+    """Return the name and the image of each step, from the original to the result.
+
+    Raises:
+        UserError: There is no breast in the image.
+    """
+    *before, (last, prepared) = _head(image, options, unit)
+    steps = [(name, seen.image) for name, seen in before] + [(last, prepared.image)]
+    return [("original", image), *steps, *_tail(prepared, options)]
+
+
+def prepare(image: Grey, options: Preprocess, unit: str) -> Prepared:
+    """Run the head: crop, annotation removal, resize.
+
+    Raises:
+        UserError: There is no breast in the image.
+    """
+    *_, (_, prepared) = _head(image, options, unit)
+    return prepared
+
+
+def finish(prepared: Prepared, options: Preprocess) -> tuple[NDArray[np.uint8], Frame]:
+    """Run the tail: blur, CLAHE, turn to one side, 8 bits."""
+    last = deque(_tail(prepared, options), maxlen=1)  # the others need not be kept in memory
+    image = last[0][1] if last else prepared.image
+    frame = prepared.frame.mirror() if _is_turned(prepared, options) else prepared.frame
+    return film_steps.to_uint8(image), frame
+
+
+def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Prepared]]:
+    """Yield what the head has made, step by step.
+
+    A film is shrunk by a whole factor as soon as it is cropped, to no less than the working size
+    and than what finding the breast needs, and to the working size before the blur: grain, kernel
+    and tiles then mean the same on films of any size, and each step costs a fraction.
+    """
+    film, side = unit != "crop", CENTRE
+    box = _film_box(image, options) if film else Box(0, 0, image.shape[1], image.shape[0])
+    result = film_steps.reduce_by_area(box.of(image), factor := _factor(box, options.size))
+    box = Box(box.x, box.y, result.shape[1] * factor, result.shape[0] * factor)
+    inside = np.ones(result.shape, np.bool_)
+    if film and options.crop != "none":
+        yield "borders cropped", Prepared(result, inside, Frame.of_box(box), side)
+    if film and options.annotations:
+        inside = film_parts.breast_mask(result)
+        if not inside.any():
+            raise UserError("no breast can be found in it")
+        result = film_steps.remove_annotations(result, inside)
+        yield "annotations removed", Prepared(result, inside, Frame.of_box(box), side)
+    side = film_steps.chest_wall_side(result) if film else CENTRE
+    if not options.size:
+        yield "full size", Prepared(result, inside, Frame.of_box(box), side)
+        return
+    result, _ = film_steps.resize_and_pad(result, options.size, side)
+    shown, _ = film_steps.resize_and_pad(inside.astype(np.uint16), options.size, side)
+    yield "resized", Prepared(result, shown > 0, Frame.around(box, options.size, side), side)
+
+
+def _tail(prepared: Prepared, options: Preprocess) -> Iterator[Step]:
+    result = prepared.image
+    if options.blur != "none":
+        result = BLURS[options.blur](result, options.blur_kernel)
+        yield "blurred", result
+    if options.clahe:
+        clip, tiles = options.clahe_clip, options.clahe_tiles
+        result = film_steps.clahe(result, prepared.inside, clip, tiles)
+        yield "contrast enhanced", result
+    if _is_turned(prepared, options):
+        yield f"turned to the {options.side}", film_steps.flip(result)
+
+
+def _is_turned(prepared: Prepared, options: Preprocess) -> bool:
+    return options.side not in ("as-is", prepared.side) and prepared.side != CENTRE
+
+
+def _film_box(image: Grey, options: Preprocess) -> Box:
+    if options.crop == "auto":
+        return film_parts.find_border_box(image)
+    return film_parts.fixed_border_box(image.shape, options.margin * (options.crop == "fixed"))
+
+
+def _factor(box: Box, size: int) -> int:
+    if not size:
+        return 1
+    least = max(size, film_parts.MASK_DETAIL)
+    return max(1, min(max(box.width, box.height) // least, box.width, box.height))

@@ -1,0 +1,382 @@
+"""One DICOM file: the header facts that the tool uses, and its pixels at the full 16-bit range."""
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from images.archives import inside, open_binary, size_of
+from pipeline.errors import UserError
+
+MAPPABLE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # PS3.5, A.1 and A.2: plain arrays
+LATERALITIES = {"L": "LEFT", "R": "RIGHT"}
+VIEWS = ("CC", "MLO")
+ROWS, COLUMNS, PIXEL_DATA = 0x00280010, 0x00280011, 0x7FE00010
+SWAPPED_GROUP = 0x0800  # group 0008 with its bytes exchanged; no such group is defined
+UNDEFINED_LENGTH = 0xFFFFFFFF  # of pixel data: it comes in fragments (PS3.5, A.4)
+ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # of fragments (PS3.5, 7.5)
+START = 256 * 1024  # bytes of a file inside a zip file that are unpacked for its header
+DEFERRED = 4096  # bytes; no value that is used here is longer
+WHITE = 65535
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the header of an image file says (PS3.3, C.7.1 to C.7.6); text is empty where absent.
+
+    Attributes:
+        series_uid: SeriesInstanceUID.
+        study_uid: StudyInstanceUID.
+        sop_uid: SOPInstanceUID.
+        subject: PatientID. In CBIS-DDSM it is unique for each image and is not the patient.
+        series_description: SeriesDescription.
+        laterality: "LEFT", "RIGHT" or empty.
+        view: "CC", "MLO" or empty; from ViewPosition or PatientOrientation.
+        rows: Height in pixels.
+        columns: Width in pixels.
+        bits_allocated: Bits that a sample takes in the file.
+        bits_stored: Bits of these that hold the grey value.
+        signed: Whether samples are two's complement.
+        samples: Samples of one pixel: 1 for grey, 3 for colour.
+        frames: Images in the file.
+        photometric: PhotometricInterpretation.
+        transfer_syntax: TransferSyntaxUID.
+        pixels_at: Offset of the pixel data in the file, in bytes; 0 where the data set is deflated.
+        pixels_length: What the header says of its length, in bytes; of fragments, all together.
+        encapsulated: Whether the pixel data comes in fragments, as compressed images do.
+        oddity: What is wrong with the header but does no harm; empty where nothing is.
+    """
+
+    series_uid: str
+    study_uid: str
+    sop_uid: str
+    subject: str
+    series_description: str
+    laterality: str
+    view: str
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    samples: int
+    frames: int
+    photometric: str
+    transfer_syntax: str
+    pixels_at: int
+    pixels_length: int
+    encapsulated: bool
+    oddity: str
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of one file, without its pixels.
+
+    Args:
+        path: A DICOM file; it may lie in a zip file (images.archives).
+
+    Raises:
+        UserError: The file is missing, empty, not DICOM, cut off before its pixel data, or not
+            an image.
+    """
+    if inside(path) and size_of(path) > START:
+        # Whatever is missing from the first bytes is looked for in the whole file below.
+        with contextlib.suppress(UserError), open_binary(path, START) as file:
+            header = _read_header(path, file)
+            if not header.encapsulated:
+                return header
+    with open_binary(path) as file:
+        return _read_header(path, file)
+
+
+def defect(header: Header, size: int) -> str:
+    """Tell from the header alone why the pixels of a file cannot be read.
+
+    Args:
+        header: Of the file.
+        size: Of the file in bytes, unpacked where it lies in a zip file.
+
+    Returns:
+        The reason in the words of `read_pixels`; empty where the pixels can be expected to read.
+    """
+    return _no_mammogram(header) or _wrong_syntax(header) or _wrong_length(header, size)
+
+
+def read_pixels(path: Path) -> NDArray[np.uint16]:
+    """Read one image as grey values that span the full 16-bit range.
+
+    The range follows from BitsStored and never from the values, so that a crop and its mammogram
+    keep one grey scale. MONOCHROME1 is inverted (PS3.3, C.7.6.3.1.2), signed samples are moved to
+    start at 0, colour becomes ITU-R BT.601 luma.
+
+    Args:
+        path: A DICOM file with one frame of at most 16 bits; it may lie in a zip file.
+
+    Returns:
+        (H, W) uint16 in [0, 65535]; black is 0.
+
+    Raises:
+        UserError: As `read_header`; or for a `defect`; or the pixels cannot be decoded.
+    """
+    with open_binary(path) as file:
+        header = _read_header(path, file)
+        if reason := defect(header, file.seek(0, io.SEEK_END)):
+            raise UserError(f"{path}: {reason}")
+        samples = _map(file, header) if _is_plain(header) else _decode(path, file, header)
+    if samples.shape[:2] != (header.rows, header.columns):
+        raise UserError(f"{path}: decodes to {samples.shape}, not to what its header says")
+    if header.samples == 3:
+        samples = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
+    return to_full_range(samples, header)
+
+
+def to_full_range(samples: NDArray[Any], header: Header) -> NDArray[np.uint16]:
+    """Map stored samples to [0, 65535] by BitsStored, sign and photometric interpretation.
+
+    Args:
+        samples: (H, W), uint8, int8, uint16 or int16, as stored.
+        header: Of the same file.
+
+    Returns:
+        (H, W) uint16 in [0, 65535], 0 for black; never a view of `samples`.
+    """
+    codes = np.arange(1 << 8 * samples.dtype.itemsize, dtype=np.int64)  # every bit pattern
+    highest = (1 << header.bits_stored) - 1
+    values = codes & highest
+    if header.signed:
+        values ^= 1 << (header.bits_stored - 1)  # two's complement to offset binary
+    table: NDArray[np.uint16] = ((values * WHITE + highest // 2) // highest).astype(np.uint16)
+    if header.photometric == "MONOCHROME1":
+        table = np.subtract(WHITE, table, dtype=np.uint16)
+    patterns = samples.view(np.uint8 if samples.dtype.itemsize == 1 else np.uint16)
+    if patterns.dtype == np.uint16 and np.array_equal(table, codes):
+        return np.array(patterns, dtype=np.uint16)
+    grey: NDArray[np.uint16] = table[patterns]
+    return grey
+
+
+def _read_header(path: Path, file: BinaryIO) -> Header:
+    """Read the header of an open file; `path` is for messages."""
+    pixels: tuple[int, int] | None = None
+
+    def at_pixel_data(tag: int, _: str | None, length: int) -> bool:
+        nonlocal pixels
+        if int(tag) != PIXEL_DATA:  # int: pydicom compares tags more slowly
+            return False
+        pixels = file.tell(), length
+        return True
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that break the standard and are usable
+        try:
+            dataset = read_partial(file, at_pixel_data, defer_size=DEFERRED)
+            if pixels and ROWS in dataset and COLUMNS in dataset:
+                return _header(path, file, dataset, *pixels)
+        except UserError:
+            raise
+        except InvalidDicomError:
+            raise UserError(f"{path}: {_what_it_is(file)}") from None
+        except zlib.error:
+            raise UserError(f"{path}: its header claims deflated data, but it is not") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except Exception as error:  # pydicom's parsers raise anything when bytes are damaged
+            raise UserError(f"{path}: its header is damaged ({_first_line(error)})") from None
+    if any(tag.group == SWAPPED_GROUP for tag in dataset.keys()):
+        name = _named(_syntax(dataset)).name
+        raise UserError(f"{path}: its header claims {name}, but its bytes are in the other order")
+    raise UserError(f"{path}: is cut off before its pixel data, or is no image")
+
+
+def _what_it_is(file: BinaryIO) -> str:
+    """Say what a file without the DICOM prefix seems to be."""
+    file.seek(0)
+    start = file.read(512)
+    if not start:
+        return "is empty"
+    if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
+        return "is a text file, not DICOM"
+    return "is not DICOM (the prefix DICM is missing)"
+
+
+def _header(
+    path: Path, file: BinaryIO, dataset: pydicom.FileDataset, pixels_at: int, length: int
+) -> Header:
+    def text(name: str) -> str:
+        return str(dataset.get(name) or "").strip()
+
+    rows: Any = dataset.get_item(ROWS)  # as read: pydicom has not converted it yet
+    syntax = _syntax(dataset)
+    encapsulated = length == UNDEFINED_LENGTH
+    if encapsulated:
+        length = _fragments_length(path, file, pixels_at)
+    side = text("Laterality") or text("ImageLaterality")
+    views = (text("ViewPosition"), text("PatientOrientation"))
+    allocated = int(dataset.get("BitsAllocated", 16))
+    return Header(
+        series_uid=text("SeriesInstanceUID"),
+        study_uid=text("StudyInstanceUID"),
+        sop_uid=text("SOPInstanceUID"),
+        subject=text("PatientID"),
+        series_description=text("SeriesDescription"),
+        laterality=LATERALITIES.get(side, ""),
+        view=next((view for view in views if view in VIEWS), ""),
+        rows=int(dataset[ROWS].value),
+        columns=int(dataset.Columns),
+        bits_allocated=allocated,
+        bits_stored=int(dataset.get("BitsStored", allocated)),
+        signed=bool(dataset.get("PixelRepresentation", 0)),
+        samples=int(dataset.get("SamplesPerPixel", 1)),
+        frames=int(dataset.get("NumberOfFrames") or 1),
+        photometric=text("PhotometricInterpretation"),
+        transfer_syntax=syntax,
+        pixels_at=0 if syntax == DeflatedExplicitVRLittleEndian else pixels_at,
+        pixels_length=length,
+        encapsulated=encapsulated,
+        oddity=_oddity(syntax, rows.is_implicit_VR),
+    )
+
+
+def _syntax(dataset: pydicom.FileDataset) -> str:
+    return str(dataset.file_meta.get("TransferSyntaxUID", ""))
+
+
+def _named(syntax: str) -> UID:
+    return UID(syntax, pydicom.config.IGNORE)  # or pydicom warns of a damaged one
+
+
+def _oddity(syntax: str, implicit: bool) -> str:
+    """Tell where pydicom had to read other value representations than the header claims."""
+    if not syntax or implicit == (syntax == ImplicitVRLittleEndian):
+        return ""
+    found = "implicit" if implicit else "explicit"
+    return f"its header claims {_named(syntax).name}, but its data is {found} VR"
+
+
+def _fragments_length(path: Path, file: BinaryIO, pixels_at: int) -> int:
+    """Return how many bytes the fragments of compressed pixels say that they take."""
+    at = pixels_at
+    while True:
+        file.seek(at)
+        start = file.read(8)
+        at += 8
+        if len(start) < 8 or start[:4] == DELIMITER:
+            return at - pixels_at
+        if start[:4] != ITEM:
+            raise UserError(f"{path}: its pixel data is damaged (a fragment is out of place)")
+        (length,) = struct.unpack_from("<I", start, 4)
+        at += length
+
+
+def _no_mammogram(header: Header) -> str:
+    """Return why a file holds no mammogram, or nothing."""
+    if header.frames > 1:
+        return f"holds {header.frames} frames; only single images are read"
+    if header.bits_allocated not in (1, 8, 16):
+        return f"has {header.bits_allocated} bits allocated; 1, 8 and 16 are read"
+    if not 1 <= header.bits_stored <= header.bits_allocated:
+        return f"has {header.bits_stored} bits stored in {header.bits_allocated} allocated"
+    if header.rows < 1 or header.columns < 1:
+        return f"says that it has {header.rows} rows and {header.columns} columns"
+    if header.samples not in (1, 3) or header.photometric == "PALETTE COLOR":
+        return f"is {header.photometric} with {header.samples} samples; grey and RGB are read"
+    return ""
+
+
+def _wrong_syntax(header: Header) -> str:
+    """Return why the claimed transfer syntax cannot be that of the pixels, or nothing."""
+    if not header.transfer_syntax:
+        return "does not say its transfer syntax"
+    syntax = _named(header.transfer_syntax)
+    if not syntax.is_transfer_syntax:
+        return f"has the unknown transfer syntax {header.transfer_syntax!r}"
+    if syntax.is_encapsulated and not header.encapsulated:
+        return f"its header claims {syntax.name}, but its pixels are not compressed"
+    if header.encapsulated and not syntax.is_encapsulated:
+        return f"its header claims {syntax.name}, but its pixels are compressed"
+    if header.encapsulated and not _has_decoder(syntax):
+        return f"is compressed as {syntax.name}, which is not read"
+    return ""
+
+
+def _has_decoder(syntax: UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
+def _wrong_length(header: Header, size: int) -> str:
+    """Return how the length of the pixel data contradicts the header or the file, or nothing."""
+    bits = header.rows * header.columns * header.samples * header.bits_allocated
+    if header.photometric == "YBR_FULL_422":  # two pixels share their colour
+        bits = bits * 2 // 3
+    wanted = header.pixels_length if header.encapsulated else -(-bits // 8)
+    there = header.pixels_length
+    if header.pixels_at:
+        there = min(there, max(0, size - header.pixels_at))
+    if there < wanted:
+        return f"its pixel data is truncated ({there:,} of {wanted:,} bytes)"
+    if header.pixels_length > wanted + 1:  # one byte makes an odd length even (PS3.5, 8.1.1)
+        return (
+            f"its pixel data has the wrong size ({header.pixels_length:,} bytes, where its "
+            f"{header.rows} x {header.columns} pixels take {wanted:,})"
+        )
+    return ""
+
+
+def _is_plain(header: Header) -> bool:
+    return (
+        header.transfer_syntax in MAPPABLE
+        and header.samples == 1
+        and header.bits_allocated in (8, 16)
+    )
+
+
+def _map(file: BinaryIO, header: Header) -> NDArray[Any]:
+    """Map the pixels of an uncompressed file, (H, W): no copy, no second parse."""
+    dtype = np.dtype(np.uint8 if header.bits_allocated == 8 else "<u2")
+    shape = (header.rows, header.columns)
+    mapped: NDArray[Any]
+    if isinstance(file, io.BytesIO):
+        count = header.rows * header.columns
+        mapped = np.frombuffer(file.getvalue(), dtype, count, header.pixels_at).reshape(shape)
+    else:
+        mapped = np.memmap(file, dtype, mode="r", offset=header.pixels_at, shape=shape)
+    return np.asarray(mapped, dtype=dtype.newbyteorder("="))
+
+
+def _decode(path: Path, file: BinaryIO, header: Header) -> NDArray[Any]:
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what pydicom can live with
+        try:
+            samples = pixel_array(pydicom.dcmread(file))
+        except Exception as error:  # whatever the codec of the transfer syntax raises
+            name = _named(header.transfer_syntax).name
+            why = f"as {name}" if header.encapsulated else f"({_first_line(error)})"
+            raise UserError(f"{path}: cannot be decoded {why}") from None
+    return np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("="))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

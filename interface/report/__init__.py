@@ -1,0 +1,1 @@
+"""The HTML report: one page of data, models and metrics."""

@@ -1,0 +1,176 @@
+"""Sanity baselines on the test images of the runs, and how far each run is from each of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interface.report.runs import RunView
+from interface.report.scores import UNITS, Interval, number
+from interface.report.sheets import Note, Sheet, SheetRow
+from pipeline.errors import UserError
+from pipeline.manifest import Row
+from pipeline.records import read_json
+
+if TYPE_CHECKING:
+    from models.bootstrap import Estimate
+
+WITHOUT_THRESHOLD = ("auc", "pr_auc", "brier", "ece")  # a baseline has no operating point
+CHANCE = ("background", "untrained", "shuffled")  # that must not be better than guessing
+PREDICTS = 0.55  # the lower end of an AUC's interval above which evaluate, too, calls it so
+REPLICATES = 1000  # of the bootstrap of models against baselines
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a score without a trained look at the breast reaches on the test images.
+
+    Attributes:
+        name: "background", "assessment" and the like.
+        title: As people read it.
+        description: What it is, in a sentence.
+        problem: Why there is none, or empty.
+        units: Figures of images, breasts and patients; empty where there is none.
+        differences: AUC of each run, by name, minus that of the baseline, on the same images.
+    """
+
+    name: str
+    title: str
+    description: str
+    problem: str
+    units: Mapping[str, Mapping[str, Interval]]
+    differences: Mapping[str, Interval]
+
+    @property
+    def auc(self) -> Interval:
+        """Of single images."""
+        return self.units["image"]["auc"]
+
+    @property
+    def tells(self) -> bool:
+        """Whether it is better than guessing where it must not be."""
+        return self.name in CHANCE and bool(self.units) and (self.auc.low or 0) > PREDICTS
+
+    def unbeaten(self, run: RunView) -> bool:
+        """Whether a run cannot be said to be better than it."""
+        found = self.differences.get(run.name)
+        if found is None or found.value is None:
+            return False
+        return (found.value if found.low is None else found.low) <= 0
+
+
+def read_baselines(runs: Path, data_hash: str) -> list[Mapping[str, Any]]:
+    """Return the baselines that evaluation left for a dataset; none where it left none.
+
+    Those of a fold have the same test images, so they do where those of the plain split are
+    missing. (`models.evaluation.baselines` reads them too, and loads torch.)
+    """
+    folder = runs / ".baselines"
+    for path in (folder / f"{data_hash}.json", *sorted(folder.glob(f"{data_hash}-*.json"))):
+        try:
+            found: list[Mapping[str, Any]] = read_json(path)["baselines"]
+        except (UserError, KeyError, TypeError):
+            continue
+        return found
+    return []
+
+
+def judged(item: Mapping[str, Any], runs: Sequence[RunView]) -> Baseline:
+    """Measure a baseline on the test images that it has a probability for."""
+    from models.bootstrap import estimates
+    from models.evaluation.units import grouped
+
+    run = runs[0]
+    known = [one for one in run.predictions["test"] if one.image_id in item["test"]]
+    units: dict[str, Mapping[str, Interval]] = {}
+    differences: dict[str, Interval] = {}
+    if len({one.malignant for one in known}) == 2:
+        rows = [
+            Row(image_id=one.image_id, patient_id=one.patient_id, laterality=one.laterality,
+                split="test", label=one.label, path="")
+            for one in known
+        ]  # fmt: skip
+        scores = np.array([float(item["test"][one.image_id]) for one in known])
+        for name in UNITS:
+            unit = grouped(rows, scores, name, run.aggregate)
+            found = estimates(
+                unit.targets, unit.scores, 0.5, unit.patients, run.replicates, run.seed
+            )
+            units[name] = {metric: _interval(found[metric]) for metric in WITHOUT_THRESHOLD}
+        differences = _differences(rows, scores, runs)
+    return Baseline(
+        name=str(item["name"]),
+        title=str(item["title"]),
+        description=str(item["description"]),
+        problem=str(item["problem"]) or ("" if units else "no prediction of these images"),
+        units=units,
+        differences=differences,
+    )
+
+
+def _interval(found: "Estimate") -> Interval:
+    return Interval(number(found.value), number(found.low), number(found.high))
+
+
+def _differences(
+    rows: Sequence[Row], scores: np.ndarray, runs: Sequence[RunView]
+) -> dict[str, Interval]:
+    """Return the paired difference in AUC of every run from a baseline, run minus baseline."""
+    from models.bootstrap import enough_patients
+    from models.evaluation.significance import bootstrap_aucs, bootstrap_difference
+    from models.metrics import auc
+
+    found: dict[str, np.ndarray] = {}
+    for run in runs:
+        said = {one.image_id: one.probability for one in run.predictions["test"]}
+        if all(row.image_id in said for row in rows):
+            found[run.name] = np.array([said[row.image_id] for row in rows])
+    targets = np.array([row.label == "malignant" for row in rows])
+    patients = [row.patient_id for row in rows]
+    table = np.stack([scores, *found.values()])
+    areas = [auc(targets, line) for line in table]
+    drawn = np.full((1, len(table)), np.nan)
+    if enough_patients(targets, np.array(patients)):
+        drawn = bootstrap_aucs(targets, table, patients, REPLICATES, runs[0].seed)
+    differences = (
+        bootstrap_difference(areas[place] - areas[0], drawn[:, place] - drawn[:, 0])
+        for place in range(1, len(table))
+    )
+    return {
+        name: Interval(number(one.value), number(one.low), number(one.high))
+        for name, one in zip(found, differences, strict=True)
+    }
+
+
+def against(runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -> Sheet | None:
+    """Return how far each run is from each baseline; None where there is no baseline."""
+    measured = [one for one in baselines if one.differences]
+    if not measured:
+        return None
+    rows = [
+        SheetRow(
+            head=run.title,
+            cells=[
+                _difference(one.differences.get(run.name), not one.unbeaten(run))
+                for one in measured
+            ],
+            detail=run.folder.name,
+            anchor=run.anchor,
+        )
+        for run in runs
+    ]
+    caption = (
+        "AUC of each run minus that of each baseline, on the same images and over the same "
+        "bootstrap draws. Bold: the run is better, its 95\u00a0% interval lies above zero."
+    )
+    return Sheet(f"against_baselines{mark}", caption, ["Run", *(o.title for o in measured)], rows)
+
+
+def _difference(found: Interval | None, strong: bool) -> Note | None:
+    if found is None or found.value is None:
+        return None
+    known = found.low is not None and found.high is not None
+    return Note(f"{found.value:+.3f}", f"{found.low:+.3f} to {found.high:+.3f}" if known else "",
+                strong)  # fmt: skip

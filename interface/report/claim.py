@@ -1,0 +1,171 @@
+"""The reporting checklist CLAIM (Mongan, Moy & Kahn 2020), filled from the runs where they know.
+
+Radiology: Artificial Intelligence 2(2):e200029. The items are in words of our own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from interface.report.cohort import described
+from interface.report.data import Dataset
+from interface.report.groups import Group
+from interface.report.sheets import Sheet, SheetRow
+
+AUTHORS = "To be written by the authors"
+ITEMS = (
+    ("Title and abstract", 1, "Named as a study of artificial intelligence, with its kind"),
+    ("Title and abstract", 2, "Structured summary of design, methods, results, conclusions"),
+    ("Introduction", 3, "Background, intended use and clinical role"),
+    ("Introduction", 4, "Objectives and hypotheses"),
+    ("Study design", 5, "Prospective or retrospective"),
+    ("Study design", 6, "Goal of the study"),
+    ("Data", 7, "Sources of the data"),
+    ("Data", 8, "Eligibility: how, where and when cases were found"),
+    ("Data", 9, "Preprocessing"),
+    ("Data", 10, "Selection of subsets"),
+    ("Data", 11, "Definitions of the data elements"),
+    ("Data", 12, "De-identification"),
+    ("Data", 13, "Handling of missing data"),
+    ("Ground truth", 14, "Definition of the reference standard"),
+    ("Ground truth", 15, "Reason for choosing it"),
+    ("Ground truth", 16, "Who annotated, and with what training"),
+    ("Ground truth", 17, "Tools of annotation"),
+    ("Ground truth", 18, "Variability between and within readers"),
+    ("Partitions", 19, "Intended sample size and how it was found"),
+    ("Partitions", 20, "How cases were assigned, and in what proportions"),
+    ("Partitions", 21, "Level at which partitions are disjoint"),
+    ("Model", 22, "Architecture, input and output"),
+    ("Model", 23, "Software and versions"),
+    ("Model", 24, "Initial values of the parameters"),
+    ("Training", 25, "Training, augmentation, hyper-parameters, number of models"),
+    ("Training", 26, "How the final model was selected"),
+    ("Training", 27, "Ensembling"),
+    ("Evaluation", 28, "Measures of performance"),
+    ("Evaluation", 29, "Significance and uncertainty"),
+    ("Evaluation", 30, "Robustness and sensitivity analysis"),
+    ("Evaluation", 31, "Explanation of the model's decisions"),
+    ("Evaluation", 32, "Test on external data"),
+    ("Results", 33, "Flow of cases, with exclusions"),
+    ("Results", 34, "Demographic and clinical features by partition"),
+    ("Results", 35, "Performance on all partitions"),
+    ("Results", 36, "Diagnostic accuracy and its precision"),
+    ("Results", 37, "Failures"),
+    ("Discussion", 38, "Limitations, bias, generality"),
+    ("Discussion", 39, "Implications for practice"),
+    ("Other", 40, "Registration"),
+    ("Other", 41, "Where the protocol is"),
+    ("Other", 42, "Funding, and the funders' part"),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the checklist is filled from.
+
+    Attributes:
+        group: The runs of the main comparison.
+        dataset: What they were tested on; None where it is not known.
+        versions: Of the packages behind the figures.
+    """
+
+    group: Group
+    dataset: Dataset | None
+    versions: Mapping[str, str]
+
+
+def claim_sheet(study: Study) -> Sheet:
+    """Return the checklist with what the runs know of each item."""
+    answers = _of_models(study) | _of_results(study)
+    if study.dataset is not None and study.dataset.steps:
+        answers |= _of_data(study.dataset)
+    rows = [
+        SheetRow(f"{number}", [item, answers.get(number) or AUTHORS], part=section,
+                 kind="" if answers.get(number) else "open")
+        for section, number, item in ITEMS
+    ]  # fmt: skip
+    known = sum(number in answers for _, number, _ in ITEMS)
+    caption = (
+        f"CLAIM, the checklist for artificial intelligence in medical imaging (Mongan, Moy & Kahn "
+        f"2020): {known} of its {len(ITEMS)} items are filled from the runs, for the authors to "
+        "check; the others are theirs to write."
+    )
+    return Sheet("claim", caption, ["Item", "What is to be reported", "In this study"], rows)
+
+
+def _of_data(dataset: Dataset) -> dict[int, str]:
+    organised, final = dataset.step("organize"), dataset.final
+    assert final is not None
+    splits = final.splits
+    answers = {
+        13: f"What could not be read was set aside with its reason: {_set_aside(dataset)}",
+        20: "; ".join(f"{name} {described(splits[split])}" for split, name in
+                      (("train", "training"), ("val", "validation"), ("test", "test"))),
+        21: "Patient: no patient is in two partitions",
+        33: "Section Data of this page, tables cohort and exclusions",
+    }  # fmt: skip
+    if organised is None:
+        return answers
+    options = organised.record["options"]
+    answers[10] = (
+        f"Findings: {options.get('finding')}; one image is a {options.get('unit')}; "
+        f"{organised.cohort.images:,} images of {organised.cohort.patients:,} patients"
+    )
+    if dataset.synthetic:
+        return answers | {7: "Synthetic: drawn by a program; no patient is in it"}
+    return answers | {
+        5: "Retrospective",
+        7: "CBIS-DDSM (Lee et al. 2017, Sci Data 4:170177), a public collection",
+        12: "The collection was published without identities",
+        14: "Pathology as the collection gives it; an image is malignant where any of its lesions "
+            "is; benign without callback counts as "
+            + ("benign" if options.get("without_callback") == "benign" else "left out"),
+    }  # fmt: skip
+
+
+def _set_aside(dataset: Dataset) -> str:
+    return ", ".join(
+        f"{step.excluded} in {'organising' if step.stage == 'organize' else 'preprocessing'}"
+        for step in dataset.steps
+    )
+
+
+def _of_models(study: Study) -> dict[int, str]:
+    runs, best = study.group.runs, study.group.best
+    models = dict.fromkeys(run.model for run in runs)
+    members = [run.model for run in runs if run.record["stage"] == "ensemble"]
+    weights = dict.fromkeys(run.weights for run in runs)
+    tuned = [run for run in runs if run.tuning]
+    return {
+        9: "Section Preprocessing of this page" if best.preprocessing else "No preprocessing",
+        22: f"{best.model}: {best.architecture}, input {best.size} x {best.size} pixels and "
+            f"{best.channels} channel(s), output one probability; {best.parameters:,} parameters",
+        23: ", ".join(f"{name} {text}" for name, text in study.versions.items()),
+        24: f"Weights: {', '.join(weights)}",
+        25: f"{len(runs)} runs of {len(models)} models; options with each run on this page"
+            + (f"; hyper-parameters of {len(tuned)} found by a search on validation" if tuned
+               else ""),
+        26: "Highest validation AUC, epoch and run; the test images had no say",
+        27: f"Ensembles: {', '.join(members)}" if members else "No ensemble",
+    }  # fmt: skip
+
+
+def _of_results(study: Study) -> dict[int, str]:
+    group, best = study.group, study.group.best
+    answers = {
+        28: "AUC, PR AUC, sensitivity, specificity, MCC, Brier score, calibration error and others",
+        29: f"95 % intervals, {best.replicates:,} bootstrap replicates over patients"
+            + ("; paired comparison, Holm's correction" if group.significance else ""),
+        35: "Validation and test: table Metrics of each run",
+        36: f"{best.title}: AUC {best.test.of('auc').in_words}, sensitivity "
+            f"{best.test.of('sensitivity').in_words}, specificity "
+            f"{best.test.of('specificity').in_words}",
+        37: "Surest errors of each run, with their images",
+    }  # fmt: skip
+    checks = []
+    if best.strata:
+        checks.append("strata of the test images")
+    if group.baselines:
+        checks.append("sanity baselines")
+    if checks:
+        answers[30] = " and ".join(checks).capitalize()
+    return answers

@@ -1,0 +1,133 @@
+"""Runs that were tested on the same images: their figures, baselines beside them, significance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interface.report.baselines import Baseline, against, judged, read_baselines
+from interface.report.runs import RunView
+from interface.report.scores import UNITS, Scores
+from interface.report.sheets import Forest, Sheet, SheetRow, forest_of
+from interface.report.significance import Significance, significance
+
+SHOWN = {
+    "auc": "AUC", "pr_auc": "PR AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
+    "balanced_accuracy": "Balanced accuracy", "mcc": "MCC", "brier": "Brier", "ece": "ECE",
+}  # fmt: skip
+PART = "Sanity baselines: what needs no look at the breast"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that were tested on the same images, the highest test AUC first.
+
+    Attributes:
+        runs: The runs.
+        baselines: Of the same images.
+        tables: Figures of single images, breasts and patients.
+        against: How far each run is from each baseline; None where there is no baseline.
+        significance: None with a single run, or without predictions.
+        confusion: Cells of all confusion matrices.
+    """
+
+    runs: Sequence[RunView]
+    baselines: Sequence[Baseline]
+    tables: Mapping[str, Sheet]
+    against: Sheet | None
+    significance: Significance | None
+    confusion: Sheet
+
+    @property
+    def best(self) -> RunView:
+        """The run that was best on validation: the test images had no say in choosing it."""
+        return max(self.runs, key=lambda run: run.val_auc)
+
+    @property
+    def test(self) -> Scores:
+        """Of the first run; how many images and patients there are holds for all."""
+        return self.runs[0].test
+
+
+def groups_of(runs: Sequence[RunView], folder: Path) -> list[Group]:
+    """Part runs by the images they were tested on, since only such figures compare.
+
+    Args:
+        runs: In the order in which they are to be listed.
+        folder: The folder of all runs, with the baselines in it.
+
+    Returns:
+        The group of most runs first.
+    """
+    alike: dict[Any, list[RunView]] = {}
+    for run in runs:
+        alike.setdefault(run.test_set, []).append(run)
+    ordered = sorted(alike.values(), key=lambda group: (-len(group), -group[0].test.images))
+    return [_group(group, folder, place) for place, group in enumerate(ordered, start=1)]
+
+
+def _group(runs: Sequence[RunView], folder: Path, place: int) -> Group:
+    baselines = [judged(item, runs) for item in read_baselines(folder, runs[0].data_hash)]
+    mark = "" if place == 1 else f"_{place}"
+    return Group(
+        runs=runs,
+        baselines=baselines,
+        tables={unit: _table(unit, runs, baselines, mark) for unit in UNITS},
+        against=against(runs, baselines, mark),
+        significance=significance(runs, mark),
+        confusion=_confusion(runs, mark),
+    )
+
+
+def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -> Sheet:
+    test = runs[0].units[unit].splits["test"]
+    intervals = [run.units[unit].splits["test"].of("auc") for run in runs]
+    measured = [one for one in baselines if one.units]
+    forest = forest_of(
+        "Interval of the test AUC", [*intervals, *(one.units[unit]["auc"] for one in measured)]
+    )
+    rows = [_run_row(run, run.units[unit].splits["test"], forest) for run in runs]
+    for one in baselines:
+        figures = one.units.get(unit, {})
+        rows.append(
+            SheetRow(
+                head=one.title,
+                cells=[figures.get(name) for name in SHOWN],
+                detail=one.problem,
+                part=PART,
+                whisker=forest.whisker(figures["auc"]) if figures else None,
+            )
+        )
+    how = {"max": "highest", "mean": "mean"}.get(runs[0].aggregate, runs[0].aggregate)
+    score = "" if unit == "image" else f" A {unit}'s score is the {how} of its images'."
+    caption = (
+        f"Held-out test set: {test.images:,} {UNITS[unit]} of {test.patients:,} patients, "
+        f"{test.malignant:,} malignant, so that guessing has a PR AUC of "
+        f"{test.base_rate or 0:.3f}.{score} Small figures: 95\u00a0% intervals, "
+        f"{runs[0].replicates:,} bootstrap replicates over patients."
+    )
+    columns = ["Run", *SHOWN.values()]
+    return Sheet(f"comparison_{unit}{mark}", caption, columns, rows, forest)
+
+
+def _run_row(run: RunView, scores: Scores, forest: Forest) -> SheetRow:
+    return SheetRow(
+        head=run.title,
+        cells=[scores.of(name) for name in SHOWN],
+        detail=run.folder.name,
+        anchor=run.anchor,
+        whisker=forest.whisker(scores.of("auc")),
+    )
+
+
+def _confusion(runs: Sequence[RunView], mark: str) -> Sheet:
+    cells = {"tn": "True negative", "fp": "False positive", "fn": "False negative",
+             "tp": "True positive"}  # fmt: skip
+    rows = [
+        SheetRow(run.title, [run.units[unit].threshold,
+                             *(run.units[unit].splits["test"].confusion[cell] for cell in cells)],
+                 run.folder.name, part=f"By {unit}")
+        for unit in UNITS for run in runs
+    ]  # fmt: skip
+    caption = "Confusion matrices on test, each at its operating point from validation"
+    return Sheet(f"confusion{mark}", caption, ["Run", "Threshold", *cells.values()], rows)

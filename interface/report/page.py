@@ -1,0 +1,316 @@
+"""The page: what its templates are filled with."""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from interface.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
+from interface.report.charts.curves import charts_of
+from interface.report.claim import Study, claim_sheet
+from interface.report.cohort import cohort_sheets
+from interface.report.data import OPTIONS, Cohort, Dataset, cohort_of, repeat, settings, trace
+from interface.report.groups import Group, groups_of
+from interface.report.images import SHEET, Outcome, Thumbnails, jpeg, samples
+from interface.report.methods import methods
+from interface.report.published import LEAK, published_sheet
+from interface.report.repeats import repeats_of, repeats_sheet
+from interface.report.run_sheets import (
+    cost_sheet,
+    metrics_sheet,
+    settings_sheet,
+    strata_line,
+    strata_sheet,
+)
+from interface.report.runs import RunView
+from interface.report.scores import NONE
+from interface.report.searches import Search, searches_of
+from interface.report.sheets import Sheet, cell_text
+from interface.report.shortcuts import shortcuts_of
+from interface.report.verdicts import alarms_of, result_of
+from pipeline.progress import Progress
+from pipeline.records import plain_options
+from pipeline.stages.evaluation import Report
+
+TEMPLATE, PREVIEW = "report.html.j2", "preview.png"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one run; `changed` where its dataset is no longer the same."""
+
+    run: RunView
+    charts: Sequence[Chart]
+    outcomes: Sequence[Outcome]
+    commands: Sequence[str]
+    metrics: Sheet
+    strata: Sheet | None
+    strata_line: str
+    settings: Sheet | None
+    changed: bool
+
+
+@dataclass(frozen=True)
+class FoldLine:
+    """What the runs of one fold learnt from and were validated on."""
+
+    name: str
+    train: Cohort
+    val: Cohort
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page and what is written beside it.
+
+    Attributes:
+        text: HTML.
+        methods: Paragraphs.
+        sheets: All tables.
+        sections: The runs with their charts.
+        searches: The studies behind them.
+        problems: What could not be read, one line each.
+    """
+
+    text: str
+    methods: Sequence[str]
+    sheets: Sequence[Sheet]
+    sections: Sequence[Section]
+    searches: Sequence[Search]
+    problems: Sequence[str]
+
+
+def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: Progress) -> Page:
+    """Fill the page.
+
+    Args:
+        runs: The evaluated runs, the highest test AUC first.
+        waiting: How many runs have not been evaluated.
+        options: Of the report.
+        progress: Where to report.
+    """
+    folders = dict.fromkeys(run.data for run in runs if run.data is not None)
+    datasets = {folder: trace(folder) for folder in folders}
+    with progress.track("Comparing runs", 1, "steps") as advance:
+        groups = groups_of(runs, options.runs)
+        advance(1)
+    sections = _sections(runs, datasets, progress)
+    searches, unread = searches_of(options.runs, runs)
+    versions = _versions(runs, datasets.values())
+    shortcuts = {str(folder): shortcuts_of(dataset) for folder, dataset in datasets.items()}
+    main = groups[0]
+    dataset = datasets.get(main.best.data) if main.best.data else None
+    written = methods(main, dataset, versions)
+    whole = {
+        "folds_sheet": repeats_sheet(repeats_of(runs)),
+        "cost": cost_sheet(runs),
+        "published": published_sheet(main.runs) if _real(dataset) else None,
+        "claim": claim_sheet(Study(main, dataset, versions)),
+    }
+    preprocessing = {
+        str(folder): _preprocessing(next(run for run in runs if run.data == folder), place)
+        for place, folder in enumerate(datasets, start=1)
+    }
+    context = {
+        "best": main.best,
+        "result": result_of(main),
+        "alarms": alarms_of(groups, shortcuts, [one.synthetic for one in datasets.values()]),
+        "groups": groups,
+        "sections": sections,
+        "searches": searches,
+        "datasets": list(datasets.values()),
+        "synthetic": bool(dataset and dataset.synthetic),
+        "methods": written,
+        "shortcuts": shortcuts,
+        "folds": {str(folder): _folds(one, runs) for folder, one in datasets.items()},
+        "preprocessing": preprocessing,
+        "versions": versions,
+        **whole,
+    }
+    text = _render(context, runs, waiting, options)
+    sheets = [
+        *_of_groups(groups), *whole.values(), *cohort_sheets(list(datasets.values())),
+        *(sheet for one in sections for sheet in (one.metrics, one.strata, one.settings)),
+        *preprocessing.values(), *(one.sheet for one in searches),
+    ]  # fmt: skip
+    problems = [problem for one in datasets.values() for problem in one.problems] + unread
+    shown = [one for one in sheets if one is not None]
+    return Page(text, written, shown, sections, searches, problems)
+
+
+def _render(
+    context: Mapping[str, Any], runs: Sequence[RunView], waiting: int, options: Report
+) -> str:
+    datasets: Sequence[Dataset] = context["datasets"]
+    text = _environment().get_template(TEMPLATE).render(
+        area={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        drawing={"width": WIDTH, "height": HEIGHT},
+        date=time.strftime("%Y-%m-%d %H:%M"),
+        none=NONE,
+        leak=LEAK,
+        waiting=waiting,
+        pictures={str(one.folder): _sheet(one) for one in datasets},
+        plain={str(run.data) for run in runs if not run.fold.number},
+        chain=_chain(datasets),
+        again=repeat("report", plain_options(options)),
+        **context,
+    )  # fmt: skip
+    return text
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell_text, "count": count, "share": _share, "minutes": _minutes}
+    return environment
+
+
+def _of_groups(groups: Iterable[Group]) -> list[Sheet | None]:
+    sheets: list[Sheet | None] = []
+    for group in groups:
+        sheets += [*group.tables.values(), group.against, group.confusion]
+        if group.significance is not None:
+            sheets.append(group.significance.sheet)
+    return sheets
+
+
+def _real(dataset: Dataset | None) -> bool:
+    """Tell whether the images are known to be those of the real collection."""
+    return dataset is not None and not dataset.problems and not dataset.synthetic
+
+
+def _sections(
+    runs: Sequence[RunView], datasets: Mapping[Path, Dataset], progress: Progress
+) -> list[Section]:
+    thumbnails = {folder: Thumbnails(_files(dataset)) for folder, dataset in datasets.items()}
+    sections = []
+    with progress.track("Drawing runs", len(runs), "runs") as advance:
+        for run in runs:
+            dataset = datasets[run.data] if run.data else None
+            pictures = thumbnails[run.data] if run.data else Thumbnails({})
+            sections.append(_section(run, dataset, pictures))
+            advance(1)
+    return sections
+
+
+def _files(dataset: Dataset) -> dict[str, Path]:
+    rows = dataset.final.rows if dataset.final else ()
+    return {row.image_id: dataset.folder / row.path for row in rows}
+
+
+def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> Section:
+    stage, given = run.record["stage"], run.record.get("options", {})
+    evaluation = {
+        "run": str(run.folder), "data": None if run.data == run.trained_on else str(run.data),
+        "runs": given.get("runs", "runs"), "replicates": run.replicates, "seed": run.seed,
+        "aggregate": run.aggregate, "tta": run.tta, "calibration": run.calibration["method"],
+        **operating_point(run.rule),
+    }  # fmt: skip
+    commands = [repeat(stage, given)] if stage in OPTIONS else []
+    if stage != "evaluate":  # predictions made elsewhere are evaluated as they are read
+        commands.append(repeat("evaluate", evaluation))
+    caption = f"Options of training {run.title}: all but folders and workers"
+    shown = None
+    if stage == "train":
+        used = settings("train", run.options, ("hyperparameters",))
+        shown = settings_sheet(f"{run.slug}/training", caption, used)
+    return Section(
+        run=run,
+        charts=charts_of(run),
+        outcomes=samples(run, thumbnails),
+        commands=commands,
+        metrics=metrics_sheet(run),
+        strata=strata_sheet(run),
+        strata_line=strata_line(run),
+        settings=shown,
+        changed=dataset is not None and bool(dataset.steps) and dataset.hash != run.data_hash,
+    )
+
+
+def operating_point(rule: str) -> dict[str, Any]:
+    """Return the options of evaluation that gave an operating point, from how it is told."""
+    found = re.search(r"(sensitivity|specificity|alarms).*?([\d.]+)", rule)
+    if found:
+        choice = {"alarms": "cost"}.get(found[1], found[1])
+        return {"operating_point": choice, "target": float(found[2])}
+    return {"operating_point": "half" if rule.startswith("a probability") else "youden"}
+
+
+def _folds(dataset: Dataset, runs: Sequence[RunView]) -> list[FoldLine]:
+    """Count, by what each run recorded, the folds of a dataset: its folder knows only one split."""
+    rows = dataset.final.rows if dataset.final else ()
+    lines: dict[tuple[str, frozenset[str]], FoldLine] = {}
+    for run in sorted(runs, key=lambda run: run.fold.number):
+        if run.data != dataset.folder or not run.fold.number:
+            continue
+        scored = {prediction.image_id for prediction in run.predictions["val"]}
+        lines[run.fold.name, run.trained_patients] = FoldLine(
+            run.fold.name,
+            cohort_of([row for row in rows if row.patient_id in run.trained_patients]),
+            cohort_of([row for row in rows if row.image_id in scored]),
+        )
+    return list(lines.values())
+
+
+def _preprocessing(run: RunView, place: int) -> Sheet | None:
+    """Return what the images went through; a run knows it even where its dataset is gone."""
+    if run.preprocessing is None:
+        return None
+    rows = settings("preprocess", run.preprocessing)
+    name = "preprocessing" if place == 1 else f"preprocessing_{place}"
+    return settings_sheet(name, "Options of preprocessing", rows)
+
+
+def _sheet(dataset: Dataset) -> str:
+    step = dataset.step("preprocess")
+    return jpeg(step.folder / PREVIEW, SHEET) if step else ""
+
+
+def _versions(runs: Iterable[RunView], datasets: Iterable[Dataset]) -> dict[str, str]:
+    """Return every version that a figure rests on; several where the stages differ."""
+    records: list[Mapping[str, Any]] = [run.record for run in runs]
+    records += [step.record for dataset in datasets for step in dataset.steps]
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for package, version in record.get("versions", {}).items():
+            found.setdefault(package, {})[str(version)] = None
+    return {package: ", ".join(versions) for package, versions in found.items()}
+
+
+def _chain(datasets: Iterable[Dataset]) -> list[dict[str, Any]]:
+    """Return the stages before training: folder, seed, duration and the command."""
+    chain: dict[str, dict[str, Any]] = {}
+    for dataset in datasets:
+        made = [(step.stage, step.folder, step.record) for step in dataset.steps]
+        if dataset.collection is not None and dataset.source is not None:
+            made.insert(0, ("synthesize", dataset.source, dataset.collection))
+        for stage, folder, record in made:
+            chain[str(folder)] = {
+                "stage": stage, "folder": str(folder), "seed": record["options"].get("seed", NONE),
+                "seconds": record.get("seconds", 0), "command": repeat(stage, record["options"]),
+            }  # fmt: skip
+    return list(chain.values())
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 run" or "1,200 runs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.0f} %"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,298 @@
+"""Reads run folders into what the report shows; a run that cannot be read is refused in words."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interface.report.scores import (
+    COST_NAMES,
+    Scores,
+    Stratum,
+    UnitScores,
+    number,
+    strata_of,
+    units_of,
+)
+from pipeline.errors import UserError
+from pipeline.folds import Fold
+from pipeline.records import read_json
+from pipeline.runs import Run
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of predictions_{val,test}.csv.
+
+    Attributes:
+        image_id: Of the image.
+        patient_id: Whose it is.
+        laterality: "LEFT", "RIGHT" or empty.
+        view: "CC", "MLO" or empty.
+        malignant: The truth.
+        probability: Of malignancy, calibrated, in [0, 1].
+        positive: The call at the operating point.
+        raw: The probability before calibration.
+    """
+
+    image_id: str
+    patient_id: str
+    laterality: str
+    view: str
+    malignant: bool
+    probability: float
+    positive: bool
+    raw: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The truth as the manifest has it."""
+        return "malignant" if self.malignant else "benign"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """An evaluated run, read.
+
+    Attributes:
+        name: "<model>/<time>-<seed>".
+        anchor: Its name as an HTML id.
+        folder: Where it lies.
+        model: The registry name of its model.
+        fold: What it was validated on.
+        trained_patients: Whose images it learnt from.
+        architecture: The network's name.
+        strategy: What of it was trained.
+        weights: What it started from.
+        parameters: Of the network.
+        trainable: Of these, how many were trained.
+        size: Side of the network's input in pixels.
+        channels: Of the network's input.
+        preprocessing: Options of preprocessing; None where there was none.
+        trained_on: The dataset of its training.
+        record: stage.json of what made the folder: its training, mostly.
+        recipe: Options of training as they were in the end, where they are not those of `record`.
+        tuning: The search that they come from; None where they come from none.
+        replicates: Of the bootstrap behind the intervals.
+        seed: Of the bootstrap.
+        notes: What evaluation warned of.
+        data: The dataset that it was evaluated on; None for predictions made elsewhere without one.
+        data_hash: Digest of which images that dataset holds.
+        unit: What one image is: "mammogram" or "crop".
+        calibration: Method and temperature.
+        aggregate: How the scores of images became one of a breast or a patient: "max" or "mean".
+        tta: Test-time augmentation: "none" or "flips".
+        units: Figures of images, breasts and patients.
+        uncalibrated: By split, Brier score and calibration error before calibration.
+        strata: Of the test images.
+        cost: By the names of COST_NAMES; None where it was not measured.
+        predictions: By split; empty where the file is missing.
+        history: One mapping of finite figures for each epoch.
+    """
+
+    name: str
+    anchor: str
+    folder: Path
+    model: str
+    fold: Fold
+    trained_patients: frozenset[str]
+    architecture: str
+    strategy: str
+    weights: str
+    parameters: int
+    trainable: int
+    size: int
+    channels: int
+    preprocessing: Mapping[str, Any] | None
+    trained_on: Path
+    record: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    tuning: Mapping[str, Any] | None
+    replicates: int
+    seed: int
+    notes: Sequence[str]
+    data: Path | None
+    data_hash: str
+    unit: str
+    calibration: Mapping[str, Any]
+    aggregate: str
+    tta: str
+    units: Mapping[str, UnitScores]
+    uncalibrated: Mapping[str, Mapping[str, float | None]]
+    strata: Sequence[Stratum]
+    cost: Mapping[str, Any]
+    predictions: Mapping[str, list[Prediction]]
+    history: list[dict[str, float]]
+
+    @property
+    def scores(self) -> Mapping[str, Scores]:
+        """Figures of single images by split: "test", and "val" where there is one."""
+        return self.units["image"].splits
+
+    @property
+    def test(self) -> Scores:
+        """Figures of the test images."""
+        return self.scores["test"]
+
+    @property
+    def threshold(self) -> float:
+        """The operating point of single images, a probability in [0, 1]."""
+        return self.units["image"].threshold
+
+    @property
+    def rule(self) -> str:
+        """How it was chosen on validation."""
+        return self.units["image"].rule
+
+    @property
+    def val_auc(self) -> float:
+        """The validation AUC; below all others where there is none."""
+        return self.scores["val"].of("auc").value or 0.0 if "val" in self.scores else 0.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of its training, with what the model or a search filled in."""
+        return {**self.record.get("options", {}), **self.recipe}
+
+    @property
+    def tuned_values(self) -> str:
+        """What its search found, in words: "learning rate 0.00123, balance weights"."""
+        params = self.tuning["params"] if self.tuning else {}
+        return ", ".join(
+            f"{name.replace('_', ' ')} {f'{value:.3g}' if isinstance(value, float) else value}"
+            for name, value in params.items()
+        )
+
+    @property
+    def title(self) -> str:
+        """Its model, and its fold where it has one: "ResNet18_CFT, fold 2 of 5"."""
+        return f"{self.model}, {self.fold.name}" if self.fold.number else self.model
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were trained; 0 for a read-out, which is fitted."""
+        return sum("epoch" in row for row in self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights were kept; 0 for a read-out."""
+        return int(self.record["counts"].get("best_epoch", 0))
+
+    @property
+    def slug(self) -> str:
+        """Its name as a folder's: "ResNet18_CFT-20260102-030405-42"."""
+        return self.name.replace("/", "-")
+
+    @property
+    def test_set(self) -> tuple[str, int, int]:
+        """What has to be equal for two runs to stand in one table."""
+        return self.data_hash, self.test.images, self.test.malignant
+
+
+def read_run(run: Run) -> RunView:
+    """Read an evaluated run.
+
+    Raises:
+        UserError: A file of it is missing or does not hold what evaluate writes.
+    """
+    record, measured = run.record(), run.metrics()
+    info = read_json(run.folder / "model.json")
+    try:
+        return RunView(
+            name=run.name,
+            anchor="run-" + "".join(c if c.isalnum() else "-" for c in run.name),
+            folder=run.folder,
+            record=record,
+            history=_history(run.folder / "history.csv"),
+            predictions={split: _predictions(run.folder, split) for split in ("val", "test")},
+            **_model(info),
+            **_measured(measured),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run.folder}: does not hold what train and evaluate write ({error!r})",
+            f"evaluate again with: python main.py evaluate --run {run.folder} --batch",
+        ) from None
+
+
+def _model(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Read model.json."""
+    return {
+        "fold": Fold.of(info),
+        "trained_patients": frozenset(info["patients"]["train"]),
+        "architecture": str(info["architecture"]),
+        "strategy": str(info["strategy"]),
+        "weights": str(info["weights"]),
+        "parameters": int(info["parameters"]),
+        "trainable": int(info["trainable"]),
+        "size": int(info["input"]["size"]),
+        "channels": int(info["input"]["channels"]),
+        "preprocessing": info["preprocess"],
+        "trained_on": Path(info["data"]),
+        "recipe": info.get("recipe", {}),  # runs of earlier versions do not say
+        "tuning": info.get("tuning"),
+    }
+
+
+def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Read metrics.json."""
+    return {
+        "model": str(measured["model"]),
+        "replicates": int(measured["replicates"]),
+        "seed": int(measured["seed"]),
+        "notes": [str(note) for note in measured["notes"]],
+        "data": Path(measured["data"]) if measured["data"] else None,
+        "data_hash": str(measured["data_hash"]),
+        "unit": str(measured["unit"]),
+        "calibration": {"temperature": None} | measured["calibration"],
+        "aggregate": str(measured["aggregate"]),
+        "tta": str(measured["tta"]),
+        "units": units_of(measured),
+        "uncalibrated": {
+            split: {name: number(found[name]) for name in ("brier", "ece")}
+            for split, found in measured["uncalibrated"].items()
+        },
+        "strata": strata_of(measured),
+        "cost": {name: measured["cost"].get(name) for name in COST_NAMES},
+    }
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _predictions(folder: Path, split: str) -> list[Prediction]:
+    return [
+        Prediction(
+            image_id=row["image_id"],
+            patient_id=row["patient_id"],
+            laterality=row["laterality"],
+            view=row["view"],
+            malignant=bool(int(row["target"])),
+            probability=float(row["probability"]),
+            positive=row["predicted"] in ("1", "malignant"),
+            raw=float(row["raw_probability"]),
+        )
+        for row in _table(folder / f"predictions_{split}.csv")
+    ]
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    """Read the figures of each epoch, leaving out what is empty, not finite or no figure."""
+    rows = []
+    for line in _table(path):
+        row = {}
+        for name, text in line.items():
+            try:
+                value = float(text)
+            except ValueError:
+                continue
+            if math.isfinite(value):
+                row[name] = value
+        rows.append(row)
+    return rows

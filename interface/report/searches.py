@@ -1,0 +1,166 @@
+"""The searches for hyper-parameters behind the runs, as studies leave them in their folders."""
+
+import csv
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interface.report.charts.draw import FOLDER
+from interface.report.images import data_uri
+from interface.report.runs import RunView
+from interface.report.sheets import Cell, Note, Sheet, SheetRow
+from pipeline.errors import UserError
+from pipeline.records import atomic, read_json
+from pipeline.runs import STUDIES
+
+BEST, TRIALS = "best.json", "trials.csv"
+SHOWN = 10  # trials on the page; the file beside it lists all
+# What `trials.csv` says of a trial beside its hyper-parameters.
+OF_A_TRIAL = {"trial", "state", "val_auc", "epochs", "seconds", "own_values", "reason",
+              "number_in_study"}  # fmt: skip
+PICTURES = {
+    "tuning-history": "each trial in turn",
+    "tuning-importance": "what mattered",
+    "tuning-slices": "validation AUC against each hyper-parameter",
+    "tuning-parallel": "the trials as lines across all hyper-parameters",
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """A study that came to a result.
+
+    Attributes:
+        name: Of the study.
+        anchor: Its name as an HTML id.
+        folder: Where it lies.
+        facts: What it wrote into best.json.
+        seconds: What its trials took together.
+        sheet: Its best trials and, beside them, the model's own values.
+        pictures: (what is drawn, data URI) of its figures.
+        runs: That were trained with what it found.
+    """
+
+    name: str
+    anchor: str
+    folder: Path
+    facts: Mapping[str, Any]
+    seconds: float
+    sheet: Sheet
+    pictures: Sequence[tuple[str, str]]
+    runs: Sequence[RunView]
+
+    @property
+    def result(self) -> str:
+        """What it came to, in a sentence or two."""
+        facts = self.facts
+        text = (
+            f"{facts['trials']} trials ({facts['pruned']} ended early, {facts['failed']} failed) "
+            f"on the validation images; the best is trial {facts['best_trial']} with an AUC of "
+            f"{facts['best_val_auc']:.3f} there"
+        )
+        if facts["defaults_val_auc"] is not None:
+            text += f", against {facts['defaults_val_auc']:.3f} with the model's own values"
+        return f"{text}."
+
+
+def searches_of(root: Path, runs: Sequence[RunView]) -> tuple[list[Search], list[str]]:
+    """Read the studies among the runs.
+
+    Args:
+        root: The folder of all runs.
+        runs: Those on the page.
+
+    Returns:
+        The studies that came to a result on a dataset of the runs, and one line for each that
+        cannot be read.
+    """
+    found, problems = [], []
+    datasets = {run.data_hash for run in runs}
+    for path in sorted((root / STUDIES).glob(f"*/{BEST}")):
+        try:
+            facts = read_json(path)
+            if facts["data_hash"] in datasets:
+                found.append(_search(path.parent, facts, runs))
+        except UserError as error:
+            problems.append(str(error))
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            problems.append(f"{path.parent}: is no study as tune leaves it ({error!r})")
+    return found, problems
+
+
+def _search(folder: Path, facts: Mapping[str, Any], runs: Sequence[RunView]) -> Search:
+    name = str(facts["study"])
+    with (folder / TRIALS).open(encoding="utf-8", newline="") as file:
+        trials = list(csv.DictReader(file))
+    return Search(
+        name=name,
+        anchor="study-" + "".join(c if c.isalnum() else "-" for c in name),
+        folder=folder,
+        facts=facts,
+        seconds=sum(float(one["seconds"]) for one in trials),
+        sheet=_sheet(name, trials),
+        pictures=[
+            (text, data_uri("image/svg+xml", path.read_bytes()))
+            for key, text in PICTURES.items()
+            if (path := folder / FOLDER / f"{key}.svg").is_file()
+        ],
+        runs=[run for run in runs if run.tuning is not None and run.tuning["study"] == name],
+    )
+
+
+def _sheet(name: str, trials: Sequence[Mapping[str, str]]) -> Sheet:
+    """Return the best trials and, wherever they stand, those with the model's own values."""
+    complete = [one for one in trials if one["state"] == "complete"]
+    complete.sort(key=lambda one: -float(one["val_auc"]))
+    shown = [one for place, one in enumerate(complete)
+             if place < SHOWN or one["own_values"] == "yes"]  # fmt: skip
+    names = [key for key in trials[0] if key not in OF_A_TRIAL] if trials else []
+    learns = any(one["epochs"] != "0" for one in trials)
+    rows = [
+        SheetRow(
+            head=f"Trial {one['trial']}",
+            cells=[
+                float(one["val_auc"]),
+                *((int(one["epochs"]),) if learns else ()),
+                *(_value(one[key]) for key in names),
+            ],
+            detail="the model's own values" if one["own_values"] == "yes" else "",
+        )
+        for one in shown
+    ]
+    caption = (
+        f"The best trials of {name}. The AUC is that of validation, and the highest of several is "
+        "too high, by selection; what the test images say stands with the run."
+    )
+    columns = ["Trial", "Validation AUC", *(("Epochs",) if learns else ()), *map(_title, names)]
+    return Sheet(f"searches/{name}", caption, columns, rows)
+
+
+def _title(name: str) -> str:
+    """Return a hyper-parameter's name in words: "Head depth" of head_depth."""
+    text = name.replace("_", " ")
+    return text.replace("sgd", "SGD") if text.startswith("sgd") else text[:1].upper() + text[1:]
+
+
+def _value(text: str) -> Cell:
+    """Return a value as the table shows it: three digits are enough to read, not to repeat."""
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return text if value.is_integer() else Note(f"{value:.3g}")
+
+
+def copy_studies(searches: Sequence[Search], folder: Path) -> Iterator[str]:
+    """Copy the figures of the studies beside the page, and yield the name of each that is done."""
+    for search in searches:
+        for path in sorted((search.folder / FOLDER).glob("tuning-*.*")):
+            if path.suffix in (".svg", ".png"):
+                with atomic(folder / search.name / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
+        yield search.name

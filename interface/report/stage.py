@@ -1,0 +1,148 @@
+"""Report: all evaluated runs as one self-contained HTML page, with its tables and figures."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from interface.report.charts.draw import FOLDER, draw_charts, draw_forest
+from interface.report.page import Page, count, make_page
+from interface.report.runs import RunView, read_run
+from interface.report.searches import copy_studies
+from interface.report.sheets import write_sheet
+from pipeline.errors import UserError
+from pipeline.progress import Progress, Result, Table
+from pipeline.records import (
+    close_folder,
+    digest,
+    file_digest,
+    open_folder,
+    write_json,
+    write_set_aside,
+    write_table,
+    write_text,
+)
+from pipeline.runs import METRICS, Run, list_runs
+from pipeline.stages.evaluation import Report
+
+PAGE, TABLE, METHODS, TABLES = "report.html", "metrics.csv", "methods.txt", "tables"
+COLUMNS = (
+    "run", "model", "fold", "unit", "split", "images", "patients", "malignant", "metric", "value",
+    "low", "high",
+)  # fmt: skip
+
+
+def report(options: Report, progress: Progress) -> Result:
+    """Write one HTML page with the data, the models, their metrics and curves.
+
+    Args:
+        options: Where the runs lie and where the report goes.
+        progress: Where to report.
+
+    Returns:
+        The report's folder: report.html, metrics.csv and metrics.json with all figures,
+        methods.txt, tables as CSV and LaTeX, figures as SVG and PNG, set_aside.csv for runs that
+        could not be read. Facts: report, metrics, runs, test_auc by run.
+
+    Raises:
+        UserError: No run has been evaluated, or none can be read.
+    """
+    started = time.monotonic()
+    finished = list_runs(options.runs)
+    evaluated = [run for run in finished if run.evaluated]
+    if not evaluated:
+        state = "holds no evaluated run" if finished else "holds no finished run"
+        needed = "evaluate" if finished else "train"
+        raise UserError(f"{options.runs}: {state}", f"run: python main.py {needed}")
+    runs, refused = _read_all(evaluated, progress)
+    if not runs:
+        raise UserError(f"{options.runs}: no run can be read ({refused[0][1]})")
+    runs.sort(key=lambda run: -(run.test.of("auc").value or 0))
+
+    page = make_page(runs, len(finished) - len(evaluated), options, progress)
+    folder = _new_folder(options.out)
+    open_folder(folder, "report", options)
+    _write(folder, page, runs, progress)
+    write_set_aside(folder, refused)
+    counts = {"runs": len(runs), "not_evaluated": len(finished) - len(evaluated)}
+    inputs = digest(*sorted(file_digest(run.folder / METRICS) for run in runs))
+    close_folder(folder, "report", options, counts, inputs, time.monotonic() - started)
+    return Result(
+        folder=folder,
+        headline=f"Report of {count(len(runs), 'run')}: {folder / PAGE}",
+        facts={
+            "report": str(folder / PAGE),
+            "metrics": str(folder / TABLE),
+            "runs": len(runs),
+            "test_auc": {run.name: run.test.of("auc").value for run in runs},
+        },
+        tables=(_terminal_table(runs),),
+        notes=tuple(page.problems),
+        set_aside=len(refused),
+    )
+
+
+def _read_all(found: Sequence[Run], progress: Progress) -> tuple[list[RunView], list[Any]]:
+    runs, refused = [], []
+    with progress.track("Reading runs", len(found), "runs") as advance:
+        for run in found:
+            try:
+                runs.append(read_run(run))
+            except UserError as error:
+                refused.append((run.name, str(error)))
+            advance(1)
+    return runs, refused
+
+
+def _new_folder(out: Path) -> Path:
+    """Return a folder name that is not taken: two reports may be made in one second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder, attempt = out / stamp, 0
+    while folder.exists():
+        attempt += 1
+        folder = out / f"{stamp}.{attempt}"
+    return folder
+
+
+def _write(folder: Path, page: Page, runs: Sequence[RunView], progress: Progress) -> None:
+    """Write the page and what lies beside it."""
+    write_text(folder / PAGE, page.text)
+    write_text(folder / METHODS, "\n\n".join(page.methods) + "\n")
+    write_table(folder / TABLE, COLUMNS, list(_metric_rows(runs)))
+    write_json(folder / METRICS, {run.name: Run(run.folder).metrics() for run in runs})
+    forests = [sheet for sheet in page.sheets if sheet.forest is not None]
+    total = len(runs) + len(forests) + len(page.searches)
+    with progress.track("Writing figures", total, "figures") as advance:
+        for sheet in page.sheets:
+            write_sheet(folder / TABLES, sheet)
+        for section in page.sections:
+            draw_charts(section.run, section.charts, folder / FOLDER / section.run.slug)
+            advance(1)
+        for sheet in forests:
+            draw_forest(sheet, folder / FOLDER / sheet.name)
+            advance(1)
+        for _ in copy_studies(page.searches, folder / FOLDER / "searches"):
+            advance(1)
+
+
+def _metric_rows(runs: Iterable[RunView]) -> Iterable[tuple[Any, ...]]:
+    for run in runs:
+        for unit, found in run.units.items():
+            for split, scores in found.splits.items():
+                for name, figure in scores.metrics.items():
+                    yield (
+                        run.name, run.model, run.fold.number, unit, split, scores.images,
+                        scores.patients, scores.malignant, name, figure.value, figure.low,
+                        figure.high,
+                    )  # fmt: skip
+
+
+def _terminal_table(runs: Sequence[RunView]) -> Table:
+    """Return the test AUC of each run, with its fold where any run has one."""
+    rows, folds = [], any(run.fold.number for run in runs)
+    for run in runs:
+        fold = (run.fold.number or "-",) if folds else ()
+        area = run.test.of("auc")
+        rows.append((run.name, *fold, run.test.images, area.value, area.range_text))
+    columns = ("run", *(("fold",) if folds else ()), "images", "AUC", "95 % interval")
+    return Table("Test AUC", columns, tuple(rows))

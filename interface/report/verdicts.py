@@ -1,0 +1,145 @@
+"""What a reader has to know before any figure: the report's first screen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from interface.report.groups import Group
+from interface.report.scores import UNITS
+from interface.report.shortcuts import ShortcutView
+from interface.report.significance import titles_of
+
+NOTHING = {
+    "background": (
+        "The background alone predicts the label, with the breast masked out.",
+        "the figures below measure how films were made as much as what they show",
+    ),
+    "untrained": (
+        "A network that learnt nothing predicts the label.",
+        "the classes must differ in brightness or layout",
+    ),
+    "shuffled": (
+        "A model of shuffled labels predicts the label.",
+        "the classes must differ in brightness or layout",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that stands above every figure.
+
+    Attributes:
+        grave: Whether it takes all figures their worth.
+        title: In one sentence.
+        text: What was found.
+        link: The id of where more stands, and what that is called; empty for none.
+    """
+
+    grave: bool
+    title: str
+    text: str
+    link: tuple[str, str] = ("", "")
+
+
+def alarms_of(
+    groups: Sequence[Group],
+    shortcuts: Mapping[str, Sequence[ShortcutView]],
+    synthetic: Sequence[bool],
+) -> list[Alarm]:
+    """Return what stands on the first screen, the gravest first.
+
+    Args:
+        groups: The runs by the images they were tested on, the main one first.
+        shortcuts: The probes of every dataset.
+        synthetic: For every dataset, whether a program drew it.
+    """
+    found = [*_shortcuts(shortcuts), *_from_nothing(groups), *_unbeaten(groups[0])]
+    if any(synthetic):
+        drawn = "Every image was"
+        if not all(synthetic):
+            drawn = f"The images of {sum(synthetic)} of {len(synthetic)} datasets were"
+        found.append(
+            Alarm(
+                False,
+                "Synthetic collection: these figures say nothing about real mammograms.",
+                f"{drawn} drawn by a program.",
+            )
+        )
+    return found
+
+
+def _shortcuts(shortcuts: Mapping[str, Sequence[ShortcutView]]) -> Iterator[Alarm]:
+    seen = [view for views in shortcuts.values() for view in views if view.seen and view.warnings]
+    if seen:
+        warnings = dict.fromkeys(text for view in seen for text in view.warnings)
+        yield Alarm(
+            True,
+            "These figures cannot be believed: the label is told by what should not tell it.",
+            "Shortcut probe: " + "; ".join(warnings) + ". A network can score as high without "
+            "looking at a breast.",
+            ("data", "the data"),
+        )
+
+
+def _from_nothing(groups: Sequence[Group]) -> Iterator[Alarm]:
+    """Warn of baselines that are better than guessing where there must be nothing to go by."""
+    told: dict[str, str] = {}
+    for group in groups:
+        for one in group.baselines:
+            if one.tells:
+                told.setdefault(one.name, one.auc.in_words)
+    for name, (title, meaning) in NOTHING.items():
+        if name in told:
+            text = f"It reaches a test AUC of {told[name]}: {meaning}."
+            yield Alarm(True, title, text, ("models", "the baselines"))
+
+
+def _unbeaten(group: Group) -> Iterator[Alarm]:
+    measured = [one for one in group.baselines if one.differences]
+    best, titles = group.best, titles_of(group.runs)
+    named = [f"{one.title} (AUC {one.auc.value_text})" for one in measured if one.unbeaten(best)]
+    others = [
+        titles[run.name]
+        for run in group.runs
+        if run is not best and any(one.unbeaten(run) for one in measured)
+    ]
+    if not named and not others:
+        return
+    if named:
+        title = f"{titles[best.name]} is not shown to be better than {_listed(named)}."
+    else:
+        title = f"{len(others)} of {len(group.runs)} runs are not better than every baseline."
+    rest = ""
+    if named and others:
+        rest = f" The same holds of {len(others)} of the other {len(group.runs) - 1} runs."
+    yield Alarm(
+        False,
+        title,
+        "The 95\u00a0% interval of the difference in AUC on the same images, over patients, "
+        f"reaches zero or below.{rest}",
+        ("models", "the comparison"),
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def result_of(group: Group) -> tuple[str, str, str]:
+    """Return the main result as who, what and on which images.
+
+    The run is the one that was best on validation: choosing it by its test AUC would make that
+    AUC too high.
+    """
+    best = group.best
+    several = len(group.runs) > 1
+    who = titles_of(group.runs)[best.name]
+    how = "best of {} runs on validation" if "val" in best.scores else "highest of {} runs on test"
+    chosen = f", the {how.format(len(group.runs))}," if several else ""
+    test = best.test
+    unit = "crops" if best.unit == "crop" else UNITS["image"]
+    return (
+        f"{who}{chosen} reaches a test AUC of",
+        test.of("auc").in_words,
+        f"on {test.images:,} {unit} of {test.patients:,} patients",
+    )

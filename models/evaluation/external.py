@@ -1,0 +1,67 @@
+"""A run folder for predictions that were made elsewhere, so that they stand beside one's own."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.evaluation.predictions import read_predictions
+from models.evaluation.scoring import ELSEWHERE, Logits, Subject
+from models.inference import save_facts
+from models.registry import MODELS
+from pipeline.errors import UserError
+from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.records import close_folder, digest, file_digest, open_folder, read_record
+from pipeline.runs import create_run
+from pipeline.stages.evaluation import Evaluate
+
+
+def read_external(options: Evaluate) -> Subject:
+    """Read predictions made elsewhere and make a run folder for them, named after their file.
+
+    Raises:
+        UserError: The file is not as it should be, or contradicts the dataset.
+    """
+    assert options.predictions is not None
+    path, data = options.predictions, options.data
+    record: Mapping[str, Any] = read_record(data, "preprocess", "organize") if data else {}
+    rows = read_manifest(data) if data else []
+    splits = read_predictions(path, rows)
+    name = re.sub(r"[^\w.-]+", "_", path.stem).strip("._") or "predictions"
+    if name in MODELS:
+        raise UserError(f"{path}: {name} is the name of a model here", "rename the file")
+    found = file_digest(data / MANIFEST) if data else _images(splits)
+    run = create_run(options.runs, name, options.seed)
+    open_folder(run.folder, "evaluate", options)
+    facts = _facts(name, path, data, found, rows[0].unit if rows else "mammogram")
+    save_facts(run.folder, facts)
+    counts = {f"{split}_images": len(logits.rows) for split, logits in splits.items()}
+    close_folder(run.folder, "evaluate", options, counts, file_digest(path), 0.0)
+    return Subject(run, facts, data, found, record, rows, splits)
+
+
+def _images(splits: Mapping[str, Logits]) -> str:
+    """Return what stands for a dataset that is not here: its images and their truth."""
+    return digest(
+        *sorted((row.image_id, row.label) for split in splits.values() for row in split.rows)
+    )
+
+
+def _facts(name: str, path: Path, data: Path | None, found: str, unit: str) -> dict[str, Any]:
+    return {
+        "model": name,
+        "architecture": "unknown",
+        "strategy": ELSEWHERE,
+        "trained_from": "",
+        "untrained_head": False,
+        "input": {"size": 0, "channels": 0},
+        "weights": str(path.resolve()),
+        "weights_hash": file_digest(path),
+        "parameters": 0,
+        "trainable": 0,
+        "unit": unit,
+        "preprocess": None,
+        "data": str(data.resolve()) if data else "",
+        "data_hash": found,
+        "patients": {"train": [], "val": []},
+    }

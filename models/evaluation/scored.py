@@ -1,0 +1,82 @@
+"""One split's scores with their operating point and what they are worth."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bootstrap import Estimate, estimates
+from models.evaluation.operating_point import OperatingPoint
+from models.evaluation.units import Unit
+from models.metrics import METRICS, confusion
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Images, breasts or patients of one split.
+
+    Attributes:
+        unit: The items with their truth and scores, probabilities of malignancy.
+        point: The operating point.
+        estimates: Of each measure, with its interval.
+    """
+
+    unit: Unit
+    point: OperatingPoint
+    estimates: Mapping[str, Estimate]
+
+    @classmethod
+    def of(cls, unit: Unit, point: OperatingPoint, replicates: int, seed: int) -> "Scored":
+        """Measure, with intervals from a bootstrap over patients."""
+        found = estimates(
+            unit.targets, unit.scores, point.threshold, unit.patients, replicates, seed
+        )
+        return cls(unit, point, found)
+
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """(N,), true for malignant."""
+        return self.unit.targets
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """(N,) probabilities of malignancy."""
+        return self.unit.scores
+
+    @property
+    def both_classes(self) -> bool:
+        """Whether it has benign and malignant items."""
+        return len(np.unique(self.targets)) > 1
+
+    @property
+    def patients(self) -> set[str]:
+        """Whose images they are."""
+        return set(self.unit.patients)
+
+    @property
+    def confusion(self) -> dict[str, int]:
+        """The confusion matrix at the operating point, in items."""
+        return confusion(self.targets, self.scores, self.point.threshold)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What metrics.json says of it."""
+        malignant = int(self.targets.sum())
+        return {
+            "images": len(self.targets),
+            "patients": len(self.patients),
+            "benign": len(self.targets) - malignant,
+            "malignant": malignant,
+            "metrics": {
+                name: {part: finite(value) for part, value in asdict(self.estimates[name]).items()}
+                for name in METRICS
+            },
+            "confusion": self.confusion,
+        }
+
+
+def finite(value: float) -> float | None:
+    """Return a figure as JSON has it: there is no NaN."""
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,233 @@
+"""What a run says of images: logits of validation and test, from its network or its members'."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.loading import load_split
+from models.inference import (
+    MODEL_FILE,
+    Compute,
+    TrainedModel,
+    choose_compute,
+    image_logits,
+    load_run,
+    place,
+)
+from pipeline.errors import UserError
+from pipeline.folds import read_rows
+from pipeline.manifest import MANIFEST, Row
+from pipeline.progress import Progress
+from pipeline.records import file_digest, read_json, read_record
+from pipeline.runs import Run
+
+Floats = NDArray[np.float64]
+SPLITS = ("val", "test")
+ELSEWHERE = "elsewhere"  # the strategy of predictions that were not made here
+MIRRORS: dict[str, tuple[tuple[int, ...], ...]] = {  # axes of (N, S, S) that are turned round
+    "none": ((),),
+    "flips": ((), (2,), (1,), (1, 2)),
+}
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Images of one split with what was said of them, before calibration.
+
+    Attributes:
+        rows: One for each image.
+        values: (N,) float64 logits of malignancy.
+        set_aside: (image, reason) of those that could not be read.
+    """
+
+    rows: tuple[Row, ...]
+    values: Floats
+    set_aside: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """(N,), true for malignant."""
+        return np.array([row.label == "malignant" for row in self.rows], bool)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        run: Whose folder gets the figures.
+        facts: model.json.
+        data: The dataset; None for predictions made elsewhere without one.
+        data_hash: Digest of which images it holds.
+        record: stage.json of the dataset; empty without one.
+        rows: Of the dataset, in the splits of the run's fold.
+        splits: Logits of validation and test; predictions made elsewhere may have test alone.
+    """
+
+    run: Run
+    facts: Mapping[str, Any]
+    data: Path | None
+    data_hash: str
+    record: Mapping[str, Any]
+    rows: Sequence[Row]
+    splits: Mapping[str, Logits]
+
+
+def members_of(run: Run) -> list[Run]:
+    """Return the runs that an ensemble takes the mean of; of any other run itself.
+
+    Raises:
+        UserError: A member is gone.
+    """
+    facts = read_json(run.folder / MODEL_FILE)
+    if facts.get("strategy") == ELSEWHERE:
+        raise UserError(
+            f"{run.name}: was not made here, so there is no network",
+            "evaluate its file with: python main.py evaluate --predictions FILE",
+        )
+    if "members" not in facts:
+        return [run]
+    members = [Run((run.folder / place).resolve()) for place in facts["members"]]
+    for member in members:
+        if not (member.folder / MODEL_FILE).is_file():
+            raise UserError(
+                f"{member.folder}: is a member of {run.name} and is gone", "make a new ensemble"
+            )
+    return members
+
+
+def score_run(run: Run, data: Path | None, workers: int, tta: str, progress: Progress) -> Subject:
+    """Score a run, or an ensemble, on the validation and test images of a dataset.
+
+    An ensemble's logit is the mean over its members. Validation images are scored only by members
+    that were not trained on their patient, which are all of them but for an ensemble of folds.
+
+    Args:
+        run: Of which its folder alone is used.
+        data: The dataset; None for the one that it was trained on.
+        workers: Processes that decode images.
+        tta: A key of MIRRORS: test-time augmentation, as the mean logit over mirror images.
+        progress: Where it reports.
+
+    Raises:
+        UserError: Its data is gone, or a patient of the test images was trained on.
+    """
+    members = members_of(run)
+    scored = [_score_member(one, data, workers, tta, progress) for one in members]
+    first = scored[0]
+    if first.run.folder == run.folder:
+        return first
+    if len({one.data_hash for one in scored}) > 1:
+        raise UserError(
+            f"{run.name}: its members were trained on different datasets", "give --data"
+        )
+    mean = {name: _mean([one.splits[name] for one in scored]) for name in SPLITS}
+    return dataclasses.replace(
+        first,
+        run=run,
+        facts=read_json(run.folder / MODEL_FILE),
+        rows=_as_scored(first.rows, mean),
+        splits=mean,
+    )
+
+
+def _score_member(
+    run: Run, given: Path | None, workers: int, tta: str, progress: Progress
+) -> Subject:
+    model = load_run(run.folder)
+    data = given or Path(str(model.facts["data"]))
+    record = read_record(data, "preprocess", "organize")
+    rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
+    refuse_leaks(run, model.facts, data, rows)
+    # Computed as in training, so that the same images get the same scores; but for the layout,
+    # which changes last digits where training prefers channels first.
+    compute = choose_compute("auto", str(model.facts["precision"]))
+    place(model.network, compute)
+    splits = {
+        name: _score(run, model, compute, data, rows, name, workers, tta, progress)
+        for name in SPLITS
+    }
+    found = file_digest(data / MANIFEST)
+    return Subject(run, model.facts, data, found, record, rows, splits)
+
+
+def refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:
+    """Refuse images of patients that were trained on, and data without the splits needed.
+
+    Raises:
+        UserError: It is so.
+    """
+    for split in SPLITS:
+        if not any(row.split == split for row in rows):
+            raise UserError(f"{data / MANIFEST}: holds no {split} images", "give another --data")
+    trained = set(facts["patients"]["train"])
+    for split in ("test", "val"):
+        known = sorted({row.patient_id for row in rows if row.split == split} & trained)
+        if known:
+            raise UserError(
+                f"{data}: {len(known)} {split} patients ({known[0]}, ...) were trained on in "
+                f"{run.name}, so its scores would be too good (a leak)",
+                "evaluate on the data it was trained on, or train again on this data",
+            )
+
+
+def _score(
+    run: Run,
+    model: TrainedModel,
+    compute: Compute,
+    data: Path,
+    rows: Sequence[Row],
+    name: str,
+    workers: int,
+    tta: str,
+    progress: Progress,
+) -> Logits:
+    split = load_split(data, rows, name, model.size, workers, progress)
+    if not len(split):
+        raise UserError(f"{data}: no {name} image can be read ({split.set_aside[0][1]})")
+    text = f"Scoring {name} images" + (f" ({run.name})" if run.fold.number else "")
+    with progress.track(text, len(split) * len(MIRRORS[tta]), "images") as advance:
+        values = mirrored_logits(model, split.images, compute, tta, advance)
+    return Logits(split.rows, values, tuple(split.set_aside))
+
+
+def mirrored_logits(
+    model: TrainedModel,
+    images: NDArray[np.uint8],
+    compute: Compute,
+    tta: str,
+    advance: Callable[[int], None] = lambda _steps: None,
+) -> Floats:
+    """Return (N,) float64 logits of (N, S, S) uint8 images, the mean over their mirror images."""
+    transform = model.transform(compute)
+    found = [
+        image_logits(model.network, np.flip(images, axes), transform, compute, advance)
+        for axes in MIRRORS[tta]
+    ]
+    mean: Floats = np.mean(found, axis=0, dtype=np.float64)
+    return mean
+
+
+def _mean(parts: Sequence[Logits]) -> Logits:
+    """Return the mean logit of every image over the members that scored it."""
+    found: dict[str, list[float]] = {}
+    rows: dict[str, Row] = {}
+    for part in parts:
+        for row, value in zip(part.rows, part.values.tolist(), strict=True):
+            rows[row.image_id] = row
+            found.setdefault(row.image_id, []).append(value)
+    names = sorted(rows)
+    set_aside = tuple(sorted({one for part in parts for one in part.set_aside}))
+    values = np.array([np.mean(found[name]) for name in names], np.float64)
+    return Logits(tuple(rows[name] for name in names), values, set_aside)
+
+
+def _as_scored(rows: Sequence[Row], splits: Mapping[str, Logits]) -> list[Row]:
+    """Return the rows with the validation images of every fold, as the members had them."""
+    own = {row.image_id: row for split in splits.values() for row in split.rows}
+    return [own.get(row.image_id, row) for row in rows]

@@ -1,0 +1,318 @@
+"""The stage `evaluate`: what scores are worth, on validation and on held-out test images."""
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evaluation.baselines import baselines, unexpected
+from models.evaluation.calibration import Calibration, fit_calibration, logistic
+from models.evaluation.cost import measure_cost, together
+from models.evaluation.external import read_external
+from models.evaluation.figures import write_figures
+from models.evaluation.operating_point import OperatingPoint, choose
+from models.evaluation.predictions import write_predictions
+from models.evaluation.scored import Scored, finite
+from models.evaluation.scoring import ELSEWHERE, SPLITS, Floats, Subject, members_of, score_run
+from models.evaluation.strata import strata
+from models.evaluation.units import UNITS, grouped
+from models.inference import choose_compute, load_run, place, prepare_process
+from models.metrics import METRICS, auc, measure
+from models.registry import NO_WEIGHTS
+from pipeline.errors import UserError
+from pipeline.folds import Fold
+from pipeline.progress import Progress, Result, Table
+from pipeline.records import SET_ASIDE, write_json, write_set_aside
+from pipeline.runs import METRICS as METRICS_FILE
+from pipeline.runs import Run, find_run
+from pipeline.stages.evaluation import Evaluate
+
+TITLES = {
+    "auc": "ROC AUC", "partial_auc": "Partial AUC", "pr_auc": "PR AUC", "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy", "sensitivity": "Sensitivity",
+    "specificity": "Specificity", "precision": "Precision", "f1": "F1", "mcc": "MCC",
+    "sensitivity_at_specificity": "Sens. at 0.90 spec.",
+    "specificity_at_sensitivity": "Spec. at 0.90 sens.", "brier": "Brier score",
+    "ece": "Calibration error",
+}  # fmt: skip
+TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
+# Options that do not change what an image looks like.
+PLACES = {"data", "out", "seed", "workers", "fold"}
+FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
+
+Judged = Mapping[str, Mapping[str, Scored]]  # by unit, then by split
+
+
+def evaluate(options: Evaluate, progress: Progress) -> Result:
+    """Measure a trained run, or predictions made elsewhere, on validation and on test.
+
+    Calibration and operating points come from validation alone.
+
+    Args:
+        options: Which run, on which data.
+        progress: Where it reports.
+
+    Returns:
+        The run folder with the measures of both splits.
+
+    Raises:
+        UserError: There is no such run, its data is gone, a patient of the test images was
+            trained on, or a file of predictions is not as it should be.
+    """
+    started = time.perf_counter()
+    prepare_process(options.workers)
+    subject = _subject(options, progress)
+    calibration = _calibration(options, subject)
+    judged = _judge(options, subject, calibration)
+    images = judged["image"]
+    beside = _baselines(options, subject, progress)
+    notes = _notes(subject, images)
+    if beside:
+        notes += unexpected(beside, subject.rows, options.replicates, options.seed)
+    folder = subject.run.folder
+    (folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
+    raw = {name: logistic(part.values) for name, part in subject.splits.items()}
+    for name, scored in images.items():
+        rows, point = subject.splits[name].rows, scored.point
+        write_predictions(
+            folder / f"predictions_{name}.csv", rows, raw[name], scored.scores, point.threshold
+        )
+    write_figures(folder, subject.run.model, images, raw["test"])
+    set_aside = sorted({one for part in subject.splits.values() for one in part.set_aside})
+    _add_set_aside(folder, set_aside)
+    measured = _measured(options, subject, calibration, judged, raw, notes)
+    write_json(folder / METRICS_FILE, measured)
+    fold = subject.run.fold
+    return Result(
+        folder=folder,
+        headline=_headline(subject.facts, images["test"]),
+        facts={"run": str(folder), "model": subject.run.model, **fold.facts,
+               "threshold": images["test"].point.threshold, **measured["splits"],
+               "units": measured["units"],
+               "seconds": round(time.perf_counter() - started, 1)},
+        tables=(_table(images, fold), _units_table(judged), *_beside_table(beside, subject)),
+        notes=tuple(notes),
+        set_aside=len(set_aside),
+        next_stage="report",
+        next_options={"runs": options.runs},
+    )  # fmt: skip
+
+
+def _subject(options: Evaluate, progress: Progress) -> Subject:
+    if options.predictions is not None:
+        return read_external(options)
+    run = find_run(options.runs, options.run, options.fold)
+    return score_run(run, options.data, options.workers, options.tta, progress)
+
+
+def _calibration(options: Evaluate, subject: Subject) -> Calibration:
+    val = subject.splits.get("val")
+    if val is None:
+        return fit_calibration("none", np.zeros(0, bool), np.zeros(0))
+    return fit_calibration(options.calibration, val.targets, val.values)
+
+
+def _judge(options: Evaluate, subject: Subject, calibration: Calibration) -> Judged:
+    """Measure images, breasts and patients, each at an operating point of its own."""
+    target = options.target or TARGETS.get(options.operating_point, 0.0)
+    if options.operating_point in ("sensitivity", "specificity") and target > 1:
+        raise UserError(
+            f"--target {target:g}: a {options.operating_point} is at most 1", "give one below it"
+        )
+    judged: dict[str, dict[str, Scored]] = {}
+    for unit in UNITS:
+        items = {
+            name: grouped(part.rows, calibration.apply(part.values), unit, options.aggregate)
+            for name, part in subject.splits.items()
+        }
+        point = OperatingPoint(0.5, "0.5, because there are no validation images")
+        if "val" in items:
+            val = items["val"]
+            point = choose(options.operating_point, target, val.targets, val.scores)
+        judged[unit] = {
+            name: Scored.of(one, point, options.replicates, options.seed)
+            for name, one in items.items()
+        }
+    return judged
+
+
+def _baselines(options: Evaluate, subject: Subject, progress: Progress) -> Mapping[str, Any]:
+    """Return the sanity baselines of the dataset; empty where it is not here."""
+    if subject.data is None:
+        return {}
+    return baselines(
+        subject.data, subject.rows, options.runs, options.workers, options.seed, progress
+    )
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """Measure what using a run costs; an ensemble costs what its members cost together."""
+    costs = []
+    for member in members_of(run):
+        model, record = load_run(member.folder), member.record()
+        compute = choose_compute("auto", str(model.facts["precision"]))
+        place(model.network, compute)
+        peak = record["counts"].get("peak_memory")
+        costs.append(measure_cost(model.network, model.size, compute, member.folder,
+                                  float(record["seconds"]), peak))  # fmt: skip
+    return together(costs)
+
+
+def _add_set_aside(folder: Path, found: Sequence[tuple[str, str]]) -> None:
+    """Add to what training set aside in the same run folder."""
+    earlier: list[tuple[str, str]] = []
+    if (folder / SET_ASIDE).is_file():
+        with (folder / SET_ASIDE).open(encoding="utf-8", newline="") as file:
+            earlier = [(line["what"], line["reason"]) for line in csv.DictReader(file)]
+    write_set_aside(folder, sorted({*earlier, *found}))
+
+
+def _measured(
+    options: Evaluate,
+    subject: Subject,
+    calibration: Calibration,
+    judged: Judged,
+    raw: Mapping[str, Floats],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    run, facts, test = subject.run, subject.facts, subject.splits["test"]
+    points = {
+        unit: {"threshold": found["test"].point.threshold, "rule": found["test"].point.rule}
+        for unit, found in judged.items()
+    }
+    figures = {
+        unit: {name: scored.figures for name, scored in found.items()}
+        for unit, found in judged.items()
+    }
+    external = facts["strategy"] == ELSEWHERE
+    scores = calibration.apply(test.values)
+    return {
+        "model": run.model,
+        "run": run.name,
+        **run.fold.facts,
+        "data": str(subject.data.resolve()) if subject.data else "",
+        "data_hash": subject.data_hash,
+        "unit": facts["unit"],
+        "weights": facts["weights"],
+        "strategy": facts["strategy"],
+        "calibration": calibration.facts,
+        "aggregate": options.aggregate,
+        "tta": options.tta,
+        "replicates": options.replicates,
+        "seed": options.seed,
+        "operating_point": points["image"],
+        "splits": figures["image"],
+        "units": {
+            unit: {**points[unit], "splits": figures[unit]} for unit in UNITS if unit != "image"
+        },
+        "uncalibrated": {
+            name: uncalibrated(part.targets, raw[name]) for name, part in subject.splits.items()
+        },
+        "strata": strata(test.rows, scores, options.replicates, options.seed),
+        "cost": {} if external else _cost(run),
+        "notes": list(notes),
+    }
+
+
+def uncalibrated(targets: NDArray[np.bool_], scores: Floats) -> dict[str, float | None]:
+    """Return what calibration can change, of scores before it."""
+    found = measure(targets, scores, 0.5, np.ones((1, len(scores))))
+    return {name: finite(float(found[name][0])) for name in ("brier", "ece")}
+
+
+def _headline(facts: Mapping[str, Any], test: Scored) -> str:
+    area, count = test.estimates["auc"], len(test.targets)
+    where = f"on {count} images of {len(test.patients)} patients"
+    control = "Control with an untrained head: " if facts["untrained_head"] else ""
+    if np.isnan(area.value):
+        return f"{control}no test AUC: the {count} test images show one class only"
+    interval = "too few patients for an interval"
+    if not np.isnan(area.low):
+        interval = f"95 % interval {area.low:.2f} to {area.high:.2f}"
+    return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
+
+
+def _table(images: Mapping[str, Scored], fold: Fold) -> Table:
+    shown = [name for name in reversed(SPLITS) if name in images]
+    rows = [
+        (TITLES[name], *(cell for split in shown for cell in _cells(images[split], name)))
+        for name in METRICS
+    ]
+    titles = {"test": "Test", "val": "Validation"}
+    columns = ("Measure", *(cell for split in shown for cell in (titles[split], "95 % interval")))
+    rule = images["test"].point.rule
+    where = f" of {fold.name}" if fold.number else ""
+    return Table(f"Images, called at {rule}{where}", columns, tuple(rows))
+
+
+def _cells(scored: Scored, name: str) -> tuple[float | None, str]:
+    found = scored.estimates[name]
+    interval = "-" if np.isnan(found.low) else f"{found.low:.2f} to {found.high:.2f}"
+    return finite(found.value), interval
+
+
+def _units_table(judged: Judged) -> Table:
+    rows = []
+    for unit, found in judged.items():
+        test = found["test"]
+        called = (finite(test.estimates[name].value) for name in ("sensitivity", "specificity"))
+        rows.append((unit, len(test.targets), *_cells(test, "auc"), *called))
+    columns = ("Test, by", "Number", "AUC", "95 % interval", "Sensitivity", "Specificity")
+    return Table("Images, breasts, patients", columns, tuple(rows))
+
+
+def _beside_table(beside: Mapping[str, Any], subject: Subject) -> list[Table]:
+    """Return the AUC of every baseline on the test images that were scored."""
+    if not beside:
+        return []
+    rows, test = [], subject.splits["test"]
+    for one in beside["baselines"]:
+        scores = np.array([one["test"].get(row.image_id, np.nan) for row in test.rows])
+        known = ~np.isnan(scores)
+        area = auc(test.targets[known], scores[known]) if known.any() else float("nan")
+        rows.append((one["title"], finite(area)))
+    return [Table("Sanity baselines", ("Baseline", "Test AUC"), tuple(rows))]
+
+
+def _notes(subject: Subject, images: Mapping[str, Scored]) -> list[str]:
+    facts, notes = subject.facts, []
+    if facts["untrained_head"]:
+        notes.append("the head was left random on purpose: this is the control, which is chance")
+    elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
+        notes.append("the frozen layers are random: a control, not transfer learning")
+    if subject.data is not None and facts["strategy"] != ELSEWHERE:
+        notes += _notes_on_data(subject)
+    if "val" not in images:
+        notes.append("no validation images: called at 0.5, not calibrated")
+    for name, scored in images.items():
+        if not scored.both_classes:
+            notes.append(f"{name} shows one class only: no AUC")
+    if (few := len(images["test"].patients)) < FEW_PATIENTS:
+        notes.append(f"{few} test patients are few: read the intervals, not the figures")
+    return notes
+
+
+def _notes_on_data(subject: Subject) -> list[str]:
+    facts, record, notes = subject.facts, subject.record, []
+    if subject.data_hash != facts["data_hash"]:
+        notes.append("this is not the dataset that the run was trained on")
+        seen = {row.patient_id for row in subject.rows if row.split == "test"}
+        if shared := seen & set(facts["patients"]["val"]):
+            notes.append(f"{len(shared)} test patients helped to choose the weights (validation)")
+    if _look(record["options"] if record["stage"] == "preprocess" else None) != _look(
+        facts["preprocess"]
+    ):
+        notes.append("the images were preprocessed otherwise than those of the training")
+    if any(row.unit != facts["unit"] for row in subject.rows):
+        notes.append(f"the run was trained on images of another kind ({facts['unit']})")
+    return notes
+
+
+def _look(preprocess: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if preprocess is None:
+        return None
+    return {name: value for name, value in preprocess.items() if name not in PLACES}

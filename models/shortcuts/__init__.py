@@ -1,0 +1,1 @@
+"""The shortcut probe: does anything but the breast give the label away?"""

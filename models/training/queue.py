@@ -1,0 +1,337 @@
+"""The stage `train` over several models, folds and seeds: one training after the other.
+
+A queue keeps no state of its own: what is done and what was stopped is read off the run folders.
+So the same command goes on where it was stopped, and one that is all done says so at once, before
+torch is imported.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
+from models.training.best_trial import Tuned, tuned_for
+from models.training.queue_result import (
+    BEFORE,
+    DONE,
+    FAILED,
+    QUEUE,
+    Entry,
+    Job,
+    every_failure,
+    queue_result,
+    write_queue,
+)
+from pipeline.errors import UserError
+from pipeline.folds import read_folds, read_rows
+from pipeline.manifest import MANIFEST
+from pipeline.options import defaults
+from pipeline.processes import ALONE, OutOfStep, World, world_here
+from pipeline.progress import Progress, Result
+from pipeline.records import (
+    RECORD,
+    UNFINISHED,
+    file_digest,
+    plain_options,
+    read_json,
+    read_record,
+)
+from pipeline.runs import NEW_RUN, Run, list_runs, list_unfinished
+from pipeline.stages.training import Train
+
+T = TypeVar("T")
+MODEL_FILE = "model.json"  # as in models.inference, which imports torch
+# To what a training ends with; what a search found counts by itself.
+NO_MATTER = {"runs", "workers", "resume", "seeds", "hyperparameters"}
+TOLD_APART = {"data", "weights"}  # by their content, whatever they are called
+PREPROCESS_PLACES = {"data", "out", "workers"}  # of the preprocessing, likewise no matter
+
+
+def train_each(options: Train, progress: Progress) -> Result:
+    """Train what the options name: one model, or each model, fold and seed in turn.
+
+    In a queue a training that is done is not done again, and one that was stopped goes on. One
+    that fails does not stop the rest.
+
+    Args:
+        options: What to train on, which models, how.
+        progress: Where it reports.
+
+    Returns:
+        Of one training its own result; of a queue its table, with the failures set aside.
+
+    Raises:
+        UserError: The data cannot be used, or every training failed.
+    """
+    if options.resume != NEW_RUN:
+        return _train(options, progress)
+    jobs = jobs_of(options)
+    if len(jobs) == 1:
+        return _train(jobs[0].options, progress)
+    with _joined() as world:
+        entries = _train_all(jobs, options, world, progress)
+    if all(entry.state == FAILED for entry in entries):
+        raise every_failure(entries, options.runs)
+    return queue_result(entries, options.runs)
+
+
+def _train_all(
+    jobs: Sequence[Job], options: Train, world: World, progress: Progress
+) -> list[Entry]:
+    runs = _KnownRuns(options)
+    found = ([find(job.options) for job in jobs] for find in (runs.done, runs.stopped))
+    done, stopped = _of_first(world, tuple(found))
+    progress.say(_opening(done, stopped))
+    entries: list[Entry] = []
+
+    def write() -> None:
+        if world.first:
+            write_queue(options.runs / QUEUE, entries)
+
+    for job, finished, begun in zip(jobs, done, stopped, strict=True):
+        if finished:
+            entries.append(_entry_of(job, finished))
+            continue
+        progress.heading(f"{job.number}/{len(jobs)}  {job.name}")
+        with _stoppable(job, len(jobs), progress):
+            entries.append(_of_first(world, _attempt(job, begun, world, progress)))
+        write()
+    write()
+    return entries
+
+
+@contextlib.contextmanager
+def _joined() -> Iterator[World]:
+    """Join the other processes for all trainings, where there are any."""
+    if not world_here().several:
+        yield ALONE
+        return
+    from models.distributed import join
+
+    with join() as world:
+        yield world
+
+
+def _of_first(world: World, value: T) -> T:
+    """Return what the first process found: the others may look when it has begun already."""
+    if not world.several:
+        return value
+    from models.distributed import agree
+
+    return agree(world, value)
+
+
+def jobs_of(options: Train) -> list[Job]:
+    """Return the trainings that the options name: models, in each its folds, in each its seeds.
+
+    Raises:
+        UserError: A model that there is not, or no folds where all are wanted.
+    """
+    folds = [options.fold]
+    if options.fold == "all":
+        folds = list(range(1, max(read_folds(options.data).values()) + 1))
+    seeds = range(options.seed, options.seed + options.seeds)
+    each = [
+        dataclasses.replace(options, model=model, fold=fold, seed=seed, seeds=1)
+        for model in named_models(options.model)
+        for fold in folds
+        for seed in seeds
+    ]
+    return [Job(number, one, len(seeds) > 1) for number, one in enumerate(each, start=1)]
+
+
+def _train(options: Train, progress: Progress) -> Result:
+    from models.training.stage import train
+
+    return train(options, progress)
+
+
+def _opening(done: Sequence[Run | None], stopped: Sequence[Run | None]) -> str:
+    before = sum(run is not None for run in done)
+    going_on = sum(b is not None and d is None for d, b in zip(done, stopped, strict=True))
+    parts = [f"{len(done)} trainings"]
+    if before:
+        parts.append("all were done before" if before == len(done) else f"{before} done before")
+    if going_on:
+        parts.append(f"{going_on} stopped before, to go on")
+    return "; ".join(parts) + "."
+
+
+@contextlib.contextmanager
+def _stoppable(job: Job, total: int, progress: Progress) -> Iterator[None]:
+    """Tell where the queue was stopped; who runs the stage names the command that goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.say(f"Stopped in training {job.number} of {total}; what is done is kept.")
+        raise KeyboardInterrupt from None
+
+
+def _attempt(job: Job, begun: Run | None, world: World, progress: Progress) -> Entry:
+    """Run one training; what stops this one alone becomes its reason.
+
+    Of several processes all meet the same mistake, or else none of them can go on.
+    """
+    started = time.monotonic()
+    options = dataclasses.replace(job.options, resume=begun.name) if begun else job.options
+    trace = ""
+    try:
+        result = _train(options, progress)
+    except OutOfStep:
+        raise
+    except UserError as error:
+        reason = str(error)
+    except MemoryError:
+        if world.several:
+            raise
+        reason = "not enough memory; give a smaller --batch-size"
+    except RuntimeError as error:  # what torch raises, from a full GPU to shapes that do not fit
+        if world.several or isinstance(error, NotImplementedError | RecursionError):
+            raise
+        reason, trace = _torch_reason(error), traceback.format_exc()
+    else:
+        progress.say(result.headline)
+        entry = _entry_of(job, Run(Path(result.facts["run"])), DONE)
+        notes = list(result.notes)
+        if result.set_aside:
+            notes.append(f"{result.set_aside:,} images could not be read; {result.listed_in} of "
+                         "the run lists them")  # fmt: skip
+        _free_memory()
+        return dataclasses.replace(entry, notes=tuple(notes))
+    progress.say(f"Failed: {reason}")
+    _free_memory()
+    seconds = time.monotonic() - started
+    return Entry(job, FAILED, seconds=round(seconds, 1), reason=reason, trace=trace)
+
+
+def _torch_reason(error: RuntimeError) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = lines[0][:300]
+    lowered = text.lower()
+    if "out of memory" in lowered or "allocate memory" in lowered:
+        return f"not enough memory ({text}); give a smaller --batch-size"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _free_memory() -> None:
+    """Give back what the last training held, so that the next one has it."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _entry_of(job: Job, run: Run, state: str = BEFORE) -> Entry:
+    record = run.record()
+    counts = record["counts"]
+    return Entry(
+        job,
+        state,
+        run=run,
+        auc=counts["best_val_auc"],
+        epochs=counts["epochs"],
+        best_epoch=counts["best_epoch"],
+        seconds=record["seconds"],
+    )
+
+
+class _KnownRuns:
+    """The runs that are there, by what they were trained on and how."""
+
+    def __init__(self, options: Train) -> None:
+        """Read them, and what the data are now.
+
+        Raises:
+            UserError: The data cannot be used.
+        """
+        self._data = options.data
+        self._record = read_record(options.data, "preprocess", "organize")
+        self._hash = file_digest(options.data / MANIFEST)
+        self._digests: dict[Path, str] = {}
+        self._patients: dict[int, dict[str, set[str]]] = {}
+        self._finished = [self._read(run, RECORD) for run in list_runs(options.runs)]
+        self._begun = [self._read(run, UNFINISHED) for run in list_unfinished(options.runs)]
+
+    def done(self, options: Train) -> Run | None:
+        """Return the newest finished run of these options on these data."""
+        return self._newest(self._finished, options)
+
+    def stopped(self, options: Train) -> Run | None:
+        """Return the newest stopped run of these options on these data."""
+        return self._newest(self._begun, options)
+
+    def _read(self, run: Run, record: str) -> tuple[Run, Mapping[str, Any], Mapping[str, Any]]:
+        """Return a run with its identity and facts; one that is damaged is like none."""
+        with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):
+            # An option that a run was older than had the value that is now its default.
+            given = defaults(Train) | read_json(run.folder / record)["options"]
+            facts = read_json(run.folder / MODEL_FILE)
+            made = facts["data_hash"], facts["weights"], facts["weights_hash"]
+            found = facts.get("tuning")  # runs from before there were searches do not say
+            tuned = Tuned.of(found) if found else None
+            identity = self._identity(given, *made, facts["preprocess"], tuned)
+            return run, identity, facts["patients"]
+        return run, {}, {}
+
+    def _newest(
+        self, known: Sequence[tuple[Run, Mapping[str, Any], Mapping[str, Any]]], options: Train
+    ) -> Run | None:
+        made = self._record["options"] if self._record["stage"] == "preprocess" else None
+        tuned = tuned_for(options, self._hash)
+        wanted = self._identity(
+            plain_options(options), self._hash, *self._weights(options), made, tuned
+        )
+        patients = self._split(int(options.fold))
+        same = [
+            run
+            for run, identity, seen in known
+            # Folds may have been dealt anew; patients may lack whose images cannot be read.
+            if identity == wanted and all(set(seen[name]) <= patients[name] for name in patients)
+        ]
+        return same[-1] if same else None
+
+    def _weights(self, options: Train) -> tuple[str, str]:
+        """Return what a training starts from as model.json tells it: name or file, and digest."""
+        weights = options.weights if takes_weights({"model": options.model}) else NO_WEIGHTS
+        if weights in (NO_WEIGHTS, IMAGENET):
+            return weights, ""
+        file = Path(weights).expanduser().resolve()
+        if file not in self._digests:
+            self._digests[file] = file_digest(file) if file.is_file() else ""
+        return str(file), self._digests[file]
+
+    def _split(self, fold: int) -> Mapping[str, set[str]]:
+        if fold not in self._patients:
+            rows, _ = read_rows(self._data, self._record, fold)
+            self._patients[fold] = {
+                split: {row.patient_id for row in rows if row.split == split}
+                for split in ("train", "val")
+            }
+        return self._patients[fold]
+
+    @staticmethod
+    def _identity(
+        options: Mapping[str, Any],
+        data_hash: str,
+        weights: str,
+        weights_hash: str,
+        preprocess: Mapping[str, Any] | None,
+        tuned: Tuned | None,
+    ) -> dict[str, Any]:
+        aside = NO_MATTER | TOLD_APART
+        made = preprocess and {k: v for k, v in preprocess.items() if k not in PREPROCESS_PLACES}
+        plain = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in options.items()
+            if name not in aside
+        }
+        told = {"data": data_hash, "weights": weights, "weights_hash": weights_hash}
+        told |= {"study": f"{tuned.study} {tuned.trial}" if tuned else ""}
+        return {"options": plain, "preprocess": made} | told

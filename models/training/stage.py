@@ -1,0 +1,312 @@
+"""The stage `train`: what is trained on, from which weights, in which run folder."""
+
+import dataclasses
+import errno
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.data.loading import EvalTransform, load_split
+from models.distributed import by_first, check_same, first_then_others, join, together
+from models.inference import (
+    MODEL_FILE,
+    Compute,
+    choose_compute,
+    place,
+    prepare_process,
+    save_facts,
+    save_weights,
+)
+from models.networks import (
+    build,
+    freeze,
+    normalisation,
+    parameter_counts,
+)
+from models.registry import NO_WEIGHTS, ModelRow, own_values
+from models.run_facts import (
+    Fitted,
+    Material,
+    Recipe,
+    best_table,
+    headline,
+    model_facts,
+    notes_on,
+    recipe_facts,
+    starting_weights,
+)
+from models.training.best_trial import Settings, settings_of
+from models.training.checkpoints import CHECKPOINT
+from models.training.estimate import peak_memory
+from models.training.linear_probe import Plan, fit_readout
+from models.training.loop import fit, write_history
+from models.weights import load_weights
+from pipeline.errors import UserError
+from pipeline.folds import Fold, read_rows
+from pipeline.manifest import LABELS, MANIFEST, Row
+from pipeline.options import checked, defaults
+from pipeline.processes import World
+from pipeline.progress import Progress, Result
+from pipeline.records import (
+    UNFINISHED,
+    close_folder,
+    digest,
+    file_digest,
+    open_folder,
+    read_json,
+    read_record,
+    write_set_aside,
+)
+from pipeline.runs import NEW_RUN, Run, create_run, find_unfinished
+from pipeline.stages.training import Train
+
+STAGE = "train"
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
+
+def train(options: Train, progress: Progress) -> Result:
+    """Train one model on the train split; the best weights by validation AUC are kept.
+
+    The same options give the same weights on the same machine.
+
+    Args:
+        options: What to train on, which model, how.
+        progress: Where it reports.
+
+    Returns:
+        The run folder with its best validation figures.
+
+    Raises:
+        UserError: The data, the weights or the model cannot be used; see the message.
+    """
+    started, run = time.perf_counter(), None
+    with join() as world:
+        with together(world):
+            if options.resume != NEW_RUN:
+                run = find_unfinished(options.runs, options.resume)
+                options = _options_of(run, options)
+            prepare_process(options.workers, options.deterministic)
+        return _train(options, run, world, progress, started)
+
+
+def _options_of(run: Run, given: Train) -> Train:
+    """Return the options that an unfinished run was started with.
+
+    Raises:
+        UserError: It does not say so, or its dataset has changed since.
+    """
+    begun = read_json(run.folder / UNFINISHED)["options"]
+    options: Train = checked(Train, begun | {"runs": given.runs, "workers": given.workers})
+    facts = run.folder / MODEL_FILE
+    if facts.is_file() and read_json(facts)["data_hash"] != file_digest(options.data / MANIFEST):
+        raise UserError(
+            f"{options.data / MANIFEST}: has changed since {run.name} was started",
+            "start a new run without --resume",
+        )
+    return options
+
+
+def _train(
+    options: Train, begun: Run | None, world: World, progress: Progress, started: float
+) -> Result:
+    with together(world):
+        data_record = read_record(options.data, "preprocess", "organize")
+        rows, fold = read_rows(options.data, data_record, int(options.fold))
+        check_rows(options.data, rows)
+        settings = _settings(options, begun)
+        # So that the run's answers give the same again, whatever is searched later.
+        given = dataclasses.replace(options, hyperparameters=settings.source)
+        options, row = settings.options, settings.row
+        recipe = recipe_of(options, row)
+        network, origin, from_scratch = make_network(options, row)
+    material = first_then_others(
+        world, lambda: _material(options, row, rows, network, world, progress)
+    )
+    facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
+    facts |= settings.facts | recipe_facts(recipe, row)
+    check_same(world, (facts["data_hash"], material.images, facts["precision"]), "images")
+    run = by_first(world, lambda: _open_run(given, row, begun, facts))
+    _tell(facts, origin, fold, settings, progress)
+    try:
+        fitted = _fit_by_strategy(settings, network, material, recipe, run.folder, progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"train: stopped; continue with: {_resuming(run)}") from None
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        problem = f"{error.filename or run.folder}: {error.strerror}"
+        raise UserError(problem, f"make room, then continue with: {_resuming(run)}") from None
+    set_aside = [*material.train.set_aside, *material.val.set_aside]
+    area = float(fitted.best["val_auc"])
+    counts = {
+        "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
+        "best_val_auc": area if area == area else None,
+        "train_images": len(material.train), "val_images": len(material.val),
+        "peak_memory": peak_memory(material.compute.device),
+        **fold.facts,
+    }  # fmt: skip
+    seconds = time.perf_counter() - started
+    inputs = digest(facts["data_hash"], facts["weights_hash"], facts["patients"])
+
+    def close() -> None:
+        write_set_aside(run.folder, set_aside)
+        close_folder(run.folder, STAGE, given, counts, inputs, seconds)
+        (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    by_first(world, close)
+    return Result(
+        folder=run.folder,
+        headline=headline(options, fitted, counts),
+        facts={"run": str(run.folder), "model": row.name, **counts,
+               "parameters": facts["parameters"], "trainable": facts["trainable"],
+               **settings.facts, "seconds": round(seconds, 1)},
+        tables=(best_table(fitted),),
+        notes=tuple(filter(None, [*notes_on(options, row, material, from_scratch), settings.told])),
+        set_aside=len(set_aside),
+        next_stage="evaluate",
+        next_options={"run": run.name, "runs": options.runs},
+    )  # fmt: skip
+
+
+def _tell(
+    facts: Mapping[str, Any], origin: str, fold: Fold, settings: Settings, progress: Progress
+) -> None:
+    """Say what is about to be trained."""
+    validated = f"; validated on {fold.name}" if fold.number else ""
+    progress.say(
+        f"{facts['model']}: {origin}; {facts['precision']}, {facts['trainable']:,} of "
+        f"{facts['parameters']:,} parameters are trained{validated}"
+    )
+    if settings.told:
+        progress.say(f"{facts['model']}: {settings.told}")
+
+
+def _resuming(run: Run) -> str:
+    """Return the command that continues a run; outside the usual folder it goes by its path."""
+    usual = run.folder.parents[1] == Train.runs
+    return f"python main.py train --resume {run.name if usual else run.folder} --batch"
+
+
+def _open_run(options: Train, row: ModelRow, begun: Run | None, facts: Mapping[str, Any]) -> Run:
+    run = begun or create_run(options.runs, row.name, options.seed)
+    open_folder(run.folder, STAGE, options)
+    save_facts(run.folder, facts)
+    return run
+
+
+def recipe_of(options: Train, row: ModelRow) -> Recipe:
+    """Return how a model is trained: what the options say, else what its row records.
+
+    Raises:
+        UserError: A batch of one image, or a random head where none is fitted.
+    """
+    if options.untrained_head and row.strategy != "opw":
+        raise UserError("--untrained-head: is for the models that end in _OPW", "leave it out")
+    if options.batch_size == 1:
+        raise UserError("--batch-size 1: batch norm needs at least two images", "give 2 or more")
+    own = own_values(row, scratch=starting_weights(options) == NO_WEIGHTS)
+    left = defaults(Train)  # an option at its default is left to the model
+    given = {name: value for name in own if (value := getattr(options, name)) != left[name]}
+    return Recipe(
+        **(own | given),
+        seed=options.seed,
+        ema=options.ema,
+        parts=options.parts,
+        clip=options.clip,
+        compile=options.compile,
+    )
+
+
+def _settings(options: Train, begun: Run | None) -> Settings:
+    facts = begun.folder / MODEL_FILE if begun else None
+    known = read_json(facts) if facts and facts.is_file() else None
+    return settings_of(options, known)
+
+
+def make_network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:
+    """Build the network of a model with its starting weights and freeze what is not trained.
+
+    Torch's random numbers begin anew: a training that follows depends on the seed alone.
+
+    Returns:
+        The network, where its weights come from in one line, and whether they are random.
+
+    Raises:
+        UserError: The weights cannot be had.
+    """
+    torch.manual_seed(options.seed)
+    network = build(row.architecture, row.head)
+    weights = starting_weights(options)
+    origin = load_weights(network, row.architecture, weights)
+    freeze(network, row.trained_from)
+    return network, origin, weights == NO_WEIGHTS
+
+
+def check_rows(data: Path, rows: Sequence[Row]) -> None:
+    """Refuse, before anything is decoded, what cannot be trained on."""
+    if not any(row.split == "val" for row in rows):
+        raise UserError(f"{data / MANIFEST}: holds no validation images", "organise more patients")
+    labels = {row.label for row in rows if row.split == "train"}
+    if missing := [label for label in LABELS if label not in labels]:
+        raise UserError(
+            f"{data / MANIFEST}: training needs benign and malignant images, and its train split "
+            f"holds no {' and no '.join(missing)} one",
+            "organise more patients",
+        )
+
+
+def _material(
+    options: Train,
+    row: ModelRow,
+    rows: Sequence[Row],
+    network: nn.Module,
+    world: World,
+    progress: Progress,
+) -> Material:
+    compute = choose_compute(options.device, options.precision, world)
+    place(network, compute)
+    return load_material(options, row, rows, compute, progress)
+
+
+def load_material(
+    options: Train, row: ModelRow, rows: Sequence[Row], compute: Compute, progress: Progress
+) -> Material:
+    """Return the training and validation images of a dataset, decoded.
+
+    Raises:
+        UserError: Too many of them cannot be read.
+    """
+    size = options.size or row.size
+    train, val = (
+        load_split(options.data, rows, split, size, options.workers, progress)
+        for split in ("train", "val")
+    )
+    if not train.both_classes or not len(val):
+        problem = "too many images cannot be read"
+        example = (train.set_aside + val.set_aside)[0][1]
+        raise UserError(f"{options.data}: {problem} ({example})", "preprocess again")
+    mean, std = normalisation(row.architecture)
+    return Material(options.data, train, val, EvalTransform(mean, std, compute.device), compute)
+
+
+def _fit_by_strategy(
+    settings: Settings,
+    network: nn.Module,
+    material: Material,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+) -> Fitted:
+    options, row, tuned = settings.options, settings.row, settings.tuned
+    if row.strategy != "opw":
+        return fit(network, row.trained_from, material, recipe, folder, progress)
+    plan = Plan.of(tuned.params) if tuned else None
+    readout = fit_readout(network, material, options.untrained_head, progress, plan, options.seed)
+    if material.compute.world.first:
+        write_history(folder, readout.history)
+        save_weights(folder, network)
+    return Fitted(readout.history, readout.best, 0, 0)

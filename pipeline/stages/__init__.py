@@ -1,0 +1,1 @@
+"""The whole questionnaire: the options of every stage, a file a part."""

@@ -1,0 +1,333 @@
+"""The questionnaire's first part: the stages that make a dataset of a collection."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.options import (
+    Answers,
+    between,
+    existing_folder,
+    named,
+    odd_between,
+    option,
+    usable_output,
+)
+from pipeline.records import made_by
+from pipeline.stages.shared import AUGMENTATIONS, DATA, Common, advanced
+
+SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
+
+
+def film_height(size: str) -> int:
+    """Return the height of a synthetic film in pixels: "small", "real" or a number."""
+    return {"small": SMALL, "real": REAL}.get(size) or int(size)
+
+
+def _film_size(size: str) -> str | None:
+    if size in ("small", "real"):
+        return None
+    if size.isdecimal() and 256 <= int(size) <= 7200:
+        return None
+    return "must be small, real, or a height from 256 to 7200 pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesize(Common):
+    """Write a small synthetic look-alike of CBIS-DDSM."""
+
+    out: Path = option(Path("raw"), "Folder to write the collection to", check=usable_output)
+    patients: int = option(60, "Number of patients", check=between(8, 5000))
+    size: str = option(
+        "small",
+        "Height of the films in pixels",
+        check=_film_size,
+        choices={
+            "small": f"{SMALL} pixels: quick to try",
+            "real": f"about {REAL} pixels, 30 MB each: as the real collection",
+        },
+        other="another height in pixels",
+    )
+    layout: str = advanced(
+        "descriptive",
+        "Layout of the folders",
+        choices={
+            "descriptive": "NBIA Data Retriever, descriptive names (as downloaded today)",
+            "descriptive-2023": "NBIA Data Retriever, descriptive names of 2023",
+            "descriptive-old": "NBIA Data Retriever, descriptive names before 2020",
+            "classic": "NBIA Data Retriever, classic names",
+            "csv": "as the paths in the case description CSVs",
+            "rest": "a zip file for each series, as the NBIA REST interface gives",
+            "kaggle": "the JPEG copy on Kaggle",
+        },
+    )
+    dialect: str = advanced(
+        "windows",
+        "Dialect of metadata.csv",
+        choices={"windows": "back-slashes, LF", "linux": "slashes, CRLF"},
+        when=lambda answers: answers["layout"] != "kaggle",
+    )
+
+
+def _download_folder(path: Path) -> str | None:
+    problem = existing_folder(path)
+    hint = "python main.py synthesize makes one to try"
+    return f"{problem}; {hint}" if problem else None
+
+
+def _existing_file(path: Path) -> str | None:
+    return None if path.is_file() else "no such file"
+
+
+def _folds(number: int) -> str | None:
+    return None if number == 0 or 2 <= number <= 50 else "must be 0, or between 2 and 50"
+
+
+def _needs_images(answers: Answers) -> bool:
+    return not answers["dry_run"]
+
+
+def _of_both(answers: Answers) -> bool:
+    return bool(answers["finding"] == "both")
+
+
+def _of_films(answers: Answers) -> bool:
+    return bool(answers["unit"] == "mammogram")
+
+
+_LIVE = named("sources.cbis_ddsm.collection:live_counts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Organize(Common):
+    """Sort a raw CBIS-DDSM download by split and label."""
+
+    source: Path = option(
+        Path("raw"),
+        "Folder of the raw download",
+        check=_download_folder,
+        when=lambda answers: not (answers["dry_run"] and answers["csv"]),
+    )
+    csv: Path | None = advanced(
+        None, "Folder of the case CSVs (empty: in or beside the raw folder)"
+    )
+    out: Path = option(
+        Path("dataset"),
+        "Folder to write the dataset to",
+        check=usable_output,
+        when=_needs_images,
+    )
+    unit: str = option(
+        "mammogram",
+        "What one image is",
+        choices={"mammogram": "a whole mammogram", "crop": "the crop around one lesion"},
+        counts=_LIVE,
+    )
+    finding: str = option(
+        "mass",
+        "Which findings",
+        choices={"mass": "masses", "calc": "calcifications", "both": "both, pooled"},
+        counts=_LIVE,
+    )
+    pooled: str = option(
+        "drop-train",
+        "Patients who are in train and in test",
+        choices={
+            "drop-train": "lose their training images",
+            "drop-test": "lose their test images",
+            "move-to-test": "are test patients",
+        },
+        when=_of_both,
+        counts=_LIVE,
+    )
+    without_callback: str = option(
+        "benign",
+        "Lesions that are BENIGN_WITHOUT_CALLBACK",
+        choices={"benign": "count as benign", "leave-out": "are left out"},
+        counts=_LIVE,
+    )
+    mixed: str = advanced(
+        "malignant",
+        "Mammograms with benign and malignant lesions",
+        choices={
+            "malignant": "count as malignant",
+            "leave-out": "are left out",
+            "each": "stand under both labels (as older counts have it)",
+        },
+        when=_of_films,
+        counts=_LIVE,
+    )
+    twins: str = advanced(
+        "merged",
+        "Mammograms that are stored twice, for masses and calcifications",
+        choices={"merged": "are one image", "leave-out": "are left out"},
+        when=lambda answers: _of_both(answers) and _of_films(answers),
+        counts=_LIVE,
+    )
+    laterality: str = advanced(
+        "both",
+        "Which breasts",
+        choices={"both": "left and right", "left": "left only", "right": "right only"},
+        counts=_LIVE,
+    )
+    view: str = advanced(
+        "both",
+        "Which views",
+        choices={"both": "CC and MLO", "cc": "CC only", "mlo": "MLO only"},
+        counts=_LIVE,
+    )
+    exclude: Path | None = advanced(
+        None,
+        "File of image or patient ids to leave out, one a line (empty: none)",
+        check=_existing_file,
+    )
+    cohort: str = advanced(
+        "own",
+        "Cohort",
+        choices={
+            "own": "as the other answers say",
+            "original": "as the thesis project before this tool counted it",
+        },
+    )
+    val_share: float = advanced(
+        0.15,
+        "Share of the training patients held out for validation (0.05 to 0.5)",
+        check=between(0.05, 0.5),
+    )
+    folds: int = advanced(
+        0, "Folds for cross-validation, beside that split (0: none)", check=_folds
+    )
+    depth: str = advanced(
+        "16",
+        "Bits of a grey value in the images",
+        choices={"16": "as in the collection", "8": "half the disk space"},
+        when=_needs_images,
+    )
+    masks: bool = advanced(
+        True,
+        "Write the lesions' masks",
+        when=lambda answers: _of_films(answers) and _needs_images(answers),
+    )
+    pseudonymize: bool = advanced(
+        False,
+        "Replace patient ids by keyed hashes (the key stays in .mammolab)",
+        when=_needs_images,
+    )
+    dry_run: bool = advanced(
+        False, "Only count the cohort, from the CSVs alone; write nothing", remember=False
+    )
+    check: bool = advanced(
+        False,
+        "Only check the download: what is missing or damaged",
+        when=_needs_images,
+        remember=False,
+    )
+
+
+def _switched_on(name: str) -> Any:
+    return lambda answers: answers[name] not in ("none", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess(Common):
+    """Crop, remove annotations, blur, enhance contrast."""
+
+    data: Path = option(
+        Path("dataset"), "Folder of the organised dataset", check=made_by("organize")
+    )
+    out: Path = option(
+        Path("preprocessed"), "Folder to write the preprocessed dataset to", check=usable_output
+    )
+    size: int = option(
+        512,
+        "Side of the square images in pixels (0: full size)",
+        check=lambda value: None if value == 0 else between(64, 4096)(value),
+    )
+    preview: int = option(
+        0,
+        "Only show the steps on so many images (0: do them all)",
+        check=between(0, 48),
+        remember=False,
+    )
+    crop: str = advanced(
+        "auto",
+        "Crop the scanner's borders",
+        choices={
+            "auto": "where they are found in the image",
+            "fixed": "by a fixed margin on each side",
+            "none": "no",
+        },
+    )
+    margin: float = advanced(
+        0.02,
+        "Margin to crop on each side, as a share of it",
+        check=between(0, 0.2),
+        when=lambda answers: answers["crop"] == "fixed",
+    )
+    annotations: bool = advanced(True, "Remove letters, labels and tape outside the breast")
+    blur: str = advanced(
+        "gaussian",
+        "Smooth film grain",
+        choices={
+            "gaussian": "Gaussian blur",
+            "bilateral": "bilateral filter, which keeps edges",
+            "median": "median, which keeps edges and takes specks",
+            "none": "no",
+        },
+    )
+    blur_kernel: int = advanced(
+        3,
+        "Side of its kernel in pixels of the written image, odd (median: 3 or 5)",
+        check=odd_between(3, 31),
+        when=_switched_on("blur"),
+    )
+    clahe: bool = advanced(True, "Enhance local contrast (CLAHE)")
+    clahe_clip: float = advanced(
+        2.0, "CLAHE clip limit", check=between(0.5, 40), when=_switched_on("clahe")
+    )
+    clahe_tiles: int = advanced(
+        8, "CLAHE tiles along each side", check=between(1, 64), when=_switched_on("clahe")
+    )
+    side: str = advanced(
+        "as-is",
+        "Side of the image that the chest wall is on",
+        choices={
+            "as-is": "as on the film",
+            "left": "left: the other films are mirrored",
+            "right": "right: the other films are mirrored",
+        },
+    )
+    augment: str = advanced(
+        "none",
+        "Write augmented copies of the training images",
+        choices={"none": "no: training augments on the fly"} | AUGMENTATIONS,
+    )
+    copies: int = advanced(
+        2,
+        "Augmented copies of each training image",
+        check=between(1, 20),
+        when=_switched_on("augment"),
+    )
+    fold: int = advanced(
+        0,
+        "Fold to write as the validation split (0: the plain train/val split, and all folds)",
+        check=between(0, 50),
+    )
+    cluster: str = advanced(
+        "",
+        "Address of a Dask cluster to work on (empty: this machine)",
+        check=named("pipeline.cluster:address_problem"),
+        remember=False,
+    )
+
+
+def _dataset_folder(path: Path) -> str | None:
+    problem = existing_folder(path)
+    return f"{problem}; run: python main.py organize" if problem else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Common):
+    """Check that nothing but the breast tells the label."""
+
+    data: Path = DATA("Folder of the dataset to check", check=_dataset_folder)

@@ -1,0 +1,140 @@
+"""The questionnaire's last part: the stages that join, measure and compare what was trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.options import between, existing_file, option, usable_output
+from pipeline.runs import ALL_RUNS, LATEST, member_choices, run_choices
+from pipeline.stages.shared import FOLD, REPLICATES, RUNS, WRITTEN_RUNS, Common, advanced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Common):
+    """Score a trained model on held-out images."""
+
+    run: str = option(
+        LATEST,
+        "Run to evaluate",
+        choices=run_choices,
+        other="a run folder or a model's name",
+        when=lambda answers: answers.get("predictions") is None,
+        remember=False,
+    )
+    data: Path | None = advanced(
+        None, "Folder of the dataset (empty: the one that the run was trained on)"
+    )
+    predictions: Path | None = advanced(
+        None,
+        "Predictions made elsewhere, to measure instead: a CSV with image_id, patient_id, label, "
+        "probability",
+        check=existing_file,
+        remember=False,
+    )
+    operating_point: str = advanced(
+        "youden",
+        "Operating point, chosen on validation",
+        choices={
+            "youden": "where sensitivity + specificity is largest",
+            "sensitivity": "where a sensitivity is reached",
+            "specificity": "where a specificity is reached",
+            "cost": "where missed cancers and false alarms cost least",
+            "half": "at a probability of 0.5",
+        },
+    )
+    target: float | None = advanced(
+        None,
+        "Sensitivity or specificity to reach (empty: 0.9), or false alarms that a missed cancer is "
+        "worth (empty: 10)",
+        check=between(0.001, 1000),
+        when=lambda answers: answers["operating_point"] in ("sensitivity", "specificity", "cost"),
+    )
+    calibration: str = advanced(
+        "temperature",
+        "Calibrate the probabilities on validation",
+        choices={
+            "temperature": "temperature scaling: one factor on the logits",
+            "isotonic": "isotonic regression: steps; takes hundreds of images",
+            "none": "no",
+        },
+    )
+    aggregate: str = advanced(
+        "max",
+        "Score of a breast or a patient, from those of its images",
+        choices={"max": "the highest", "mean": "the mean"},
+    )
+    tta: str = advanced(
+        "none",
+        "Average each image's score over its mirror images (test-time augmentation)",
+        choices={"none": "no", "flips": "over the four of them"},
+    )
+    replicates: int = REPLICATES("Bootstrap replicates for the 95 % intervals")
+    fold: int = FOLD("Fold of the run, where latest or a model's name is given (0: any)")
+    runs: Path = RUNS()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Common):
+    """Join trained runs into one: the mean of their logits."""
+
+    members: str = option(
+        ALL_RUNS,
+        "Runs to join",
+        choices=member_choices,
+        other="run folders",
+        several=True,
+        remember=False,
+    )
+    runs: Path = WRITTEN_RUNS()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Common):
+    """Compare evaluated runs: what can be ranked and what cannot."""
+
+    out: Path = option(
+        Path("reports/comparison"), "Folder to write the tables to", check=usable_output
+    )
+    sort: str = option(
+        "auc",
+        "Measure to sort by",
+        choices={
+            "auc": "ROC AUC",
+            "pr_auc": "PR AUC",
+            "sensitivity": "sensitivity",
+            "specificity": "specificity",
+            "balanced_accuracy": "balanced accuracy",
+            "mcc": "Matthews correlation",
+            "brier": "Brier score, lowest first",
+            "ece": "calibration error, lowest first",
+            "name": "name",
+        },
+    )
+    filter: str = advanced("", "Only runs whose name contains this (empty: all)")
+    unit: str = advanced(
+        "image",
+        "What is counted",
+        choices={"image": "images", "breast": "breasts", "patient": "patients"},
+    )
+    price_of_leakage: bool = advanced(
+        False,
+        "Train one model again on a split by image, to show what such a split would have claimed",
+        remember=False,
+    )
+    run: str = advanced(
+        LATEST,
+        "Run to train again for that",
+        choices=run_choices,
+        other="a run folder or a model's name",
+        when=lambda answers: bool(answers["price_of_leakage"]),
+        remember=False,
+    )
+    replicates: int = REPLICATES("Bootstrap replicates of the comparison")
+    runs: Path = RUNS()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Common):
+    """Write one HTML page: data, models, metrics."""
+
+    out: Path = option(Path("reports"), "Folder to write the report to", check=usable_output)
+    runs: Path = RUNS(text="Folder that holds the runs")

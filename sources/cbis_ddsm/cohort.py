@@ -1,0 +1,318 @@
+"""CBIS-DDSM: which images a dataset should hold, in which official split, and what is left out.
+
+The case descriptions alone decide; no file is looked at, so that a partial download gets the same
+images in the same splits as a whole one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.options import defaults
+from pipeline.stages.data import Organize
+from sources.cbis_ddsm.tables import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
+
+FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
+PRESETS: dict[str, dict[str, Any]] = {
+    # It sorted films into a folder for each pathology, so a film with both was counted twice.
+    "original": {
+        "unit": "mammogram", "finding": "mass", "without_callback": "leave-out", "mixed": "each",
+    },
+}  # fmt: skip
+FILMS_HOME = {"drop-train": "test", "drop-test": "train"}  # where pooled patients stay
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image that a dataset should hold.
+
+    Attributes:
+        image_id: "P_00001_LEFT_CC", for a crop "P_00001_LEFT_CC_mass_1".
+        unit: "mammogram" or "crop".
+        split: The official one, "train" or "test".
+        lesions: What it shows, masses first, by number; at least one.
+        series: SeriesInstanceUIDs whose files may hold it, in the order of preference.
+    """
+
+    image_id: str
+    unit: str
+    split: str
+    lesions: tuple[Lesion, ...]
+    series: tuple[str, ...]
+
+    @property
+    def patient_id(self) -> str:
+        """The patient, who is the same in the mass and the calcification CSVs."""
+        return self.lesions[0].patient_id
+
+    @property
+    def breast(self) -> tuple[str, str]:
+        """The patient and the side."""
+        return self.patient_id, self.lesions[0].laterality
+
+    @property
+    def label(self) -> str:
+        """Malignant where any of the lesions is."""
+        return "malignant" if any(x.pathology == MALIGNANT for x in self.lesions) else "benign"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it has malignant lesions and others."""
+        return len({lesion.pathology == MALIGNANT for lesion in self.lesions}) > 1
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What one rule cost.
+
+    Attributes:
+        why: In words.
+        lesions: Rows of the case descriptions that are in no image because of it.
+        images: Images lost.
+        patients: Patients of whom nothing is left.
+    """
+
+    why: str
+    lesions: int
+    images: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The images of a dataset, and what was left out on the way.
+
+    Attributes:
+        images: Sorted by image_id.
+        left_out: One entry for each rule that took something, in the order of the rules.
+        moved: Training images that became test images, since their patient is in test.
+        pooled: Patients in train for one finding and in test for the other.
+    """
+
+    images: tuple[PlannedImage, ...]
+    left_out: tuple[LeftOut, ...]
+    moved: int
+    pooled: tuple[str, ...]
+
+
+def resolved(options: Organize) -> Organize:
+    """Return the options with those that a preset stands for.
+
+    Raises:
+        UserError: An option was given that contradicts the preset.
+    """
+    preset = PRESETS.get(options.cohort, {})
+    standard = defaults(Organize)
+    for name, value in preset.items():
+        given = getattr(options, name)
+        if given not in (value, standard[name]):
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--cohort {options.cohort} means --{flag} {value}, not {given}",
+                "leave one of the two out",
+            )
+    return replace(options, **preset)
+
+
+def plan_cohort(
+    lesions: Iterable[Lesion], options: Organize, rename: Callable[[str], str] = str
+) -> Cohort:
+    """Choose lesions, group them into images and keep training and test patients apart.
+
+    A film that is stored twice, once for its masses and once for its calcifications, is one
+    image, with all that is known of its lesions.
+
+    Args:
+        lesions: Rows of the case descriptions, in any order.
+        options: Of the stage; those of the cohort count.
+        rename: Gives the pseudonym of an id, under which it may be listed to be left out.
+
+    Raises:
+        UserError: The file of what to leave out cannot be read, or the preset is contradicted.
+    """
+    rules = resolved(options)
+    group = _films if rules.unit == "mammogram" else _crops
+    kept = [lesion for lesion in lesions if lesion.finding in FINDINGS[rules.finding]]
+    left_out = []
+    images = group(kept)
+    for why, keep in _lesion_rules(rules):
+        taken = [lesion for lesion in kept if keep(lesion)]
+        remaining = group(taken)
+        left_out.append(_cost(why, images, remaining))
+        kept, images = taken, remaining
+    for why, fits in _film_rules(rules):
+        images = _dropped(why, images, fits, left_out)
+    if rules.mixed == "each" and rules.unit == "mammogram":
+        images = [part for image in images for part in _by_label(image)]
+    if rules.exclude is not None:
+        unwanted = _listed(rules.exclude)
+        why = f"listed in {rules.exclude.name}"
+        images = _dropped(why, images, lambda image: not _names(image, rename) & unwanted, left_out)
+    pooled = _pooled(images)
+    together, moved = _settle_pooled(images, pooled, rules.pooled)
+    why = f"patients in train and in test, by --pooled {rules.pooled}"
+    left_out.append(_cost(why, images, together))
+    return Cohort(
+        images=tuple(sorted(together, key=lambda image: image.image_id)),
+        left_out=tuple(entry for entry in left_out if entry.lesions or entry.images),
+        moved=moved,
+        pooled=tuple(sorted(pooled)),
+    )
+
+
+def _lesion_rules(rules: Organize) -> Iterator[tuple[str, Callable[[Lesion], bool]]]:
+    if rules.laterality != "both":
+        side = rules.laterality.upper()
+        yield f"not the {side} breast", lambda lesion: lesion.laterality == side
+    if rules.view != "both":
+        view = rules.view.upper()
+        yield f"not the {view} view", lambda lesion: lesion.view == view
+    if rules.without_callback == "leave-out":
+        yield WITHOUT_CALLBACK, lambda lesion: lesion.pathology != WITHOUT_CALLBACK
+
+
+def _film_rules(rules: Organize) -> Iterator[tuple[str, Callable[[PlannedImage], bool]]]:
+    if rules.unit == "mammogram" and rules.mixed == "leave-out":
+        yield "benign and malignant lesions", lambda image: not image.mixed
+    if rules.unit == "mammogram" and rules.twins == "leave-out":
+        yield "stored twice", lambda image: len({x.finding for x in image.lesions}) == 1
+
+
+def _dropped(
+    why: str,
+    images: list[PlannedImage],
+    fits: Callable[[PlannedImage], bool],
+    left_out: list[LeftOut],
+) -> list[PlannedImage]:
+    """Return the images that fit, and enter what that cost."""
+    remaining = [image for image in images if fits(image)]
+    left_out.append(_cost(why, images, remaining))
+    return remaining
+
+
+def _names(image: PlannedImage, rename: Callable[[str], str]) -> set[str]:
+    """Return every name under which an image may be listed to be left out."""
+    film = f"{image.patient_id}_{image.lesions[0].laterality}_{image.lesions[0].view}"
+    own = {image.image_id, image.patient_id} | ({film} if image.unit == "mammogram" else set())
+    return own | {rename(name) for name in own}
+
+
+def _listed(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of ids ({error})") from None
+    return {line.strip() for line in lines}
+
+
+def _cost(why: str, before: Sequence[PlannedImage], after: Sequence[PlannedImage]) -> LeftOut:
+    def lesions(images: Sequence[PlannedImage]) -> int:
+        return len({id(lesion) for image in images for lesion in image.lesions})
+
+    def patients(images: Sequence[PlannedImage]) -> int:
+        return len({image.patient_id for image in images})
+
+    return LeftOut(
+        why,
+        lesions(before) - lesions(after),
+        len(before) - len(after),
+        patients(before) - patients(after),
+    )
+
+
+def _pooled(images: Sequence[PlannedImage]) -> set[str]:
+    """Return the patients whose lesions are partly in train and partly in test."""
+    homes: dict[str, set[str]] = {}
+    for image in images:
+        for lesion in image.lesions:
+            homes.setdefault(lesion.patient_id, set()).add(lesion.split)
+    return {patient for patient, splits in homes.items() if len(splits) > 1}
+
+
+def _settle_pooled(
+    images: Sequence[PlannedImage], pooled: set[str], rule: str
+) -> tuple[list[PlannedImage], int]:
+    """Give each of their images one home, or none; count those that moved from train to test.
+
+    A film of which one copy is in train and one in test goes where the patient stays.
+    """
+    homes: dict[tuple[Any, ...], set[str]] = {}
+    for image in images:
+        homes.setdefault(_film_of(image), set()).update(lesion.split for lesion in image.lesions)
+    kept, moved = [], 0
+    for image in images:
+        splits = homes[_film_of(image)]
+        if image.patient_id not in pooled:
+            kept.append(image)
+        elif rule == "move-to-test":
+            moved += splits == {"train"}
+            kept.append(replace(image, split="test"))
+        elif FILMS_HOME[rule] in splits:
+            kept.append(replace(image, split=FILMS_HOME[rule]))
+    return kept, moved
+
+
+def _film_of(image: PlannedImage) -> tuple[Any, ...]:
+    """Return what stays together: a film that stands under both labels, and each crop alone."""
+    first = image.lesions[0]
+    alone = image.image_id if image.unit == "crop" else ""
+    return (*image.breast, first.view, alone)
+
+
+def _by_label(image: PlannedImage) -> list[PlannedImage]:
+    if not image.mixed:
+        return [image]
+    parts: dict[bool, list[Lesion]] = {}
+    for lesion in image.lesions:
+        parts.setdefault(lesion.pathology == MALIGNANT, []).append(lesion)
+    return [
+        replace(image, image_id=f"{image.image_id}_{name}", lesions=tuple(parts[malignant]))
+        for malignant, name in ((False, "benign"), (True, "malignant"))
+    ]
+
+
+def _films(lesions: Sequence[Lesion]) -> list[PlannedImage]:
+    images = []
+    for (patient, laterality, view), shown in _grouped(
+        lesions, lambda lesion: (lesion.patient_id, lesion.laterality, lesion.view)
+    ):
+        split = "test" if any(lesion.split == "test" for lesion in shown) else "train"
+        series = tuple(dict.fromkeys(lesion.mammogram_series for lesion in shown))
+        image_id = f"{patient}_{laterality}_{view}"
+        images.append(PlannedImage(image_id, "mammogram", split, shown, series))
+    return images
+
+
+def _crops(lesions: Sequence[Lesion]) -> list[PlannedImage]:
+    images = []
+    for (film, finding, number), shown in _grouped(
+        lesions,
+        lambda lesion: (
+            f"{lesion.patient_id}_{lesion.laterality}_{lesion.view}",
+            SHORT[lesion.finding],
+            str(lesion.number),
+        ),
+    ):
+        for copy, lesion in enumerate(shown, start=1):
+            suffix = f"-{copy}" if copy > 1 else ""
+            # Some rows have crop and mask exchanged, and mostly they share a series anyway: the
+            # files tell which is which.
+            series = tuple(dict.fromkeys((lesion.crop_series, lesion.mask_series)))
+            image_id = f"{film}_{finding}_{number}{suffix}"
+            images.append(PlannedImage(image_id, "crop", lesion.split, (lesion,), series))
+    return images
+
+
+def _grouped(
+    lesions: Sequence[Lesion], key: Callable[[Lesion], tuple[str, str, str]]
+) -> list[tuple[tuple[str, str, str], tuple[Lesion, ...]]]:
+    """Group lesions, each group with its masses first, then by number; the rows' order is moot."""
+
+    def order(lesion: Lesion) -> tuple[bool, int, str]:
+        return lesion.finding != MASS, lesion.number, lesion.crop_series
+
+    ordered = sorted(lesions, key=lambda lesion: (key(lesion), order(lesion)))
+    return [(name, tuple(shown)) for name, shown in groupby(ordered, key)]

@@ -1,0 +1,266 @@
+"""CBIS-DDSM: from a planned cohort and the files of a download to the rows of a dataset."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.manifest import Row, image_path
+from pipeline.records import write_table
+from pipeline.stages.data import Organize
+from sources.cbis_ddsm.cohort import PlannedImage
+from sources.cbis_ddsm.files import MASK, Index
+from sources.cbis_ddsm.tables import SHORT, Lesion
+from sources.cbis_ddsm.writing import (
+    GREY_IN_PLACE,
+    MASK_IN_PLACE,
+    MASKS,
+    Facts,
+    Job,
+    fit_of,
+    skipped_files,
+)
+from sources.pseudonyms import OpenNames
+
+MISSING = "missing: "  # how the reason begins where there is no file
+LEAKS = "leaks.csv"
+MASK_TABLE = "masks.csv"
+MASK_COLUMNS = (
+    "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
+    "area",
+)  # fmt: skip
+
+
+@dataclass
+class Account:
+    """What came of the planned images.
+
+    Attributes:
+        rows: Of the manifest.
+        masks: Lines of masks.csv.
+        set_aside: (what, reason) of what could not be used.
+        pixels: Digest of the pixels of each image, by image_id.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    masks: list[tuple[Any, ...]] = field(default_factory=list)
+    set_aside: list[tuple[str, str]] = field(default_factory=list)
+    pixels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the planned images go.
+
+    Attributes:
+        options: Of the stage.
+        index: Of the download's files.
+        splits: patient_id -> split.
+        rename: Turns ids, UIDs and names of files into what the dataset may show.
+    """
+
+    options: Organize
+    index: Index
+    splits: Mapping[str, str]
+    rename: OpenNames
+
+    def image_job(self, image: PlannedImage) -> Job | None:
+        """Return how an image is written; None where it has no file."""
+        candidates = self.index.candidates(image.series)
+        if not candidates:
+            return None
+        split, image_id = self.splits[image.patient_id], self.rename(image.image_id)
+        return Job(
+            name=image_path(split, image.label, image_id),
+            out=self.options.out,
+            source=self.options.source,
+            candidates=candidates,
+            depth=int(self.options.depth),
+        )
+
+    def mask_jobs(
+        self, image: PlannedImage, shape: tuple[int, int]
+    ) -> Iterator[tuple[Lesion, Job | None]]:
+        """Yield each lesion of an image with how its mask is written, or None without a file."""
+        seen: list[str] = []
+        for lesion in image.lesions:
+            name = f"{SHORT[lesion.finding]}_{lesion.number}"
+            seen.append(name)
+            if copies := seen.count(name) - 1:
+                name = f"{name}-{copies + 1}"
+            candidates = self.index.of_role((lesion.mask_series, lesion.crop_series), MASK)
+            job = Job(
+                name=f"{MASKS}/{self.rename(image.image_id)}_{name}.png",
+                out=self.options.out,
+                source=self.options.source,
+                candidates=candidates,
+                depth=1,
+                shape=shape,
+            )
+            yield lesion, job if candidates else None
+
+    def account_image(
+        self, image: PlannedImage, job: Job | None, facts: Facts, account: Account
+    ) -> None:
+        """Enter one image: its row if it was written, and what was set aside on the way."""
+        image_id = self.rename(image.image_id)
+        if job is None:
+            lesion = image.lesions[0]
+            where = f"{lesion.finding} {lesion.split}, {lesion.subject}"
+            reason = f"{MISSING}no file of series {' or '.join(image.series)} ({where})"
+            account.set_aside.append((image_id, self.rename(reason)))
+            return
+        if "taken" not in facts:
+            account.set_aside.append((image_id, self._refusal(job, facts)))
+            return
+        account.set_aside += self._skipped(job, facts)
+        account.pixels[image_id] = facts["pixels"]
+        account.rows.append(self._row(image, job, facts))
+
+    def account_mask(
+        self, image: PlannedImage, lesion: Lesion, job: Job | None, facts: Facts, account: Account
+    ) -> None:
+        """Enter one mask, as `account_image` enters an image."""
+        name = abnormality(lesion)
+        image_id = self.rename(image.image_id)
+        if job is None or "taken" not in facts:
+            series = " or ".join(dict.fromkeys((lesion.mask_series, lesion.crop_series)))
+            reason = self.rename(f"{MISSING}no mask in series {series}")
+            reason = self._refusal(job, facts) if job else reason
+            account.set_aside.append((f"mask of {image_id}, {name}", reason))
+            return
+        account.set_aside += self._skipped(job, facts)
+        height, width = job.shape or (0, 0)
+        rows, columns = facts["rows"], facts["columns"]
+        account.masks.append((
+            image_id, name, job.name, self.rename(job.candidates[facts["taken"]].series),
+            rows, columns, fit_of(rows, columns, height, width),
+            round(height / rows, 4), round(width / columns, 4), facts["area"],
+        ))  # fmt: skip
+
+    def _skipped(self, job: Job, facts: Facts) -> list[tuple[str, str]]:
+        found = skipped_files(job, facts)
+        return [(self.rename.file(name), self.rename(why)) for name, why in found]
+
+    def _refusal(self, job: Job, facts: Facts) -> str:
+        """Return why none of the candidates would do."""
+        if reasons := [f"{name}: {reason}" for name, reason in self._skipped(job, facts)]:
+            return "; ".join(reasons)
+        role = {MASK_IN_PLACE: "the mask", GREY_IN_PLACE: "what is no mask"}
+        return f"{MISSING}its series holds nothing but {role[facts['skipped'][0][1]]}"
+
+    def remarks(self, lesions: Sequence[Lesion]) -> list[tuple[str, str]]:
+        """Return `remarks` as the dataset may show them."""
+        files = {file.name for held in self.index.series.values() for file in held}
+        return sorted(
+            (self.rename.file(what) if what in files else self.rename(what), self.rename(remark))
+            for what, remark in remarks(lesions, self.index)
+        )
+
+    def _row(self, image: PlannedImage, job: Job, facts: Facts) -> Row:
+        first, shown = image.lesions[0], image.lesions
+
+        def joined(field: str) -> str:
+            return "|".join(str(getattr(lesion, field)) for lesion in shown)
+
+        return Row(
+            image_id=self.rename(image.image_id),
+            patient_id=self.rename(image.patient_id),
+            split=self.splits[image.patient_id],
+            label=image.label,
+            path=job.name,
+            unit=image.unit,
+            laterality=first.laterality,
+            view=first.view,
+            finding="|".join(dict.fromkeys(lesion.finding for lesion in shown)),
+            pathology=joined("pathology"),
+            lesions=len(shown),
+            abnormality="|".join(map(abnormality, shown)),
+            density=max(lesion.density for lesion in shown),
+            assessment=joined("assessment"),
+            subtlety=joined("subtlety"),
+            shape=joined("shape"),
+            margins=joined("margins"),
+            height=facts["height"],
+            width=facts["width"],
+            source_id=self.rename(job.candidates[facts["taken"]].series),
+        )
+
+
+def abnormality(lesion: Lesion) -> str:
+    """Return how a lesion is called within its breast: "mass 1"."""
+    return f"{lesion.finding} {lesion.number}"
+
+
+def guard_against_leaks(out: Path, account: Account) -> None:
+    """Stop where two splits hold the same pixels; that no patient is in two is checked elsewhere.
+
+    Raises:
+        UserError: Two images in different splits are the same, pixel for pixel; all such
+            are listed in leaks.csv.
+    """
+    alike: dict[str, list[Row]] = {}
+    for row in sorted(account.rows, key=lambda row: row.image_id):
+        alike.setdefault(account.pixels[row.image_id], []).append(row)
+    leaks = [rows for rows in alike.values() if len({row.split for row in rows}) > 1]
+    (out / LEAKS).unlink(missing_ok=True)
+    if not leaks:
+        return
+    lines = [
+        (row.image_id, row.split, number)
+        for number, rows in enumerate(leaks, start=1)
+        for row in rows
+    ]
+    write_table(out / LEAKS, ("image_id", "split", "same_pixels"), lines)
+    row = leaks[0][0]
+    other = next(other for other in leaks[0] if other.split != row.split)
+    raise UserError(
+        f"{row.image_id} ({row.split}) and {other.image_id} ({other.split}): the same pixels in "
+        f"two splits, so a model would be tested on what it learnt (all such: {out / LEAKS})",
+        "list all but one split's of each number in a file and give it as --exclude",
+    )
+
+
+def remarks(lesions: Sequence[Lesion], index: Index) -> list[tuple[str, str]]:
+    """Return (file or row, remark) of what is usable but says two things at once."""
+    found = []
+    for lesion in lesions:
+        where = f"{lesion.subject}, {abnormality(lesion)}"
+        if lesion.crop_series != lesion.mask_series and (
+            _only_masks(index, lesion.crop_series) and not _only_masks(index, lesion.mask_series)
+        ):
+            found.append((where, "its CSV has crop and mask in each other's column"))
+    expected = {lesion.mammogram_series: lesion for lesion in lesions}
+    parts = {uid for lesion in lesions for uid in (lesion.crop_series, lesion.mask_series)}
+    for uid, files in index.series.items():
+        for file in files:
+            role = file.role if file.role == MASK else "crop" if uid in parts else "mammogram"
+            if uid in parts or uid in expected:
+                found += [(file.name, remark) for remark in _contradictions(file, role)]
+            if uid in expected and file.role != MASK:
+                found += [(file.name, remark) for remark in _other_film(file, expected[uid])]
+    return sorted(found)
+
+
+def _contradictions(file: Any, role: str) -> Iterator[str]:
+    called = file.description.lower()
+    known = {"mask": "mask", "crop": "cropped", "mammogram": "full mammogram"}
+    if not called and not file.is_copy:
+        yield f"its header has no SeriesDescription; by bits and series it is a {role}"
+    elif called and known[role] not in called:
+        yield f"its header calls it {file.description!r}; by bits and series it is a {role}"
+    if file.oddity:
+        yield file.oddity
+
+
+def _other_film(file: Any, lesion: Lesion) -> Iterator[str]:
+    for name in ("laterality", "view"):
+        said, listed = getattr(file, name), getattr(lesion, name)
+        if said and said != listed:
+            yield f"its header says {said}, its CSV {listed}; the CSV is followed"
+
+
+def _only_masks(index: Index, series: str) -> bool:
+    files = index.series.get(series, ())
+    return bool(files) and all(file.role == MASK for file in files)

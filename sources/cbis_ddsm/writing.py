@@ -1,0 +1,209 @@
+"""CBIS-DDSM: writes the images and masks of a dataset, each noted when it is whole."""
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from images.files import SPREAD, read_image, write_png
+from images.thumbnails import thumbnail
+from pipeline.errors import UserError
+from pipeline.progress import Progress
+from pipeline.records import digest
+from pipeline.work import LEDGER, Ledger, note, run_all, worker_count
+from sources.cbis_ddsm.files import MASK, SourceFile
+from sources.cbis_ddsm.masks import is_flat, is_mask
+
+PIXELS = "full range by bits stored"  # a change of it makes every image anew
+PLANNED = "planned"  # the ledger's key of an image that was begun
+THUMBNAILS, MASKS = "thumbnails", "masks"
+SMALL = 200_000_000  # bytes below which starting processes takes longer than the work
+SAME_ASPECT = 0.01  # how far two aspect ratios may differ and be called the same
+MASK_IN_PLACE = "holds nothing but a mask"
+GREY_IN_PLACE = "is no mask: it is not black and white"
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One file to write.
+
+    Attributes:
+        name: Of the file, relative to the dataset.
+        out: The dataset.
+        source: The folder of the download.
+        candidates: Files that may hold it; the first that does is taken.
+        depth: Bits of a grey value: 8 or 16; 1 for a mask.
+        shape: Of a mask's mammogram, height and width in pixels.
+    """
+
+    name: str
+    out: Path
+    source: Path
+    candidates: tuple[SourceFile, ...]
+    depth: int
+    shape: tuple[int, int] | None = None
+
+    @property
+    def key(self) -> str:
+        """Digest of what the file is made from."""
+        return digest(PIXELS, self.depth, self.shape, [asdict(file) for file in self.candidates])
+
+    @property
+    def thumbnail(self) -> Path:
+        """Where a small copy of an image lies, for contact sheets."""
+        return self.out / THUMBNAILS / Path(self.name).name
+
+    def is_there(self) -> bool:
+        """Tell whether the files that it writes are there."""
+        return all(path.is_file() for path in self.files())
+
+    def files(self) -> list[Path]:
+        """Return what it writes."""
+        target = self.out / self.name
+        return [target] if self.depth == 1 else [target, self.thumbnail]
+
+
+def make(job: Job) -> Facts:
+    """Write one file from the first candidate that holds it, and note it.
+
+    Returns:
+        taken (index of the candidate), and what was learnt of it; without taken where none would
+        do. skipped: [index, reason] of each candidate that had to be passed over.
+
+    Raises:
+        UserError: The file cannot be written (a bad candidate is no reason to stop).
+    """
+    if multiprocessing.parent_process() is not None:
+        cv2.setNumThreads(1)  # one for each worker process; the parent's are its own
+    skipped: list[tuple[int, str]] = []
+    for index, file in enumerate(job.candidates):
+        path = job.source / file.name
+        try:
+            if file.defect:
+                raise UserError(file.defect)
+            image = read_image(path)
+        except UserError as error:
+            skipped.append((index, str(error).removeprefix(f"{path}: ")))
+            continue
+        wants_mask = job.depth == 1
+        if _is_other(file, image, wants_mask):
+            skipped.append((index, GREY_IN_PLACE if wants_mask else MASK_IN_PLACE))
+            continue
+        facts = _write_mask(job, image) if wants_mask else _write_image(job, image)
+        facts |= {"taken": index, "skipped": skipped}
+        # Noted here and not by the parent: what a killed run has written is not written again.
+        note(job.out / LEDGER, [(job.name, job.key, facts)])
+        return facts
+    for stale in job.files():
+        stale.unlink(missing_ok=True)  # of an earlier run, when the file was still whole
+    return {"skipped": skipped}
+
+
+def _is_other(file: SourceFile, image: NDArray[np.uint16], wants_mask: bool) -> bool:
+    """Tell whether a file shows a mask where an image is wanted, or the other way round."""
+    if wants_mask:
+        return not is_mask(image)
+    if file.is_copy:  # its bits say nothing, so its table does, or else its pixels
+        return file.role == MASK if file.listed else is_mask(image)
+    return file.role == MASK and is_flat(image)
+
+
+def _write_image(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
+    shown = image if job.depth == 16 else cv2.convertScaleAbs(image, alpha=1 / SPREAD)
+    write_png(job.out / job.name, shown)
+    write_png(job.thumbnail, thumbnail(image))
+    height, width = image.shape
+    pixels = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
+    return {"height": height, "width": width, "pixels": f"{height}x{width} {pixels}"}
+
+
+def _write_mask(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
+    """Fit a mask to its mammogram: those of another size show the whole film all the same."""
+    rows, columns = image.shape
+    height, width = job.shape or image.shape
+    white = image > np.iinfo(np.uint16).max // 2
+    if (rows, columns) != (height, width):
+        ones = white.view(np.uint8)  # both views cost no memory
+        fitted = cv2.resize(ones, (width, height), interpolation=cv2.INTER_NEAREST)
+        white = fitted.astype(np.uint8, copy=False).view(np.bool_)
+    write_png(job.out / job.name, white)
+    return {"rows": rows, "columns": columns, "area": int(np.count_nonzero(white))}
+
+
+def fit_of(rows: int, columns: int, height: int, width: int) -> str:
+    """Say how a mask of some size was fitted to a mammogram of height x width."""
+    if (rows, columns) == (height, width):
+        return "same size"
+    stretch = (height / rows) / (width / columns)
+    return "scaled" if abs(stretch - 1) <= SAME_ASPECT else "stretched"
+
+
+class Writer:
+    """Writes the files of a dataset, those alone that are not there yet.
+
+    Every name enters the ledger before its file is written, so that no kill leaves a file that
+    nobody knows of.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Take up what an earlier run left in `out`."""
+        self._out = out
+        self._ledger = Ledger(out)
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove what earlier runs made and this one does not want."""
+        for stale in self._ledger.keep_only(names):
+            for path in (self._out / stale, self._out / THUMBNAILS / Path(stale).name):
+                path.unlink(missing_ok=True)
+                self._remove_empty(path.parent)
+        self._ledger.rewrite()
+
+    def left(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs that are still to be done."""
+        return [job for job in jobs if not (self._known(job) and job.is_there())]
+
+    def write(
+        self, jobs: Sequence[Job], workers: int, text: str, unit: str, progress: Progress
+    ) -> dict[str, Facts]:
+        """Do what is left of the jobs; return what is known of each, by its name."""
+        left = self.left(jobs)
+        todo = {job.name for job in left}
+        made = {job.name: self._known(job) for job in jobs if job.name not in todo}
+        self._ledger.add_all((job.name, PLANNED, None) for job in left)
+        size = sum(job.candidates[0].size for job in left)
+        processes = 1 if size < SMALL and not workers else worker_count(workers)
+        with progress.track(text, len(jobs), unit, done=len(made)) as advance:
+            for job, facts in run_all(make, left, processes):
+                if isinstance(facts, UserError):
+                    raise facts
+                made[job.name] = facts
+                if "taken" in facts:
+                    self._ledger.learn(job.name, job.key, facts)
+                advance(1)
+        return made
+
+    def _known(self, job: Job) -> Any:
+        return self._ledger.facts(job.name, job.key)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self._out and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
+
+def skipped_files(job: Job, facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield (name, reason) of the files that would not do, but for those of another role.
+
+    Damaged ones behind the one that was taken are told of as well.
+    """
+    reasons = {index: file.defect for index, file in enumerate(job.candidates) if file.defect}
+    for index, reason in sorted((reasons | dict(facts["skipped"])).items()):
+        if reason not in (MASK_IN_PLACE, GREY_IN_PLACE):
+            yield job.candidates[index].name, reason

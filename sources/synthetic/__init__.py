@@ -1,0 +1,1 @@
+"""A synthetic look-alike of CBIS-DDSM."""

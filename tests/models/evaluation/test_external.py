@@ -1,0 +1,120 @@
+"""Predictions made elsewhere: read with care, measured like a run."""
+
+import csv
+
+import pytest
+
+from models.evaluation.predictions import read_predictions
+from models.evaluation.stage import evaluate
+from pipeline.errors import UserError
+from pipeline.manifest import read_manifest
+from pipeline.progress import Silent
+from pipeline.records import read_json
+from pipeline.runs import list_runs
+from pipeline.stages.evaluation import Evaluate
+
+HEAD = "image_id,patient_id,label,probability"
+
+
+def lines(count=12, split=""):
+    """Images of patients of two images each, every second patient malignant, well told apart."""
+    found = []
+    for number in range(count):
+        patient, malignant = number // 2, number // 2 % 2
+        probability = 0.3 + 0.4 * malignant + 0.02 * (number % 3)
+        cells = [f"{split}i{number}", f"{split}p{patient}", str(malignant), f"{probability:.3f}"]
+        found.append(",".join([*cells, *([split] if split else [])]))
+    return found
+
+
+def written(path, *text, head=HEAD):
+    path.write_text("\n".join([head, *text]) + "\n", encoding="utf-8")
+    return path
+
+
+def measured(path, runs, **given):
+    options = Evaluate(predictions=path, runs=runs, replicates=200, workers=1, **given)
+    result = evaluate(options, Silent())
+    return result, read_json(result.folder / "metrics.json")
+
+
+def test_a_file_alone_gets_every_measure(tmp_path):
+    path = written(tmp_path / "their model.csv", *lines())
+    result, found = measured(path, tmp_path / "runs")
+    assert result.headline.startswith("Test AUC 1.00 (95 % interval 1.00 to 1.00) on 12 images")
+    assert found["model"] == "their_model"
+    assert found["operating_point"]["threshold"] == 0.5
+    assert found["calibration"]["method"] == "none"
+    assert set(found["splits"]) == {"test"}
+    assert all(one["value"] is not None for one in found["splits"]["test"]["metrics"].values())
+    assert found["units"]["patient"]["splits"]["test"]["images"] == 6
+    assert any("no validation images" in note for note in result.notes)
+    assert [run.name for run in list_runs(tmp_path / "runs")] == [found["run"]]
+
+
+def test_with_validation_rows_the_operating_point_comes_from_them(tmp_path):
+    head = f"{HEAD},split"
+    path = written(tmp_path / "m.csv", *lines(split="val"), *lines(split="test"), head=head)
+    _, found = measured(path, tmp_path / "runs", calibration="none")
+    assert found["operating_point"]["rule"] == "Youden's J on validation"
+    assert set(found["splits"]) == {"val", "test"}
+
+
+def test_beside_a_dataset_its_rows_give_the_strata(tiny_data, tmp_path):
+    rows = [row for row in read_manifest(tiny_data) if row.split == "test"]
+    text = [f"{row.image_id},{row.patient_id},{row.label},0.{number:02d}"
+            for number, row in enumerate(rows, start=1)]  # fmt: skip
+    _, found = measured(written(tmp_path / "m.csv", *text), tmp_path / "runs", data=tiny_data)
+    assert {one["factor"] for one in found["strata"]} >= {"view", "laterality"}
+    place = next(place for place, row in enumerate(rows) if row.label == "benign")
+    text[place] = text[place].replace("benign", "malignant")
+    wrong = rf"m\.csv: line {place + 2}: label of .* is malignant, and benign in"
+    with pytest.raises(UserError, match=wrong):
+        measured(written(tmp_path / "m.csv", *text), tmp_path / "runs", data=tiny_data)
+
+
+def test_values_come_back_as_they_were_said(tmp_path):
+    path = written(tmp_path / "m.csv", "a,p,benign,0", "b,q,Malignant,1", " c , r , 1 , 0.25 ")
+    result, _ = measured(path, tmp_path / "runs")
+    with (result.folder / "predictions_test.csv").open(encoding="utf-8") as file:
+        said = {line["image_id"]: float(line["probability"]) for line in csv.DictReader(file)}
+    assert said == pytest.approx({"a": 0, "b": 1, "c": 0.25})
+
+
+GOOD = "a,p,benign,0.5"
+REFUSED = {
+    "no probability": ("image_id,patient_id,label", GOOD, r"line 1: lacks probability"),
+    "a column twice": (f"{HEAD},label", f"{GOOD},benign", r"line 1: label stands there twice"),
+    "empty": ("", "", r"line 1: lacks image_id, patient_id, label, probability"),
+    "no line": (HEAD, "", r"holds no test image"),
+    "a cell too few": (HEAD, f"{GOOD}\nb,p,benign", r"line 3: 3 cells, and the first line has 4"),
+    "a word": (HEAD, f"{GOOD}\nb,p,benign,high", r"line 3: probability is 'high', not a number"),
+    "nan": (HEAD, "b,p,benign,nan", r"line 2: probability is 'nan', not a number from 0 to 1"),
+    "too large": (HEAD, "b,p,benign,1.01", r"line 2: probability is '1.01', not a number"),
+    "a label": (HEAD, f"{GOOD}\n\nb,p,2,0.5", r"line 4: label is '2', not benign or malignant"),
+    "twice": (HEAD, f"{GOOD}\n{GOOD}", r"line 3: a stands there twice"),
+    "no patient": (HEAD, "a,,benign,0.5", r"line 2: patient_id is empty"),
+    "a split": (f"{HEAD},split", f"{GOOD},train", r"line 2: split is 'train', not val or test"),
+    "two homes": (f"{HEAD},split", f"{GOOD},val\nb,p,benign,0.5,test",
+                  r"line 3: patient p is in val and in test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_malformed_is_refused_with_its_line(case, tmp_path):
+    head, text, problem = REFUSED[case]
+    with pytest.raises(UserError, match=problem) as refused:
+        read_predictions(written(tmp_path / "m.csv", text, head=head), [])
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_no_text_is_refused_with_its_line(tmp_path):
+    (tmp_path / "m.csv").write_bytes(f"{HEAD}\n{GOOD}\nb,\xff".encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 3: is no UTF-8 text"):
+        read_predictions(tmp_path / "m.csv", [])
+
+
+def test_a_refused_file_leaves_no_run(tmp_path):
+    with pytest.raises(UserError):
+        measured(written(tmp_path / "m.csv", "a,p,benign,x"), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

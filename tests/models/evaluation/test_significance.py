@@ -1,0 +1,354 @@
+import csv
+import itertools
+import re
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from models.bootstrap import estimates, fewest_patients, tail_of
+from models.evaluation.significance import (
+    Pair,
+    bootstrap_aucs,
+    bootstrap_difference,
+    compare_all,
+    delong,
+    delong_test,
+    holm,
+    in_words,
+    mcnemar,
+)
+
+# As many images as each patient of CBIS-DDSM's mass test set has (361 of 201).
+IMAGES = np.repeat([1, 2, 3, 4], [55, 137, 4, 5])
+INDEX = np.repeat(np.arange(len(IMAGES)), IMAGES)
+PATIENTS = INDEX.astype(str).tolist()
+MALIGNANT = 85 / 201  # of its patients
+SHARED = 0.8  # of the variance of scores, by the images of a patient
+TRUTH = 0.75
+ASAH = Path(__file__).parents[2] / "data" / "asah.csv"
+
+
+def asah():
+    with ASAH.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    scores = np.array([[float(row[name]) for row in rows] for name in ("wfns", "s100b", "ndka")])
+    return np.array([row["outcome"] == "Poor" for row in rows]), scores
+
+
+def simulated(models, seed):
+    """Scores of a binormal model whose true AUC is Phi(d / sqrt(2)) at a distance of d."""
+    generator = np.random.default_rng(seed)
+    malignant = generator.random(len(IMAGES)) < MALIGNANT
+    shared = generator.normal(size=(models, len(IMAGES)))[:, INDEX]
+    own = generator.normal(size=(models, len(INDEX)))
+    distance = NormalDist().inv_cdf(TRUTH) * np.sqrt(2)
+    targets = malignant[INDEX]
+    scores = np.sqrt(SHARED) * shared + np.sqrt(1 - SHARED) * own + distance * targets
+    return targets, scores
+
+
+def many_ties(models=4, images=60, seed=0):
+    generator = np.random.default_rng(seed)
+    targets = generator.random(images) < 0.4
+    return targets, (generator.normal(size=(models, images)) + targets).round()
+
+
+def naive_delong(targets, scores):
+    """The definition: every malignant image against every benign one."""
+    wins = [
+        [[(a > b) + (a == b) / 2 for b in row[~targets]] for a in row[targets]] for row in scores
+    ]
+    wins = np.array(wins)  # (M, P, N)
+    over, under = wins.mean(axis=2), wins.mean(axis=1)
+    covariance = np.cov(over) / over.shape[1] + np.cov(under) / under.shape[1]
+    return wins.mean(axis=(1, 2)), covariance
+
+
+def test_delong_gives_the_published_variances():
+    """Against the figures in pROC's own tests, test-var.R and test-cov.R."""
+    _, covariance = delong(*asah())
+    expected = [
+        [0.00146991470882363, 0.00119615567376754, -0.000532967856762438],
+        [0.00119615567376754, 0.00266868245717244, -0.000756164938056579],
+        [-0.000532967856762438, -0.000756164938056579, 0.0031908105493913],
+    ]
+    assert covariance == pytest.approx(np.array(expected), abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "z", "p", "low", "high"),
+    [
+        (0, 1, 2.20898359144091, 0.0271757822291882, 0.0104061769564846, 0.174214419249478),
+        (0, 2, 2.79777591868904, 0.00514557970691098, 0.0634011709339876, 0.3600405634833566),
+        (2, 1, -1.39077002573558, 0.164295175223054, -0.2876917446341914, 0.0488706064228094),
+    ],
+    ids=["wfns and s100b", "wfns and ndka", "ndka and s100b"],
+)
+def test_delong_gives_the_published_tests(first, second, z, p, low, high):
+    """Against the figures in pROC's own tests, test-roc.test.R."""
+    found = delong_test(*delong(*asah()), first, second)
+    assert (found.z, found.p) == pytest.approx((z, p), abs=1e-10)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-10)
+    assert found.value == pytest.approx((low + high) / 2, abs=1e-10)
+
+
+@pytest.mark.parametrize("models", [1, 4])
+def test_delong_equals_its_definition_with_ties(models):
+    targets, scores = many_ties(models)
+    areas, covariance = delong(targets, scores)
+    expected_areas, expected = naive_delong(targets, scores)
+    assert areas == pytest.approx(expected_areas, abs=1e-10)
+    assert covariance == pytest.approx(expected.reshape(models, models), abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("targets", "scores", "p"),
+    [
+        ("1100", [[4, 2, 3, 1], [4, 2, 3, 1]], 1.0),
+        ("1100", [[4, 2, 3, 1], [9, 5, 7, 0]], 1.0),
+        ("1100", [[1, 1, 1, 1], [1, 1, 1, 1]], 1.0),
+        ("1100", [[2, 2, 1, 1], [4, 3, 2, 1]], 1.0),
+        ("1100", [[2, 2, 1, 1], [1, 1, 2, 2]], np.nan),
+        ("1111", [[4, 2, 3, 1], [1, 2, 3, 4]], np.nan),
+        ("1000", [[4, 2, 3, 1], [3, 2, 4, 1]], np.nan),
+    ],
+    ids=["equal", "equal ranks", "constant", "perfect", "opposite", "one class", "one malignant"],
+)
+def test_delong_without_a_variance(targets, scores, p):
+    labels = np.array([letter == "1" for letter in targets])
+    found = delong_test(*delong(labels, np.array(scores, float)), 0, 1)
+    assert found.p == pytest.approx(p, nan_ok=True)
+    nothing = 0.0 if p == 1 else np.nan
+    assert [found.z, found.low, found.high] == pytest.approx([nothing] * 3, abs=1e-8, nan_ok=True)
+
+
+def test_replicates_are_those_of_the_intervals():
+    targets, scores = simulated(2, seed=0)
+    drawn = bootstrap_aucs(targets, scores, PATIENTS, 300, seed=7)
+    assert drawn.shape == (300, 2)
+    tail = tail_of(fewest_patients(targets, np.array(PATIENTS)))
+    for model in (0, 1):
+        expected = estimates(targets, scores[model], 0.5, PATIENTS, 300, seed=7)["auc"]
+        found = np.quantile(drawn[:, model], (tail, 1 - tail))
+        assert found == pytest.approx((expected.low, expected.high))
+
+
+def test_a_paired_difference_is_told_where_two_intervals_overlap():
+    targets, scores = simulated(1, seed=3)
+    noise = np.random.default_rng(3).normal(0, 0.1, len(targets))
+    scores = np.vstack([scores, scores - 0.25 * targets + noise])
+    drawn = bootstrap_aucs(targets, scores, PATIENTS, 1000, seed=1)
+    areas, _ = delong(targets, scores)
+    better, worse = np.percentile(drawn, (2.5, 97.5), axis=0).T
+    assert better[0] < worse[1]
+    found = bootstrap_difference(areas[0] - areas[1], drawn[:, 0] - drawn[:, 1])
+    assert 0 < found.low < found.value < found.high < 0.1
+    assert found.p == 2 / 1001
+
+
+def test_the_bootstrap_p_value_by_hand():
+    # 2 of 19 replicates are at or below 0; with the data themselves 3 of 20, on both sides.
+    drawn = np.array([-0.1, 0.0, *np.linspace(0.1, 0.5, 17), np.nan])
+    assert bootstrap_difference(0.3, drawn).p == pytest.approx(2 * 3 / 20)
+    assert bootstrap_difference(-0.3, -drawn).p == pytest.approx(2 * 3 / 20)
+    assert bootstrap_difference(0.0, np.zeros(19)).p == 1
+    unknown = bootstrap_difference(np.nan, np.full(3, np.nan))
+    assert np.isnan([unknown.low, unknown.high, unknown.p]).all()
+
+
+def test_mcnemar_equals_a_textbook_example():
+    """Two media for sputum cultures: 20 grow on both, 12 and 2 on one, 16 on none; p = 0.0129.
+
+    Armitage & Berry 1994, p. 127; by hand 2 (1 + 14 + 91) / 2^14.
+    """
+    first = np.repeat([True, True, False, False], [20, 12, 2, 16])
+    second = np.repeat([True, False, True, False], [20, 12, 2, 16])
+    found = mcnemar(np.ones(50, bool), first, second)
+    assert (found.first_only, found.second_only) == (12, 2)
+    assert found.p == pytest.approx(212 / 2**14)
+    assert mcnemar(np.zeros(50, bool), first, second).first_only == 2  # benign: not called is right
+    assert mcnemar(np.ones(50, bool), first, first).p == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.01, np.nan, 0.04, 0.03, 0.005], [0.03, np.nan, 0.06, 0.06, 0.02]),
+        ([0.5, 0.9, 0.4], [1, 1, 1]),
+        ([0.02, 0.02], [0.04, 0.04]),
+        ([np.nan], [np.nan]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(given, expected):
+    assert holm(given) == pytest.approx(expected, nan_ok=True)
+
+
+def test_all_pairs_of_seven_models_from_one_draw():
+    targets, scores = simulated(7, seed=5)
+    scores[4] += 2 * targets
+    names = [f"model {number}" for number in range(7)]
+    pairs = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 100, seed=1)
+    assert [(pair.first, pair.second) for pair in pairs] == list(itertools.combinations(names, 2))
+    assert [pair.p_adjusted for pair in pairs] == holm([pair.p_bootstrap for pair in pairs])
+    # 100 replicates were asked for, which could not tell any of 21 pairs apart.
+    assert all(pair.differ == ("model 4" in (pair.first, pair.second)) for pair in pairs)
+    areas, covariance = delong(targets, scores)
+    one = pairs[0]
+    assert one.difference == areas[0] - areas[1]
+    assert one.p_delong == delong_test(areas, covariance, 0, 1).p
+    assert one.p_mcnemar == mcnemar(targets, scores[0] > 0.5, scores[1] > 0.5).p
+    assert in_words(pairs).startswith(
+        "Of 21 pairs, 6 differ in AUC after Holm's correction (5 % level). "
+        "model 4 is better than every other model."
+    )
+
+
+def test_too_few_patients_cannot_be_compared():
+    targets = np.array([1, 1, 1, 0, 0, 0, 0, 0]) > 0
+    scores = np.vstack([np.arange(8.0), -np.arange(8.0)])
+    (pair,) = compare_all("ab", targets, scores, scores > 4, list("aabcdefg"), 100, seed=1)
+    assert pair.difference == -1
+    assert np.isnan([pair.low, pair.p_bootstrap, pair.p_adjusted]).all()
+    assert in_words([pair]).startswith("No two models can be compared")
+
+
+def test_two_models_need_two_names():
+    targets, scores = many_ties(2)
+    with pytest.raises(ValueError, match="one name"):
+        compare_all(["a", "a"], targets, scores, scores > 0, ["p"] * 60, 10, seed=1)
+
+
+def told(areas, *differing):
+    """Pairs of models A, B, ... of these AUCs; those named, as "AB", differ."""
+    pairs = []
+    for a, b in itertools.combinations("ABCDEFGH"[: len(areas)], 2):
+        value = areas["ABCDEFGH".index(a)] - areas["ABCDEFGH".index(b)]
+        p = 0.01 if a + b in differing else 0.4
+        pairs.append(Pair(a, b, value, value - 0.02, value + 0.04, p, p, p, p))
+    return pairs
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([], "With fewer than two models there is nothing to compare."),
+        (
+            told([0.7, 0.8], "AB"),
+            "B is better than A: the difference in AUC is 0.100 (95 % interval 0.060 to 0.120, "
+            "p = 0.010).",
+        ),
+        (
+            told([0.8, 0.7]),
+            "A and B cannot be ranked: the difference in AUC is 0.100 (95 % interval 0.080 to "
+            "0.140, p = 0.400).",
+        ),
+        (
+            told([0.7, 0.8, 0.75]),
+            "None of the 3 pairs differs in AUC after Holm's correction (5 % level), so no order "
+            "of the models can be told.",
+        ),
+        (
+            told([0.7, 0.8, 0.75], "AB"),
+            "Of 3 pairs, 1 differs in AUC after Holm's correction (5 % level). B has the highest "
+            "AUC and is better than A. Between B and C no order can be told. C and A cannot be "
+            "ranked.",
+        ),
+        (
+            told([0.7, 0.8, 0.75], "AC"),
+            "Of 3 pairs, 1 differs in AUC after Holm's correction (5 % level). B has the highest "
+            "AUC but cannot be told apart from any other model. C is better than A.",
+        ),
+        (
+            told([0.8, 0.8, 0.7, 0.6], "BC", "BD", "CD"),
+            "Of 6 pairs, 3 differ in AUC after Holm's correction (5 % level). B shares the highest "
+            "AUC and is better than C and D. Between B and A no order can be told. Of the 3 pairs "
+            "without B 1 can and 2 cannot be ranked.",
+        ),
+        (
+            told([0.9, 0.8, 0.75, 0.6], "AD", "BC"),
+            "Of 6 pairs, 2 differ in AUC after Holm's correction (5 % level). A has the highest "
+            "AUC and is better than D. A cannot be told apart from B and C. Of the 3 pairs "
+            "without A 1 can and 2 cannot be ranked.",
+        ),
+        (
+            told([0.9, 0.6, 0.6, 0.6], "AB", "AC", "AD"),
+            "Of 6 pairs, 3 differ in AUC after Holm's correction (5 % level). A is better than "
+            "every other model. Of the 3 pairs without A none can be ranked.",
+        ),
+    ],
+)
+def test_what_is_said(pairs, words):
+    assert in_words(pairs) == words
+    assert in_words(pairs[::-1]) == words
+
+
+def is_true(sentence, pairs):
+    """Judge a sentence about at least three models by their pairs alone."""
+    better = {pair.ordered for pair in pairs if pair.differ}
+    names = {name for pair in pairs for name in (pair.first, pair.second)}
+    lower = {pair.ordered[1] for pair in pairs if pair.difference != 0}
+    told = set(re.findall(r"\b[A-H]\b", sentence))
+    top, rest = sentence[0], set(re.findall(r"\b[A-H]\b", sentence[1:]))
+    if sentence.startswith(("Among", "Between")):
+        return not any(set(pair) <= told for pair in better)
+    if counts := re.fullmatch(r"Of (\d+) pairs, (\d+) differs? in .*\.", sentence):
+        return [int(count) for count in counts.groups()] == [len(pairs), len(better)]
+    if counts := re.fullmatch(r"Of the (\d+) pairs without (\w) (.*) be ranked\.", sentence):
+        others = [pair for pair in pairs if counts[2] not in (pair.first, pair.second)]
+        ranked = sum(pair.differ for pair in others)
+        both = f"{ranked} can and {len(others) - ranked} cannot"
+        words = {0: "none can", len(others): "all can"}.get(ranked, both)
+        return (int(counts[1]), counts[3]) == (len(others), words)
+    if "every other" in sentence:
+        return {(top, name) for name in names - {top}} <= better
+    if "any other" in sentence:
+        return top not in lower and not any(top in pair for pair in better)
+    if "highest" in sentence and top in lower:
+        return False
+    if "better than" in sentence:
+        return {(top, name) for name in rest} <= better
+    if "cannot be" in sentence:
+        return not any({top, name} in map(set, better) for name in rest)
+    raise AssertionError(sentence)
+
+
+def test_what_is_said_is_true_of_any_pairs():
+    generator = np.random.default_rng(0)
+    for _ in range(400):
+        areas = generator.integers(0, 8, generator.integers(3, 9)) / 8
+        names = "ABCDEFGH"[: len(areas)]
+        few = generator.random()
+        differing = [
+            a + b for a, b in itertools.combinations(names, 2) if generator.random() < few**2
+        ]
+        pairs = told(areas, *differing)
+        sentences = re.findall(r"[^.]+\.", in_words(pairs))
+        assert 1 <= len(sentences) <= 4
+        if len(sentences) > 1:
+            assert all(is_true(sentence.strip(), pairs) for sentence in sentences), in_words(pairs)
+        else:
+            assert not any(pair.differ for pair in pairs)
+
+
+def coverage(studies, units, replicates):
+    """Return the share of simulated studies whose interval holds the true AUC."""
+    held = []
+    for seed in range(studies):
+        targets, scores = simulated(1, seed)
+        drawn = bootstrap_aucs(targets, scores, units, replicates, seed)
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        held.append(low <= TRUTH <= high)
+    return np.mean(held)
+
+
+def test_intervals_over_patients_hold_the_truth():
+    assert 0.93 <= coverage(500, PATIENTS, replicates=600) <= 0.97
+
+
+def test_intervals_over_images_drawn_one_by_one_fall_short():
+    images = [str(image) for image in range(len(INDEX))]
+    assert coverage(200, images, replicates=500) < 0.91
