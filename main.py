@@ -86,33 +86,32 @@ class Outcome:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status; the one place where errors are told."""
+    """Run the command line and return the exit status; the one place where errors are printed."""
     world = World()
     try:
         world = world_here()
-        with torchrun.one_voice(world):
+        with torchrun.stdout_of_rank_zero(world):
             return _dispatch(argv, world)
     except UserError as error:
-        return _complain(world, str(error), MISTAKE)
-    except EOFError:
-        text = "the input was closed; without a terminal give flags or --batch"
-        return _complain(world, text, MISTAKE)
+        return _fail(world, error, str(error))
+    except EOFError as error:
+        return _fail(world, error, "the input was closed; without a terminal give flags or --batch")
     except KeyboardInterrupt as stop:
-        return _complain(world, str(stop) or "stopped; nothing was run", STOPPED)
+        return _fail(world, stop, str(stop) or "stopped; nothing was run", STOPPED)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if Path(__file__).with_name(package).exists():  # a mistake of ours
             raise
         text = f"the Python package {package} is missing; run: pip install -r requirements.txt"
-        return _complain(world, text, MISTAKE)
+        return _fail(world, error, text)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        return _complain(world, _disk_trouble(error), MISTAKE)
+        return _fail(world, error, _disk_trouble(error))
 
 
-def _complain(world: World, text: str, status: int) -> int:
-    torchrun.complain(world, text, stopped=status == STOPPED)
+def _fail(world: World, error: BaseException, text: str, status: int = MISTAKE) -> int:
+    torchrun.report_failure(world, error, text)
     return status
 
 
@@ -123,7 +122,7 @@ def _disk_trouble(error: OSError) -> str:
 
 def _dispatch(argv: Sequence[str] | None, world: World) -> int:
     options = {name: stage.options for name, stage in STAGES.items()} | {DEMO: demo.Demo}
-    with torchrun.one_refusal(world):
+    with torchrun.stderr_of_rank_zero(world):
         given = vars(flags.build_parser(options).parse_args(argv))
     name = given.pop("stage")
     answers = given.pop("answers", None)
@@ -133,20 +132,23 @@ def _dispatch(argv: Sequence[str] | None, world: World) -> int:
         return _menu()
     from interface.screen import Screen
 
-    screen = Screen(as_json, quiet=not world.first)
+    screen = Screen(as_json, quiet=not world.is_rank_zero)
     if answers and name in (None, DEMO):
         outcomes = _replay(_read_answers(answers), screen)
     elif name == DEMO:
         outcomes = _demo(checked(demo.Demo, given), screen)
     else:
-        if answers:
-            given, batch = _answers_of(name, answers) | given, True
-        outcomes = [_run(name, _fill(name, given, batch, as_json, screen), screen)]
+        with torchrun.process_group(world):
+            with torchrun.raise_on_all_ranks(world):
+                if answers:
+                    given, batch = _answers_of(name, answers) | given, True
+                filled = _fill(name, given, batch, as_json, screen)
+            outcomes = [_run(name, filled, screen)]
     if as_json:
         data = [outcome.as_data() for outcome in outcomes]
         print(json.dumps(data if name == DEMO else data[0], indent=2, default=str))
-    # The others are done as well, and torchrun stops all where one says anything else.
-    aside = world.first and any(outcome.result.set_aside for outcome in outcomes)
+    # The other ranks are done as well, and torchrun takes any other status of theirs for a failure.
+    aside = world.is_rank_zero and any(outcome.result.set_aside for outcome in outcomes)
     return SET_ASIDE if aside else DONE
 
 

@@ -1,14 +1,16 @@
-"""Several processes at one terminal: the first speaks for all, the others only for themselves."""
+"""main.py under torchrun: rank zero prints for all, and a failure of one rank ends all of them."""
 
 import contextlib
 import io
 import sys
+import time
 from collections.abc import Iterator
 
 from pipeline.errors import UserError
-from pipeline.processes import World
+from pipeline.processes import RankFailure, World
 
 SHARED_STAGE = "train"
+GRACE = 1.0  # seconds that each lower rank has to print why it ends
 
 
 def check_start(world: World, stage: str | None, asks: bool) -> None:
@@ -16,13 +18,13 @@ def check_start(world: World, stage: str | None, asks: bool) -> None:
 
     Args:
         world: The processes.
-        stage: What they are to do; None for the menu and for several stages in a row.
+        stage: What they are to run; None for the menu and for several stages in a row.
         asks: Whether questions are left to ask.
 
     Raises:
-        UserError: They would do one thing several times, or ask.
+        UserError: Each process would run the same stage, or ask.
     """
-    if not world.several:
+    if not world.distributed:
         return
     if stage != SHARED_STAGE:
         what = f"{stage}: runs" if stage else "the menu and replays of several stages run"
@@ -37,9 +39,33 @@ def check_start(world: World, stage: str | None, asks: bool) -> None:
 
 
 @contextlib.contextmanager
-def one_voice(world: World) -> Iterator[None]:
-    """Keep stdout to the first process."""
-    if world.first:
+def process_group(world: World) -> Iterator[None]:
+    """Join the other processes; with one process torch is not even loaded."""
+    if not world.distributed:
+        yield
+        return
+    from models import distributed
+
+    with distributed.process_group():
+        yield
+
+
+@contextlib.contextmanager
+def raise_on_all_ranks(world: World) -> Iterator[None]:
+    """Raise on every rank what the block raises on one: a folder that one machine lacks, say."""
+    if not world.distributed:
+        yield
+        return
+    from models import distributed
+
+    with distributed.raise_on_all_ranks():
+        yield
+
+
+@contextlib.contextmanager
+def stdout_of_rank_zero(world: World) -> Iterator[None]:
+    """Keep stdout to rank zero."""
+    if world.is_rank_zero:
         yield
     else:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -47,8 +73,8 @@ def one_voice(world: World) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_refusal(world: World) -> Iterator[None]:
-    """Keep what argparse says on stderr to one process a machine: the others got the same flags."""
+def stderr_of_rank_zero(world: World) -> Iterator[None]:
+    """Keep what argparse says on stderr to one process a machine: all got the same flags."""
     if world.local_rank == 0:
         yield
     else:
@@ -56,21 +82,19 @@ def one_refusal(world: World) -> Iterator[None]:
             yield
 
 
-def complain(world: World, text: str, stopped: bool = False) -> None:
-    """Tell on stderr why this process ends; what the first one tells is not repeated.
+def report_failure(world: World, error: BaseException, text: str) -> None:
+    """Print on stderr why this process ends: once for what all ranks met, else with the rank.
 
     Args:
         world: The processes.
+        error: What ends it.
         text: The reason, in one line.
-        stopped: Whether somebody stopped them, which ends all.
     """
-    if world.first:
-        print(f"main.py: {text}", file=sys.stderr, flush=True)
-    if not world.several or stopped:
-        return
-    from models.distributed import note_mistake, told_by_first
-
-    if world.first:
-        note_mistake(world, text)
-    elif not told_by_first(world, text):
-        print(f"main.py: rank {world.rank}: {text}", file=sys.stderr, flush=True)
+    if not world.is_rank_zero:
+        # torchrun kills all ranks as soon as one exits: let the lower ones print first.
+        time.sleep(GRACE * world.rank)
+        met_by_all = isinstance(error, UserError) and not isinstance(error, RankFailure)
+        if met_by_all or isinstance(error, KeyboardInterrupt):
+            return
+        text = f"rank {world.rank}: {text}"
+    print(f"main.py: {text}", file=sys.stderr, flush=True)

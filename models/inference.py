@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from models.data.loading import EvalTransform
-from models.distributed import take_gpu
+from models.distributed import select_gpu
 from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
 from pipeline.errors import UserError
-from pipeline.processes import ALONE, World
+from pipeline.processes import world_here
 from pipeline.records import atomic, read_json, write_json
 from pipeline.work import worker_count
 
@@ -39,14 +39,10 @@ class Compute:
     Attributes:
         device: The processor or a GPU.
         dtype: Of autocast arithmetic; None for float32 throughout.
-        world: The processes that compute together.
-        exact: Whether one process is to train on a processor as several do, to the last digits.
     """
 
     device: torch.device
     dtype: torch.dtype | None
-    world: World = ALONE
-    exact: bool = False
 
     @property
     def precision(self) -> str:
@@ -54,15 +50,15 @@ class Compute:
         return "bf16" if self.dtype is torch.bfloat16 else "fp32"
 
 
-def choose_compute(device: str, precision: str, world: World = ALONE) -> Compute:
+def choose_compute(device: str, precision: str) -> Compute:
     """Choose device and arithmetic.
 
-    "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it.
+    "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it. Under
+    torchrun each process of a machine takes a GPU of its own.
 
     Args:
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".
-        world: The processes that compute together, each on a GPU of its own.
 
     Raises:
         UserError: A GPU is asked for and there is none.
@@ -70,14 +66,13 @@ def choose_compute(device: str, precision: str, world: World = ALONE) -> Compute
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU", "give --device cpu")
     on_gpu = device != "cpu" and torch.cuda.is_available()
-    exact = precision == "fp32"  # asked for by name
     chosen = torch.device("cuda" if on_gpu else "cpu")
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bf16()
         precision = "bf16" if fast else "fp32"
     if on_gpu:
-        take_gpu(world)
-    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None, world, exact)
+        select_gpu(world_here())
+    return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
 def has_fast_bf16() -> bool:
@@ -100,14 +95,13 @@ def place(network: nn.Module, compute: Compute) -> None:
 
 
 def _too_wide(network: nn.Module, compute: Compute) -> bool:
-    """Tell whether channels stored last are slow: maps as wide as the image, without AVX-512.
+    """Return whether channels stored last are slow: maps as wide as the image, without AVX-512.
 
-    The gradients of the weights then take up to four times as long as with channels first, whose
-    sums depend on the number of threads.
+    The gradients of the weights then take up to four times as long as with channels first.
     """
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     on_avx2 = compute.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return on_avx2 and not compute.exact and first.stride == (1, 1)
+    return on_avx2 and first.stride == (1, 1)
 
 
 def scoring_batch(size: int) -> int:

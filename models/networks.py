@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of nn.SyncBatchNorm too
 
 from models.registry import MAMMO_CNN, Head
 
@@ -154,18 +155,15 @@ def train_mode(network: nn.Module, trained_from: str) -> None:
 
 
 @contextmanager
-def settling_mode(network: nn.Module, trained_from: str) -> Iterator[None]:
+def recalibration_mode(network: nn.Module, trained_from: str) -> Iterator[None]:
     """Let trained batch norm layers average what passes through them, from nothing.
 
     Everything else, the frozen prefix and dropout too, is in eval mode; afterwards all is.
     """
     _, trained = split_before(network, trained_from)
-    norms = [one for one in trained.modules() if isinstance(one, nn.BatchNorm2d)]
+    norms = [one for one in trained.modules() if isinstance(one, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     network.eval()
-    for one in trained.modules():
-        if isinstance(one, nn.Conv2d | nn.Linear):  # alike in both modes, but for their order of
-            one.train()  # sums: see models.training.shared_layers
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to say: the plain average over batches

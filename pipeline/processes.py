@@ -1,4 +1,4 @@
-"""Which of several processes this is: what torchrun says in the environment."""
+"""Rank and world size, as torchrun sets them in the environment."""
 
 import os
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ class _Sliceable(Protocol):
     def __getitem__(self, part: slice, /) -> Any: ...
 
 
-Whole = TypeVar("Whole", bound=_Sliceable)
+Items = TypeVar("Items", bound=_Sliceable)
 
 
-class OutOfStep(UserError):
-    """One process failed where the others go on: all of them have to end, whatever is left."""
+class RankFailure(UserError):
+    """One rank failed while the others go on: all of them have to end."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes that work on one training, and which of them this is.
+    """The processes that torchrun started for one training, and which of them this is.
 
     Attributes:
         rank: This process among all of them, from 0.
@@ -38,37 +38,29 @@ class World:
     local_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this process tells and writes what all of them have done."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process prints and writes for all."""
         return self.rank == 0
 
     @property
-    def several(self) -> bool:
-        """Whether there are others."""
+    def distributed(self) -> bool:
+        """Whether there are other processes."""
         return self.size > 1
 
-    def bounds(self, count: int) -> tuple[int, int]:
-        """Return where this process's share of `count` things begins and ends.
+    def shard(self, items: Items) -> Items:
+        """Return this rank's part of an array or a sequence.
 
-        The shares follow each other by rank and differ by at most one. Where there are fewer
-        things than processes, the last processes have none.
+        The parts follow each other by rank, without overlap or padding, and differ in length by
+        at most one; with fewer items than ranks the last ones are empty.
         """
-        least, over = divmod(count, self.size)
-        start = self.rank * least + min(self.rank, over)
-        return start, start + least + (self.rank < over)
-
-    def share(self, whole: Whole) -> Whole:
-        """Return this process's share of an array or a sequence."""
-        start, stop = self.bounds(len(whole))
-        part: Whole = whole[start:stop]
+        least, extra = divmod(len(items), self.size)
+        start = self.rank * least + min(self.rank, extra)
+        part: Items = items[start : start + least + (self.rank < extra)]
         return part
 
 
-ALONE = World()
-
-
 def world_here(environment: Mapping[str, str] = os.environ) -> World:
-    """Return the world that torchrun started this process in; alone where it did not.
+    """Return what torchrun says in the environment; one process where it said nothing.
 
     Raises:
         UserError: The environment contradicts itself.

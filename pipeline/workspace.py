@@ -26,9 +26,9 @@ def recall() -> dict[str, dict[str, Any]]:
 def remember(stage: str, options: Mapping[str, Any]) -> None:
     """Keep a stage's answers for the next time; a folder that cannot be written is no matter.
 
-    Of several processes the first does it.
+    Under torchrun rank zero alone does it.
     """
-    if not world_here().first:
+    if not world_here().is_rank_zero:
         return
     with contextlib.suppress(OSError):
         write_json(MEMORY, recall() | {stage: dict(options)})

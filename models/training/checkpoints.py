@@ -21,7 +21,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     averaged: nn.Module | None,
-    course: Mapping[str, Any],
+    progress: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint whole or not at all: a full disk leaves the one before usable.
 
@@ -31,7 +31,7 @@ def save_checkpoint(
         optimizer: Its state goes too.
         scheduler: Its state goes too.
         averaged: The moving average of the network, where there is one.
-        course: How far training has come: numbers, strings, lists and tensors.
+        progress: How far training has come: numbers, strings, lists and tensors.
 
     Raises:
         OSError: It cannot be written.
@@ -42,7 +42,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
         "averaged": averaged.state_dict() if averaged is not None else {},
-        "course": dict(course),
+        "course": dict(progress),
         "random": random_state(),
     }
     torch.save(state, buffer)

@@ -25,7 +25,7 @@ from models import networks
 from models.data import loading
 from models.data.image_cache import CACHE
 from models.data.loading import EvalTransform, Split
-from models.distributed import first_then_others
+from models.distributed import rank_zero_first
 from models.inference import Compute, scoring_batch
 from pipeline.progress import Progress
 from pipeline.records import LEFT_OVER, atomic, digest
@@ -113,9 +113,8 @@ class FrozenLayers:
         scale = transform.mean, transform.std, split.images.shape[1]
         name = digest(self._key, content.hexdigest(), scale, variant, names)
         path = self._place / f"{name}.npy"
-        values = first_then_others(
-            self._compute.world, lambda: self._values(path, split, images, text, progress)
-        )
+        # Rank zero fills the cache, the others map what it wrote.
+        values = rank_zero_first(lambda: self._values(path, split, images, text, progress))
         return Features(values, self._compute.device)
 
     def _values(

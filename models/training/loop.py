@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from models.data.loading import Split, batches
-from models.distributed import add_up, by_first, check_same, gather, together
+from models.distributed import (
+    all_reduce_sum,
+    gather_shards,
+    is_rank_zero,
+    on_rank_zero,
+    raise_on_all_ranks,
+    require_equal,
+)
 from models.inference import LAST_FILE, restore_weights, save_weights, scoring_batch
 from models.metrics import rank, validation_figures
-from models.networks import compile_units, logits, settling_mode, split_before, train_mode
+from models.networks import compile_units, logits, recalibration_mode, split_before, train_mode
 from models.run_facts import Fitted, Material, Recipe
 from models.training.checkpoints import load_checkpoint, save_checkpoint
 from models.training.estimate import Forecast, is_out_of_memory
@@ -29,16 +39,15 @@ from models.training.optimisation import (
     make_schedule,
     moving_average,
 )
-from models.training.shared_layers import in_step, part_of_step, share_layers
 from models.training.tensorboard import Events
 from pipeline.errors import UserError
-from pipeline.processes import OutOfStep, World
+from pipeline.processes import RankFailure, world_here
 from pipeline.progress import Cell, Progress
 from pipeline.records import write_table
 
 HISTORY = "history.csv"
 CHECKPOINT_SECONDS = 600  # between two checkpoints within an epoch
-SETTLING_IMAGES = 64  # that the statistics of batch norm are taken from, at most
+CALIBRATION_IMAGES = 64  # at most, that the statistics of batch norm are taken from
 
 
 def fit(
@@ -63,18 +72,18 @@ def fit(
     Raises:
         UserError: The loss is no longer finite, or there is not enough memory.
     """
-    steps = _Steps(network, trained_from, material, recipe, folder, progress)
-    course, first = steps.course, material.compute.world.first
-    if course.epochs:
+    trainer = _Trainer(network, trained_from, material, recipe, folder, progress)
+    state = trainer.state
+    if state.epochs:
         progress.say(
-            f"Continues from the checkpoint after epoch {course.epochs} of {recipe.epochs}."
+            f"Continues from the checkpoint after epoch {state.epochs} of {recipe.epochs}."
         )
-    with Events(folder if first else None, course.history) as events:
-        while course.epochs < recipe.epochs and not course.stopped(recipe.patience):
-            started, epoch = time.perf_counter(), course.epochs + 1
-            train_loss = steps.epoch(epoch)
-            steps.settle_batch_norm()
-            scores = steps.scores(material.val)
+    with Events(folder if is_rank_zero() else None, state.history) as events:
+        while state.epochs < recipe.epochs and not state.stopped(recipe.patience):
+            started, epoch = time.perf_counter(), state.epochs + 1
+            train_loss = trainer.epoch(epoch)
+            trainer.recalibrate_batch_norm()
+            scores = trainer.scores(material.val)
             if not (np.isfinite(train_loss) and np.isfinite(scores).all()):
                 raise UserError(
                     f"epoch {epoch}: the loss is no longer finite", "give a smaller --learning-rate"
@@ -85,16 +94,16 @@ def fit(
                 **validation_figures(material.val.targets > 0, scores, material.positive_weight),
                 "seconds": round(time.perf_counter() - started, 2),
             }
-            better = course.add(row)
-            if first:
+            better = state.add(row)
+            if is_rank_zero():
                 if better:
-                    save_weights(folder, steps.scored)
-                write_history(folder, course.history)
-                steps.checkpoint()
+                    save_weights(folder, trainer.scored)
+                write_history(folder, state.history)
+                trainer.checkpoint()
             progress.row(row, best=better)
-            events.add(course.history[-1])
-    by_first(material.compute.world, lambda: _keep_best(folder, steps.scored, network))
-    return Fitted(course.history, course.best, course.epochs, course.best["epoch"])
+            events.add(state.history[-1])
+    on_rank_zero(lambda: _keep_best(folder, trainer.scored, network))
+    return Fitted(state.history, state.best, state.epochs, state.best["epoch"])
 
 
 def _keep_best(folder: Path, last: nn.Module, network: nn.Module) -> None:
@@ -103,7 +112,7 @@ def _keep_best(folder: Path, last: nn.Module, network: nn.Module) -> None:
 
 
 @dataclass
-class _Course:
+class TrainingState:
     """How far a training has come.
 
     Attributes:
@@ -146,8 +155,24 @@ class _Course:
         return better
 
 
-class _Steps:
-    """The optimisation steps: what has to be kept from one epoch to the next."""
+class _ForwardPass(nn.Module):
+    """Logits as a module, which DistributedDataParallel can wrap."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.network, self._dtype = network, dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return logits(self.network, inputs, self._dtype)
+
+
+class _Trainer:
+    """The optimisation steps, and what is kept from one epoch to the next.
+
+    Under torchrun every rank draws the same batches and computes its shard of each. Gradients are
+    averaged by DistributedDataParallel, statistics of batch norm by SyncBatchNorm on GPUs; on a
+    processor each rank normalises its own shard.
+    """
 
     def __init__(
         self,
@@ -161,35 +186,36 @@ class _Steps:
         self._network, self._trained_from = network, trained_from
         self._material, self._recipe = material, recipe
         self._folder, self._progress = folder, progress
-        self._world = material.compute.world
+        self._world = world_here()
+        if self._world.distributed and material.compute.device.type == "cuda":
+            network = convert_sync_batchnorm(network)  # in place; parameters stay the same objects
         self._targets = torch.from_numpy(material.train.targets).to(material.compute.device)
         self._loss = Loss(recipe, material.positive_weight, material.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(network, recipe)
-        self._settling = material.train.some(settling_images(len(material.train), recipe))
-        self._scheduler = make_schedule(self._optimizer, len(self._cuts(1)) * recipe.epochs)
+        self._calibration = material.train.some(calibration_images(len(material.train), recipe))
+        self._scheduler = make_schedule(self._optimizer, len(self._batches(1)) * recipe.epochs)
         self._feed = choose_feed(network, trained_from, material, recipe, progress)
-        fed, dtype = self._feed.part_of(network), material.compute.dtype
-        # Before the moving average is made, so that its layers are shared as well.
-        exact = material.compute.exact and not recipe.compile  # torch's compiler has own layers
-        batch = share_layers(network, self._world, exact)
         self._averaged = moving_average(network, recipe.ema) if recipe.ema else None
         self._learner = split_before(network, trained_from)[1]
-        self.course = self._begin(folder)
+        self.state = self._load(folder)
+        fed = self._feed.part_of(network)
         if recipe.compile:
             compile_units(fed)
-        self._forward = in_step(fed, lambda part, inputs: logits(part, inputs, dtype), batch)
+        self._forward: nn.Module = _ForwardPass(fed, material.compute.dtype)
+        if self._world.distributed:
+            self._forward = DistributedDataParallel(self._forward)
         self._saved = time.monotonic()
 
-    def _begin(self, folder: Path) -> _Course:
+    def _load(self, folder: Path) -> TrainingState:
         """Return how far the run has come, with its last checkpoint in place."""
-        with together(self._world):
+        with raise_on_all_ranks():
             known = load_checkpoint(
                 folder, self._learner, self._optimizer, self._scheduler, self._averaged
             )
-        course = _Course(**known) if known else _Course(parts=self._recipe.parts)
-        check_same(self._world, (course.epochs, course.batches), "checkpoint")
-        return course
+        state = TrainingState(**known) if known else TrainingState(parts=self._recipe.parts)
+        require_equal((state.epochs, state.batches), "checkpoint")
+        return state
 
     @property
     def scored(self) -> nn.Module:
@@ -197,14 +223,18 @@ class _Steps:
         return self._network if self._averaged is None else self._averaged.module
 
     def checkpoint(self) -> None:
-        """Save all that going on from here takes."""
-        course = dataclasses.asdict(self.course)
+        """Save all that continuing from here needs."""
         save_checkpoint(
-            self._folder, self._learner, self._optimizer, self._scheduler, self._averaged, course
+            self._folder,
+            self._learner,
+            self._optimizer,
+            self._scheduler,
+            self._averaged,
+            dataclasses.asdict(self.state),
         )
         self._saved = time.monotonic()
 
-    def _cuts(self, epoch: int) -> list[NDArray[np.int64]]:
+    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch; they follow from seed and epoch."""
         random, count = np.random.default_rng((self._recipe.seed, epoch)), len(self._material.train)
         order = random.permutation(count)
@@ -212,28 +242,38 @@ class _Steps:
             malignant = self._material.train.targets > 0
             chance = np.where(malignant, 0.5 / malignant.sum(), 0.5 / (~malignant).sum())
             order = random.choice(count, count, p=chance)
-        return batches(count, self._recipe.batch_size, order)
+        cuts = batches(count, self._recipe.batch_size, order)
+        if not self._world.distributed:
+            return cuts
+        # Batch norm has no variance of one image: a batch with fewer than two for each rank is
+        # filled up from its start.
+        least = 2 * self._world.size
+        return [np.resize(cut, max(len(cut), least)) for cut in cuts]
 
     def epoch(self, epoch: int) -> float:
         """Show every training image once and return the mean loss."""
         self._feed.prepare(epoch)
         train_mode(self._network, self._trained_from)
-        course, recipe = self.course, self._recipe
-        total = torch.tensor(course.loss, device=self._targets.device)
-        cuts = self._cuts(epoch)
+        state, recipe = self.state, self._recipe
+        if self._world.distributed:
+            # Else every rank would drop the same units, as all start from one checkpoint.
+            seed = np.random.SeedSequence((recipe.seed, epoch, self._world.rank))
+            torch.manual_seed(int(seed.generate_state(1)[0]))
+        total = torch.tensor(state.loss, device=self._targets.device)
+        epoch_batches = self._batches(epoch)
         text = f"Epoch {epoch}/{recipe.epochs}"
-        forecast = Forecast(self._material, recipe, len(cuts), course.epochs)
-        with self._progress.track(text, len(cuts), "batches", course.batches) as advance:
-            for number in range(course.batches, len(cuts)):
-                indices = cuts[number]
+        forecast = Forecast(self._material, recipe, len(epoch_batches), state.epochs)
+        with self._progress.track(text, len(epoch_batches), "batches", state.batches) as advance:
+            for number in range(state.batches, len(epoch_batches)):
+                indices = epoch_batches[number]
                 total += self._step(indices, epoch, number) * len(indices)
-                course.batches += 1
-                if self._world.first and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-                    course.loss = float(total)
+                state.batches += 1
+                if is_rank_zero() and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                    state.loss = float(total)
                     self.checkpoint()
                 advance(1)
                 forecast.step(self._progress)
-        return float(total) / len(self._targets)
+        return float(total) / sum(map(len, epoch_batches))
 
     def _step(self, indices: NDArray[np.int64], epoch: int, batch: int) -> torch.Tensor:
         """Learn from a batch and return its mean loss.
@@ -248,10 +288,10 @@ class _Steps:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._world.several:  # the others wait for this one's share
-                    raise OutOfStep(
-                        "there is not enough memory for a share of a batch",
-                        f"start anew with --parts {2 * self.course.parts}, or a smaller batch",
+                if self._world.distributed:  # the others wait for this one's gradients
+                    raise RankFailure(
+                        "there is not enough memory for a shard of a batch",
+                        f"start anew with --parts {2 * self.state.parts}, or a smaller batch",
                     ) from None
             # Out here nothing holds on to the tensors of the attempt.
             self._halve(len(indices))
@@ -267,79 +307,83 @@ class _Steps:
         self._optimizer.zero_grad()
         mix = draw_mix(indices, self._recipe, epoch, batch)
         total = torch.zeros((), device=self._targets.device)
-        # A part of one image would have no variance for batch norm.
-        parts = max(1, min(self.course.parts, len(indices) // 2))
-        cuts = np.array_split(np.arange(len(indices)), parts)
-        for number, cut in enumerate(cuts, start=1):
-            places = self._world.share(cut)
+        # A part of one image on a rank would have no variance for batch norm.
+        parts = max(1, min(self.state.parts, len(indices) // (2 * self._world.size)))
+        for part, cut in enumerate(np.array_split(np.arange(len(indices)), parts), start=1):
+            places = self._world.shard(cut)
             own, partners = indices[places], mix.partners[places]
             inputs = self._feed.training(own, epoch)
             targets = self._targets[torch.from_numpy(own)]
             if not mix.none:
                 inputs = mix(inputs, self._feed.training(partners, epoch))
                 targets = mix(targets, self._targets[torch.from_numpy(partners)])
-            # Gradients are those of the mean over the batch: DDP takes the average over processes.
-            counts = self._world.size / len(indices)
-            with part_of_step(self._forward, last=number == parts):
-                loss = self._loss(self._forward(inputs, len(cut)), targets) * counts
+            with self._gradient_exchange(part == parts):
+                # The gradient of the mean over the whole batch: DDP divides sums by the ranks.
+                loss = self._loss(self._forward(inputs), targets) * self._world.size / len(indices)
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / self._world.size
-        return add_up(self._world, total)
+        return all_reduce_sum(total)
+
+    def _gradient_exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Return the context of one part of a step: ranks exchange gradients with the last."""
+        if last or not isinstance(self._forward, DistributedDataParallel):
+            return nullcontext()
+        local: AbstractContextManager[None] = self._forward.no_sync()
+        return local
 
     def _halve(self, count: int) -> None:
         self._optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.course.parts * 2 > count // 2:
+        if self.state.parts * 2 > count // 2:
             raise UserError(
                 "there is not enough memory for two images at a time",
                 "give a smaller --size, or a device with more memory",
             )
-        self.course.parts *= 2
-        self._progress.say(f"Out of memory: batches are now computed in {self.course.parts} parts.")
+        self.state.parts *= 2
+        self._progress.say(f"Out of memory: batches are now computed in {self.state.parts} parts.")
 
-    @torch.no_grad()
-    def settle_batch_norm(self) -> None:
-        """Take the statistics of trained batch norm layers afresh from training images.
+    def recalibrate_batch_norm(self) -> None:
+        """Recompute the statistics of trained batch norm layers from training images.
 
         The running statistics of training lag behind the weights and jump from batch to batch;
         with few images that shifts all scores (precise batch norm, Wu & Johnson 2021).
         """
-        count = len(self._settling)
-        at_once = max(2, self._recipe.batch_size // self.course.parts)
-        cuts = batches(count, at_once, np.arange(count))
-        with settling_mode(self.scored, self._trained_from):
-            self._score(self._settling, [self._world.share(cut) for cut in cuts])
+        size = max(2, self._recipe.batch_size // self.state.parts)
+        # Every rank takes all of these images, so all have the same statistics without a message.
+        cuts = batches(len(self._calibration), size, np.arange(len(self._calibration)))
+        with recalibration_mode(self.scored, self._trained_from):
+            self._score(self._calibration, cuts)
 
     def scores(self, split: Split) -> NDArray[np.float32]:
-        """Return (N,) float32 logits of malignancy of a split, in eval mode."""
+        """Return (N,) float32 logits of malignancy of a split, in eval mode, on every rank."""
         self.scored.eval()
-        # One process scores in the batches that two would have, so that it scores alike.
-        worlds = [self._world] if self._world.several else [World(0, 2), World(1, 2)]
-        shares = [world.share(np.arange(len(split))) for world in worlds]
-        batch = scoring_batch(split.images.shape[1])
-        cuts = [cut for own in shares for cut in batches(len(own), batch, own) if len(cut)]
-        return gather(self._world, self._score(split, cuts))
+        shard = self._world.shard(np.arange(len(split)))
+        size = scoring_batch(split.images.shape[1])
+        return gather_shards(self._score(split, batches(len(shard), size, shard)))
 
+    @torch.no_grad()
     def _score(self, split: Split, cuts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        fed, dtype, found = self._feed.part_of(self.scored), self._material.compute.dtype, []
-        with torch.no_grad():
-            for indices in cuts:
-                batch = self._feed.plain(split, indices)
-                found.append(logits(fed, batch, dtype).cpu().numpy())
-        return np.concatenate(found)
+        fed, dtype = self._feed.part_of(self.scored), self._material.compute.dtype
+        found = [
+            logits(fed, self._feed.plain(split, indices), dtype).cpu().numpy()
+            for indices in cuts
+            if len(indices)
+        ]
+        # A rank may have no image of a small split.
+        return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
-def settling_images(count: int, recipe: Recipe) -> NDArray[np.int64]:
-    """Return which of the training images settle batch norm, in order.
+def calibration_images(count: int, recipe: Recipe) -> NDArray[np.int64]:
+    """Return the training images that recalibrate batch norm, in order.
 
-    An eighth of them, which takes little of an epoch's time, up to SETTLING_IMAGES; but as many as
-    normalise each other in training.
+    An eighth of them, which takes little of an epoch's time, up to CALIBRATION_IMAGES; but as many
+    as normalise each other in training.
     """
     order = np.random.default_rng((recipe.seed, 0)).permutation(count)
-    return np.sort(order[: max(recipe.batch_size, min(SETTLING_IMAGES, count // 8))])
+    return np.sort(order[: max(recipe.batch_size, min(CALIBRATION_IMAGES, count // 8))])
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Cell]]) -> None:
-    """Write history.csv: one row for each epoch or each read-out that was tried."""
+    """Write history.csv: one row for each epoch, or for each C of a linear probe."""
     write_table(folder / HISTORY, tuple(history[0]), [tuple(row.values()) for row in history])

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.networks import units
 from models.run_facts import Recipe
-from models.training.exact_layers import shares_of
 
 WARM_UP_SHARE = 0.1  # of all steps, in which the learning rate rises
 FINAL_SHARE = 0.01  # of the peak learning rate, at the end of the cosine
@@ -102,15 +101,11 @@ class Loss:
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of losses; logits and targets are (B,) float32, targets in [0, 1].
 
-        Of an empty batch it is zero, and so are its gradients. Smoothing moves targets towards one
-        half (Szegedy et al. 2016, section 7).
+        Smoothing moves targets towards one half (Szegedy et al. 2016, section 7).
         """
-        if not len(logits):
-            return logits.sum()
         smooth = targets * (1 - self._smoothing) + 0.5 * self._smoothing
-        # The last digit of a sigmoid depends on its place in memory: see `shares_of`.
-        parts = zip(shares_of(logits), shares_of(smooth), strict=True)
-        return torch.stack([self._loss(*part) for part in parts]).sum()
+        result: Tensor = self._loss(logits, smooth)
+        return result
 
 
 @dataclass(frozen=True)

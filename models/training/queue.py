@@ -32,7 +32,7 @@ from pipeline.errors import UserError
 from pipeline.folds import read_folds, read_rows
 from pipeline.manifest import MANIFEST
 from pipeline.options import defaults
-from pipeline.processes import ALONE, OutOfStep, World, world_here
+from pipeline.processes import RankFailure, world_here
 from pipeline.progress import Progress, Result
 from pipeline.records import (
     RECORD,
@@ -74,24 +74,21 @@ def train_each(options: Train, progress: Progress) -> Result:
     jobs = jobs_of(options)
     if len(jobs) == 1:
         return _train(jobs[0].options, progress)
-    with _joined() as world:
-        entries = _train_all(jobs, options, world, progress)
+    entries = _train_all(jobs, options, progress)
     if all(entry.state == FAILED for entry in entries):
         raise every_failure(entries, options.runs)
     return queue_result(entries, options.runs)
 
 
-def _train_all(
-    jobs: Sequence[Job], options: Train, world: World, progress: Progress
-) -> list[Entry]:
+def _train_all(jobs: Sequence[Job], options: Train, progress: Progress) -> list[Entry]:
     runs = _KnownRuns(options)
     found = ([find(job.options) for job in jobs] for find in (runs.done, runs.stopped))
-    done, stopped = _of_first(world, tuple(found))
+    done, stopped = _broadcast(tuple(found))
     progress.say(_opening(done, stopped))
     entries: list[Entry] = []
 
     def write() -> None:
-        if world.first:
+        if world_here().is_rank_zero:
             write_queue(options.runs / QUEUE, entries)
 
     for job, finished, begun in zip(jobs, done, stopped, strict=True):
@@ -100,31 +97,19 @@ def _train_all(
             continue
         progress.heading(f"{job.number}/{len(jobs)}  {job.name}")
         with _stoppable(job, len(jobs), progress):
-            entries.append(_of_first(world, _attempt(job, begun, world, progress)))
+            entries.append(_broadcast(_attempt(job, begun, progress)))
         write()
     write()
     return entries
 
 
-@contextlib.contextmanager
-def _joined() -> Iterator[World]:
-    """Join the other processes for all trainings, where there are any."""
-    if not world_here().several:
-        yield ALONE
-        return
-    from models.distributed import join
-
-    with join() as world:
-        yield world
-
-
-def _of_first(world: World, value: T) -> T:
-    """Return what the first process found: the others may look when it has begun already."""
-    if not world.several:
+def _broadcast(value: T) -> T:
+    """Return what rank zero found: the others may look when it has begun already."""
+    if not world_here().distributed:
         return value
-    from models.distributed import agree
+    from models.distributed import broadcast  # imports torch
 
-    return agree(world, value)
+    return broadcast(value)
 
 
 def jobs_of(options: Train) -> list[Job]:
@@ -173,7 +158,7 @@ def _stoppable(job: Job, total: int, progress: Progress) -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
-def _attempt(job: Job, begun: Run | None, world: World, progress: Progress) -> Entry:
+def _attempt(job: Job, begun: Run | None, progress: Progress) -> Entry:
     """Run one training; what stops this one alone becomes its reason.
 
     Of several processes all meet the same mistake, or else none of them can go on.
@@ -183,16 +168,16 @@ def _attempt(job: Job, begun: Run | None, world: World, progress: Progress) -> E
     trace = ""
     try:
         result = _train(options, progress)
-    except OutOfStep:
+    except RankFailure:
         raise
     except UserError as error:
         reason = str(error)
     except MemoryError:
-        if world.several:
+        if world_here().distributed:
             raise
         reason = "not enough memory; give a smaller --batch-size"
     except RuntimeError as error:  # what torch raises, from a full GPU to shapes that do not fit
-        if world.several or isinstance(error, NotImplementedError | RecursionError):
+        if world_here().distributed or isinstance(error, NotImplementedError | RecursionError):
             raise
         reason, trace = _torch_reason(error), traceback.format_exc()
     else:

@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 from models.data.loading import EvalTransform, load_split
-from models.distributed import by_first, check_same, first_then_others, join, together
+from models.distributed import (
+    is_rank_zero,
+    on_rank_zero,
+    raise_on_all_ranks,
+    rank_zero_first,
+    require_equal,
+)
 from models.inference import (
     MODEL_FILE,
     Compute,
@@ -49,7 +55,6 @@ from pipeline.errors import UserError
 from pipeline.folds import Fold, read_rows
 from pipeline.manifest import LABELS, MANIFEST, Row
 from pipeline.options import checked, defaults
-from pipeline.processes import World
 from pipeline.progress import Progress, Result
 from pipeline.records import (
     UNFINISHED,
@@ -84,13 +89,12 @@ def train(options: Train, progress: Progress) -> Result:
         UserError: The data, the weights or the model cannot be used; see the message.
     """
     started, run = time.perf_counter(), None
-    with join() as world:
-        with together(world):
-            if options.resume != NEW_RUN:
-                run = find_unfinished(options.runs, options.resume)
-                options = _options_of(run, options)
-            prepare_process(options.workers, options.deterministic)
-        return _train(options, run, world, progress, started)
+    with raise_on_all_ranks():
+        if options.resume != NEW_RUN:
+            run = find_unfinished(options.runs, options.resume)
+            options = _options_of(run, options)
+        prepare_process(options.workers, options.deterministic)
+    return _train(options, run, progress, started)
 
 
 def _options_of(run: Run, given: Train) -> Train:
@@ -110,10 +114,8 @@ def _options_of(run: Run, given: Train) -> Train:
     return options
 
 
-def _train(
-    options: Train, begun: Run | None, world: World, progress: Progress, started: float
-) -> Result:
-    with together(world):
+def _train(options: Train, begun: Run | None, progress: Progress, started: float) -> Result:
+    with raise_on_all_ranks():
         data_record = read_record(options.data, "preprocess", "organize")
         rows, fold = read_rows(options.data, data_record, int(options.fold))
         check_rows(options.data, rows)
@@ -123,13 +125,11 @@ def _train(
         options, row = settings.options, settings.row
         recipe = recipe_of(options, row)
         network, origin, from_scratch = make_network(options, row)
-    material = first_then_others(
-        world, lambda: _material(options, row, rows, network, world, progress)
-    )
+    material = rank_zero_first(lambda: _material(options, row, rows, network, progress))
     facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
     facts |= settings.facts | recipe_facts(recipe, row)
-    check_same(world, (facts["data_hash"], material.images, facts["precision"]), "images")
-    run = by_first(world, lambda: _open_run(given, row, begun, facts))
+    require_equal((facts["data_hash"], material.images, facts["precision"]), "images")
+    run = on_rank_zero(lambda: _open_run(given, row, begun, facts))
     _tell(facts, origin, fold, settings, progress)
     try:
         fitted = _fit_by_strategy(settings, network, material, recipe, run.folder, progress)
@@ -157,7 +157,7 @@ def _train(
         close_folder(run.folder, STAGE, given, counts, inputs, seconds)
         (run.folder / CHECKPOINT).unlink(missing_ok=True)
 
-    by_first(world, close)
+    on_rank_zero(close)
     return Result(
         folder=run.folder,
         headline=headline(options, fitted, counts),
@@ -264,10 +264,9 @@ def _material(
     row: ModelRow,
     rows: Sequence[Row],
     network: nn.Module,
-    world: World,
     progress: Progress,
 ) -> Material:
-    compute = choose_compute(options.device, options.precision, world)
+    compute = choose_compute(options.device, options.precision)
     place(network, compute)
     return load_material(options, row, rows, compute, progress)
 
@@ -306,7 +305,7 @@ def _fit_by_strategy(
         return fit(network, row.trained_from, material, recipe, folder, progress)
     plan = Plan.of(tuned.params) if tuned else None
     readout = fit_readout(network, material, options.untrained_head, progress, plan, options.seed)
-    if material.compute.world.first:
+    if is_rank_zero():
         write_history(folder, readout.history)
         save_weights(folder, network)
     return Fitted(readout.history, readout.best, 0, 0)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from models.networks import (
@@ -8,14 +9,12 @@ from models.networks import (
     head_name,
     logits,
     normalisation,
-    settling_mode,
+    recalibration_mode,
     split_before,
     train_mode,
     units,
 )
 from models.registry import MODELS, Head
-from models.training.shared_layers import share_layers
-from pipeline.processes import ALONE
 
 ROWS = list(MODELS.values())
 NETWORKS = dict.fromkeys((row.architecture, row.head) for row in ROWS)
@@ -63,7 +62,7 @@ def test_settling_gives_batch_norm_the_statistics_of_what_passed_through():
     network = build("mammo_cnn", Head())
     first, frozen = network.block1[1], network.block1[4]
     nn.init.constant_(first.running_mean, 100)
-    with settling_mode(network, ""), torch.no_grad():
+    with recalibration_mode(network, ""), torch.no_grad():
         assert not network.block1[-1].training  # dropout
         for batch in (images(), images() + 1):
             logits(network, batch, None)
@@ -73,7 +72,7 @@ def test_settling_gives_batch_norm_the_statistics_of_what_passed_through():
     assert first.momentum == 0.1
 
     before = frozen.running_mean.clone()
-    with settling_mode(network, "block2"), torch.no_grad():
+    with recalibration_mode(network, "block2"), torch.no_grad():
         logits(network, images(), None)
     assert torch.equal(frozen.running_mean, before)
 
@@ -135,21 +134,17 @@ def test_the_head_is_computed_in_float32_under_bfloat16():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_layers_that_share_a_batch_change_nothing_that_is_scored(architecture):
+def test_with_batch_norm_of_several_gpus_a_network_is_scored_and_saved_as_before(architecture):
     torch.manual_seed(3)
     network = build(architecture, Head()).eval()
+    names, parameters = list(network.state_dict()), [*network.parameters()]
     with torch.no_grad():
         expected = network(images())
-        share_layers(network, ALONE, exact=True)
+        assert convert_sync_batchnorm(network) is network
         torch.testing.assert_close(network(images()), expected)
-
-
-@pytest.mark.parametrize("layer", [nn.SiLU, nn.Sigmoid])
-def test_alone_an_activation_computes_halves_as_two_processes_would(layer):
-    """The last digit of exp depends on a value's place in memory."""
-    torch.manual_seed(1)
-    network = nn.Sequential(layer()).train()
-    inputs = 3 * torch.randn(27, 6)
-    expected = torch.cat([network(part) for part in inputs.split([14, 13])])
-    share_layers(network, ALONE, exact=True)
-    assert torch.equal(network(inputs), expected)
+    assert list(network.state_dict()) == names
+    assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
+    norms = [one for one in network.modules() if isinstance(one, nn.SyncBatchNorm)]
+    with recalibration_mode(network, ""):
+        assert norms
+        assert all(norm.training and norm.momentum is None for norm in norms)

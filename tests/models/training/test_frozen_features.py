@@ -10,9 +10,9 @@ from torch import nn
 
 from models.data.loading import EvalTransform, TrainTransform, batches, load_split
 from models.inference import load_run
-from models.networks import build, freeze, normalisation, settling_mode, train_mode
+from models.networks import build, freeze, normalisation, recalibration_mode, train_mode
 from models.registry import MODELS
-from models.training.loop import settling_images
+from models.training.loop import calibration_images
 from models.training.optimisation import make_optimizer, make_schedule
 from models.training.stage import recipe_of, train
 from pipeline.manifest import read_manifest
@@ -63,9 +63,9 @@ def plain_loop(options):
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimizer.step()
             schedule.step()
-        with settling_mode(network, row.trained_from), torch.no_grad():
-            settling = settling_images(len(split), recipe)
-            for indices in batches(len(settling), recipe.batch_size, settling):
+        with recalibration_mode(network, row.trained_from), torch.no_grad():
+            calibration = calibration_images(len(split), recipe)
+            for indices in batches(len(calibration), recipe.batch_size, calibration):
                 network(transform(split.images[indices]))
     return network
 

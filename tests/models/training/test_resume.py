@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.training.stage import checkpoints, train
-from models.training.stage import loop as fitting
+from models.training import checkpoints
+from models.training import loop as fitting
+from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
