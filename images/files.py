@@ -88,7 +88,7 @@ def full_range(path: Path, image: NDArray[Any]) -> NDArray[np.uint16]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is or claims to be DICOM: by its suffix, or by its first 132 bytes.
+    """Return whether a file is or claims to be DICOM: by its suffix, or by its first 132 bytes.
 
     Raises:
         UserError: The file cannot be opened.

@@ -99,7 +99,7 @@ def fewest_patients(targets: NDArray[np.bool_], patients: NDArray[np.str_]) -> i
 
 
 def enough_patients(targets: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
-    """Tell whether each class has the patients that an interval takes."""
+    """Return whether each class has the patients that an interval takes."""
     return fewest_patients(targets, patients) >= INTERVAL_PATIENTS
 
 

@@ -76,7 +76,7 @@ def choose_compute(device: str, precision: str) -> Compute:
 
 
 def has_fast_bf16() -> bool:
-    """Tell whether this processor has instructions for bfloat16."""
+    """Return whether this processor has instructions for bfloat16."""
     # Older torch has no list of what the processor can, but asks it for some of that.
     ask = getattr(torch.cpu, "get_capabilities", None)
     found = ask() if ask else {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}

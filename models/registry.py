@@ -40,7 +40,7 @@ class ModelRow:
     Attributes:
         name: What people type.
         architecture: A timm name with its pretrained tag, or "mammo_cnn".
-        strategy: "opw" (only pretrained weights: a read-out is fitted on frozen features), "pft"
+        strategy: "opw" (only pretrained weights: a linear probe on frozen features), "pft"
             (partial fine tuning) or "cft" (complete fine tuning).
         trained_from: The first unit of the network that is trained (see
             `models.networks.units`); everything before it is the frozen prefix. Empty: all.
@@ -116,7 +116,7 @@ def _row(family: _Family, strategy: str, trained_from: str, description: str) ->
 
 def _rows() -> Iterable[ModelRow]:
     for family in FAMILIES:
-        yield _row(family, "opw", family.head, "frozen features, fitted read-out")
+        yield _row(family, "opw", family.head, "frozen features, fitted linear probe")
         yield _row(family, "pft", family.last_stage, "last stages and head trained")
         yield _row(family, "cft", "", "all layers trained")
     yield ModelRow(
@@ -216,7 +216,7 @@ def _pretrained(answers: Answers) -> set[str]:
 
 
 def takes_weights(answers: Answers) -> bool:
-    """Tell whether a chosen model can start from pretrained weights; an unknown one might."""
+    """Return whether a chosen model can start from pretrained weights; an unknown one might."""
     unknown = set(split_several(str(answers.get("model")))) - set(MODELS)
     return bool(unknown or _pretrained(answers))
 

@@ -19,7 +19,7 @@ FEW_PATIENTS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class HyperParameters:
     """How a network is trained; see `pipeline.stages.training.Train` for the meanings."""
 
     epochs: int
@@ -42,14 +42,14 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What training gave.
 
     Attributes:
-        history: One row for each epoch, or for each read-out that was tried.
+        history: One row for each epoch, or for each linear probe that was tried.
         best: The row of the weights that were kept.
-        epochs: Epochs that were trained; 0 for a read-out.
-        best_epoch: The epoch of the weights that were kept; 0 for a read-out.
+        epochs: Epochs that were trained; 0 for a linear probe.
+        best_epoch: The epoch of the weights that were kept; 0 for a linear probe.
     """
 
     history: Sequence[Mapping[str, Cell]]
@@ -59,18 +59,18 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What a model is trained from: images, and how they become tensors.
 
     Attributes:
-        data: The dataset.
+        folder: The dataset on disk.
         train: Its training images.
         val: Its validation images.
         transform: Makes tensors of them.
         compute: Device and arithmetic.
     """
 
-    data: Path
+    folder: Path
     train: Split
     val: Split
     transform: EvalTransform
@@ -97,7 +97,7 @@ def model_facts(
     options: Train,
     row: ModelRow,
     counts: tuple[int, int],
-    material: Material,
+    data: TrainingData,
     data_record: Mapping[str, Any],
     fold: Fold,
 ) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def model_facts(
     weights = starting_weights(options)
     file = Path(weights).expanduser()
     named = weights in (NO_WEIGHTS, IMAGENET)
-    transform = material.transform
-    first = material.train.rows[0]
+    transform = data.transform
+    first = data.train.rows[0]
     return {
         "model": row.name,
         "architecture": row.architecture,
@@ -123,7 +123,7 @@ def model_facts(
         },
         "weights": weights if named else str(file.resolve()),
         "weights_hash": "" if named else file_digest(file),
-        "precision": material.compute.precision,
+        "precision": data.compute.precision,
         "parameters": parameters,
         "trainable": trainable,
         "unit": first.unit,
@@ -131,19 +131,19 @@ def model_facts(
         "data": str(options.data.resolve()),
         "data_hash": file_digest(options.data / MANIFEST),
         **fold.facts,
-        "patients": {"train": material.train.patients, "val": material.val.patients},
+        "patients": {"train": data.train.patients, "val": data.val.patients},
     }
 
 
-def recipe_facts(recipe: Recipe, row: ModelRow) -> dict[str, Any]:
+def hyper_parameter_facts(hparams: HyperParameters, row: ModelRow) -> dict[str, Any]:
     """Return what model.json says of how it was trained: own and found values filled in.
 
-    A read-out takes no steps, so it has none of them.
+    A linear probe takes no steps, so it has none of them.
     """
-    return {"recipe": dataclasses.asdict(recipe) if row.strategy != "opw" else {}}
+    return {"recipe": dataclasses.asdict(hparams) if row.strategy != "opw" else {}}
 
 
-def headline(options: Train, fitted: Fitted, counts: Mapping[str, Any]) -> str:
+def headline(options: Train, fitted: FitResult, counts: Mapping[str, Any]) -> str:
     """Return what training came to, in one sentence."""
     area, fold = counts["best_val_auc"], Fold.of(counts)
     known = "unknown (one class only)" if area is None else f"{area:.3f}"
@@ -151,12 +151,12 @@ def headline(options: Train, fitted: Fitted, counts: Mapping[str, Any]) -> str:
     if options.untrained_head:
         return f"{options.model}, control with an untrained head: validation AUC {known}"
     if not fitted.epochs:
-        return f"{options.model}: validation AUC {known}, read-out with C = {fitted.best['C']}"
+        return f"{options.model}: validation AUC {known}, linear probe with C = {fitted.best['C']}"
     where = f"epoch {fitted.best_epoch} of {fitted.epochs}"
     return f"{options.model}: best validation AUC {known}, in {where}"
 
 
-def best_table(fitted: Fitted) -> Table:
+def best_table(fitted: FitResult) -> Table:
     """Return the figures of the weights that were kept."""
     columns = tuple(name for name in fitted.best if name != "seconds")
     titles = {
@@ -170,7 +170,7 @@ def best_table(fitted: Fitted) -> Table:
     )
 
 
-def notes_on(options: Train, row: ModelRow, material: Material, from_scratch: bool) -> list[str]:
+def notes_on(options: Train, row: ModelRow, data: TrainingData, from_scratch: bool) -> list[str]:
     """Return what a person should know before believing the figures."""
     notes = []
     if from_scratch and row.trained_from:
@@ -180,14 +180,14 @@ def notes_on(options: Train, row: ModelRow, material: Material, from_scratch: bo
         )
     if options.untrained_head:
         notes.append("the head is random and was not fitted: the scores are chance")
-    if not material.val.both_classes:
+    if not data.val.both_classes:
         notes.append(
             "validation shows one class only, so there is no AUC; the smallest loss was kept"
         )
-    if (few := len(material.val.patients)) < FEW_PATIENTS:
+    if (few := len(data.val.patients)) < FEW_PATIENTS:
         notes.append(f"validation has {few} patients only: its AUC is a rough figure")
-    side = max(max(one.height, one.width) for one in material.train.rows)
-    if side and side < material.train.images.shape[1]:
-        size = material.train.images.shape[1]
+    side = max(max(one.height, one.width) for one in data.train.rows)
+    if side and side < data.train.images.shape[1]:
+        size = data.train.images.shape[1]
         notes.append(f"images of {side} pixels were enlarged to {size}")
     return notes

@@ -122,7 +122,7 @@ def words_of(item: "dataclasses.Field[Any]") -> tuple[str, ...]:
 
 
 def is_optional(item: "dataclasses.Field[Any]") -> bool:
-    """Tell whether a field may be left empty."""
+    """Return whether a field may be left empty."""
     return type(None) in typing.get_args(item.type)
 
 
@@ -253,7 +253,7 @@ def usable_output(path: Path) -> str | None:
 
 
 def applies(item: "dataclasses.Field[Any]", answers: Answers) -> bool:
-    """Tell whether an option matters, given the other answers."""
+    """Return whether an option matters, given the other answers."""
     return spec_of(item).when(answers)
 
 

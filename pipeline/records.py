@@ -170,7 +170,7 @@ def open_folder(folder: Path, stage: str, options: Any) -> None:
 
 
 def _was_begun(path: Path) -> bool:
-    """Tell whether a file is what is left of a run that was killed at its very beginning."""
+    """Return whether a file is what is left of a run that was killed at its very beginning."""
     return bool(LEFT_OVER.fullmatch(path.name)) and path.name.startswith(f".{UNFINISHED[:-5]}.")
 
 

@@ -162,7 +162,7 @@ class Ledger:
                     self._made[entry["name"]] = entry
 
     def has(self, name: str) -> bool:
-        """Tell whether anything is known of `name`."""
+        """Return whether anything is known of `name`."""
         return name in self._made
 
     def facts(self, name: str, key: str) -> Any | None:

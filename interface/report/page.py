@@ -186,7 +186,7 @@ def _of_groups(groups: Iterable[Group]) -> list[Sheet | None]:
 
 
 def _real(dataset: Dataset | None) -> bool:
-    """Tell whether the images are known to be those of the real collection."""
+    """Return whether the images are known to be those of the real collection."""
     return dataset is not None and not dataset.problems and not dataset.synthetic
 
 

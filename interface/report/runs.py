@@ -172,12 +172,12 @@ class RunView:
 
     @property
     def epochs(self) -> int:
-        """How many epochs were trained; 0 for a read-out, which is fitted."""
+        """How many epochs were trained; 0 for a linear probe, which is fitted."""
         return sum("epoch" in row for row in self.history)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch whose weights were kept; 0 for a read-out."""
+        """The epoch whose weights were kept; 0 for a linear probe."""
         return int(self.record["counts"].get("best_epoch", 0))
 
     @property

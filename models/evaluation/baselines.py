@@ -76,7 +76,7 @@ PREDICTS = 0.55  # the lower end of an AUC's interval above which something pred
 MEANING = {
     "background": "the background alone, the breast masked out, tells malignant from benign",
     "untrained": "a network that learnt nothing tells malignant from benign",
-    "shuffled": "a read-out that was fitted to shuffled labels tells malignant from benign",
+    "shuffled": "a linear probe that was fitted to shuffled labels tells malignant from benign",
 }
 ADVICE = {
     "background": "look for marks, borders or grey values that differ between the classes",

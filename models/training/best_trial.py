@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.registry import ALL, IMAGENET, NO_WEIGHTS, ModelRow, find_model, takes_weights
-from models.tuning.search_space import READOUT, apply_point
+from models.tuning.search_space import LINEAR_PROBE, apply_point
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST
 from pipeline.options import Answers, split_several
@@ -89,7 +89,7 @@ def tuned_for(options: Train, data_hash: str) -> Tuned | None:
 
 
 def was_searched(answers: Answers) -> bool:
-    """Tell whether there is a search for any of the models that were named, on their dataset."""
+    """Return whether there is a search for any of the models that were named, on their dataset."""
     try:
         data_hash = file_digest(Path(answers["data"]) / MANIFEST)
     except OSError:
@@ -164,6 +164,6 @@ def settings_of(options: Train, begun: Mapping[str, Any] | None) -> Settings:
         tuned = Tuned.of(known) if known else None
     else:
         tuned = tuned_for(options, file_digest(options.data / MANIFEST))
-    if tuned is None or row.strategy == READOUT:  # which has no options of a training's steps
+    if tuned is None or row.strategy == LINEAR_PROBE:  # which has no options of a training's steps
         return Settings(options, row, tuned)
     return Settings(*apply_point(tuned.params, options, row), tuned)

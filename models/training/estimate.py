@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from models.run_facts import Material, Recipe
+from models.run_facts import HyperParameters, TrainingData
 from pipeline.progress import Progress
 
 SKIPPED, MEASURED = 2, 4  # steps: the first ones allocate memory and choose algorithms
@@ -16,10 +16,16 @@ LONG_SECONDS = 60  # what is shorter needs no forecast
 class Forecast:
     """Measures the first steps of a training and says once how long all of them will take."""
 
-    def __init__(self, material: Material, recipe: Recipe, batches: int, done: int) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        hparams: HyperParameters,
+        batches: int,
+        done: int,
+    ) -> None:
         """Take what is trained on, the batches of an epoch, and how many epochs are done."""
-        self._material, self._recipe = material, recipe
-        self._batches, self._epochs = batches, recipe.epochs - done
+        self._data, self._hparams = data, hparams
+        self._batches, self._epochs = batches, hparams.epochs - done
         self._left = 0 if done else SKIPPED + MEASURED
         self._started = 0.0
 
@@ -29,18 +35,18 @@ class Forecast:
             return
         self._left -= 1
         if self._left == MEASURED:
-            _wait_for(self._material.compute.device)
+            _wait_for(self._data.compute.device)
             self._started = time.perf_counter()
         elif not self._left:
-            _wait_for(self._material.compute.device)
+            _wait_for(self._data.compute.device)
             self._tell((time.perf_counter() - self._started) / MEASURED, progress)
 
     def _tell(self, seconds: float, progress: Progress) -> None:
-        scored = len(self._material.val) / self._recipe.batch_size
+        scored = len(self._data.val) / self._hparams.batch_size
         epoch = seconds * (self._batches + SCORING_SHARE * scored)
         if epoch * self._epochs < LONG_SECONDS:
             return
-        memory = peak_memory(self._material.compute.device)
+        memory = peak_memory(self._data.compute.device)
         held = f"; peak memory {memory / 1e9:.1f} GB" if memory else ""
         progress.say(
             f"An epoch takes about {_duration(epoch)}, all {self._epochs} at most "
@@ -76,5 +82,5 @@ def peak_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether torch failed for want of memory, on a GPU or on the processor."""
+    """Return whether torch failed for want of memory, on a GPU or on the processor."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

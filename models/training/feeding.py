@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.data.loading import Split, TrainTransform
 from models.networks import split_before
-from models.run_facts import Material, Recipe
+from models.run_facts import HyperParameters, TrainingData
 from models.training.frozen_features import Features, FrozenLayers
 from pipeline.progress import Progress
 
@@ -14,10 +14,10 @@ from pipeline.progress import Progress
 class ImageFeed:
     """Feeds a whole network with images."""
 
-    def __init__(self, material: Material, recipe: Recipe) -> None:
+    def __init__(self, data: TrainingData, hparams: HyperParameters) -> None:
         """Take the images and how they are augmented."""
-        self._material, self._variants = material, recipe.variants
-        self._augmented = TrainTransform(material.transform, recipe.augment, recipe.seed)
+        self._data, self._variants = data, hparams.variants
+        self._augmented = TrainTransform(data.transform, hparams.augment, hparams.seed)
 
     def part_of(self, network: nn.Module) -> nn.Module:
         """Return the part of a network that is fed: all of it."""
@@ -29,11 +29,11 @@ class ImageFeed:
     def training(self, indices: NDArray[np.int64], epoch: int) -> Tensor:
         """Return the augmented training images at `indices` in one epoch, (B, 1, S, S)."""
         variant = (epoch - 1) % self._variants if self._variants else epoch
-        return self._augmented(self._material.train, indices, variant)
+        return self._augmented(self._data.train, indices, variant)
 
     def plain(self, split: Split, indices: NDArray[np.int64]) -> Tensor:
         """Return images as they are scored, (B, 1, S, S)."""
-        return self._material.transform(split.images[indices])
+        return self._data.transform(split.images[indices])
 
 
 class FrozenFeed:
@@ -47,15 +47,19 @@ class FrozenFeed:
         self,
         network: nn.Module,
         trained_from: str,
-        material: Material,
-        recipe: Recipe,
+        data: TrainingData,
+        hparams: HyperParameters,
         progress: Progress,
     ) -> None:
         """Take a network with its starting weights; nothing is computed yet."""
-        self._frozen = FrozenLayers(material.data, network, trained_from, material.compute)
+        self._frozen = FrozenLayers(data.folder, network, trained_from, data.compute)
         self._trained_from = trained_from
-        self._material, self._recipe, self._progress = material, recipe, progress
-        self._images = ImageFeed(material, recipe)
+        self._data, self._hparams, self._progress = (
+            data,
+            hparams,
+            progress,
+        )
+        self._images = ImageFeed(data, hparams)
         self._augmented: dict[int, Features] = {}  # by variant
         self._plain: dict[int, Features] = {}  # by split
 
@@ -65,25 +69,25 @@ class FrozenFeed:
 
     def prepare(self, epoch: int) -> None:
         """Compute what the training images of one epoch give, where that is kept."""
-        recipe, train = self._recipe, self._material.train
-        if recipe.augment == "none":
+        hparams, train = self._hparams, self._data.train
+        if hparams.augment == "none":
             self._outputs(train)
-        elif recipe.variants and self._variant(epoch) not in self._augmented:
+        elif hparams.variants and self._variant(epoch) not in self._augmented:
             variant = self._variant(epoch)
             self._augmented[variant] = self._frozen.features(
                 train,
                 lambda some: self._images.training(some, epoch),
-                self._material.transform,
-                (recipe.augment, recipe.seed, variant),
-                f"Frozen layers, variant {variant + 1} of {recipe.variants}",
+                self._data.transform,
+                (hparams.augment, hparams.seed, variant),
+                f"Frozen layers, variant {variant + 1} of {hparams.variants}",
                 self._progress,
             )
 
     def training(self, indices: NDArray[np.int64], epoch: int) -> Tensor:
         """Return the frozen layers' output for augmented training images, (B, C, H, W)."""
-        if self._recipe.augment == "none":
-            return self.plain(self._material.train, indices)
-        if self._recipe.variants:
+        if self._hparams.augment == "none":
+            return self.plain(self._data.train, indices)
+        if self._hparams.variants:
             return self._augmented[self._variant(epoch)][indices]
         return self._frozen(self._images.training(indices, epoch))
 
@@ -92,7 +96,7 @@ class FrozenFeed:
         return self._outputs(split)[indices]
 
     def _variant(self, epoch: int) -> int:
-        return (epoch - 1) % self._recipe.variants
+        return (epoch - 1) % self._hparams.variants
 
     def _outputs(self, split: Split) -> Features:
         known = self._plain.get(id(split))
@@ -100,7 +104,7 @@ class FrozenFeed:
             known = self._plain[id(split)] = self._frozen.features(
                 split,
                 lambda some: self._images.plain(split, some),
-                self._material.transform,
+                self._data.transform,
                 None,
                 f"Frozen layers, {split.rows[0].split} images",
                 self._progress,
@@ -114,14 +118,14 @@ Feed = ImageFeed | FrozenFeed
 def choose_feed(
     network: nn.Module,
     trained_from: str,
-    material: Material,
-    recipe: Recipe,
+    data: TrainingData,
+    hparams: HyperParameters,
     progress: Progress,
 ) -> Feed:
     """Return what feeds a network's training: the frozen layers' output, where there are any.
 
     Mixed images have to pass through the frozen layers themselves.
     """
-    if not trained_from or recipe.mixup:
-        return ImageFeed(material, recipe)
-    return FrozenFeed(network, trained_from, material, recipe, progress)
+    if not trained_from or hparams.mixup:
+        return ImageFeed(data, hparams)
+    return FrozenFeed(network, trained_from, data, hparams, progress)

@@ -13,7 +13,7 @@ from torch import nn
 from models.data.loading import EvalTransform, Split, TrainTransform
 from models.metrics import rank, validation_figures, weighted_loss
 from models.networks import head_name, split_before
-from models.run_facts import Material
+from models.run_facts import TrainingData
 from models.training.frozen_features import FrozenLayers
 from models.tuning.search_space import STRENGTHS
 from pipeline.progress import Cell, Progress
@@ -24,7 +24,7 @@ Coefficients = tuple[NDArray[np.float64], float]  # weights (F,) and bias
 
 @dataclass(frozen=True)
 class Plan:
-    """How a read-out is fitted.
+    """How a linear probe is fitted.
 
     Attributes:
         strengths: Each C that is tried.
@@ -40,7 +40,7 @@ class Plan:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Plan":
-        """Return the read-out that a point of a search stands for."""
+        """Return the linear probe that a point of a search stands for."""
         return cls(
             strengths=(float(params["C"]),),
             balance=str(params["balance"]),
@@ -50,8 +50,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Readout:
-    """A fitted read-out.
+class LinearProbe:
+    """A fitted linear probe.
 
     Attributes:
         history: One row for each C that was tried.
@@ -74,23 +74,23 @@ def features_of(
 
 
 class Probe:
-    """Fits read-outs on the frozen features of a dataset, which are computed when first needed."""
+    """Fits linear probes on frozen features, which are computed when first needed."""
 
     def __init__(
-        self, network: nn.Module, material: Material, seed: int, progress: Progress
+        self, network: nn.Module, data: TrainingData, seed: int, progress: Progress
     ) -> None:
         """Take a network whose head is one linear layer, and the images.
 
         Args:
             network: On its device; only its head is ever changed.
-            material: Training images to fit on, validation images to score.
+            data: Training images to fit on, validation images to score.
             seed: Of the augmentation.
             progress: Where it reports.
         """
-        self._frozen = FrozenLayers(material.data, network, head_name(network), material.compute)
-        self._material, self._seed, self._progress = material, seed, progress
+        self._frozen = FrozenLayers(data.folder, network, head_name(network), data.compute)
+        self._data, self._seed, self._progress = data, seed, progress
         self._variants: dict[tuple[str, int], NDArray[np.float32]] = {}
-        train, val, transform = material.train, material.val, material.transform
+        train, val, transform = data.train, data.val, data.transform
         self._plain = features_of(
             self._frozen, train, transform, "Frozen layers, train images", progress
         )
@@ -102,7 +102,7 @@ class Probe:
     def _variant(self, recipe: str, number: int) -> NDArray[np.float32]:
         """Return (N, F) features of one augmented variant of each training image."""
         if (recipe, number) not in self._variants:
-            train, transform = self._material.train, self._material.transform
+            train, transform = self._data.train, self._data.transform
             augmented = TrainTransform(transform, recipe, self._seed)
             found = self._frozen.features(
                 train,
@@ -118,9 +118,9 @@ class Probe:
     def rows(
         self, plan: Plan, untrained: bool = False
     ) -> Iterator[tuple[dict[str, Any], Coefficients]]:
-        """Fit a read-out for each C of a plan; yield its figures and its coefficients."""
-        train, val = self._material.train, self._material.val
-        weighs, targets = self._material.positive_weight, train.targets > 0
+        """Fit a linear probe for each C of a plan; yield its figures and its coefficients."""
+        train, val = self._data.train, self._data.val
+        weighs, targets = self._data.positive_weight, train.targets > 0
         count = plan.variants if plan.augment != "none" else 0
         known = np.concatenate(
             [self._plain, *(self._variant(plan.augment, number) for number in range(count))]
@@ -142,14 +142,14 @@ class Probe:
             yield row, (weight, bias)
 
 
-def fit_readout(
+def fit_linear_probe(
     network: nn.Module,
-    material: Material,
+    data: TrainingData,
     untrained: bool,
     progress: Progress,
     plan: Plan | None = None,
     seed: int = 0,
-) -> Readout:
+) -> LinearProbe:
     """Fit the head of a network whose other layers stay as they are (Alain & Bengio 2016).
 
     Features are standardised on the training images; C is the one with the best AUC on the
@@ -158,13 +158,13 @@ def fit_readout(
 
     Args:
         network: Its head must be one linear layer; changed in place.
-        material: Training images to fit on, validation images to choose C on.
+        data: Training images to fit on, validation images to choose C on.
         untrained: Leave the head random: the control, which is chance.
         progress: Told one row for each C.
         plan: How it is fitted, where a search has found that.
         seed: Of the augmentation, where the plan has one.
     """
-    probe = Probe(network, material, seed, progress)
+    probe = Probe(network, data, seed, progress)
     history: list[dict[str, Cell]] = []
     best: dict[str, Cell] = {}
     kept = _linear(probe.head)
@@ -175,7 +175,7 @@ def fit_readout(
         history.append(row)
         progress.row(row, best=better)
     _put(probe.head, *kept)
-    return Readout(tuple(history), best)
+    return LinearProbe(tuple(history), best)
 
 
 def _solve(

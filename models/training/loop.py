@@ -27,7 +27,7 @@ from models.distributed import (
 from models.inference import LAST_FILE, restore_weights, save_weights, scoring_batch
 from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, recalibration_mode, split_before, train_mode
-from models.run_facts import Fitted, Material, Recipe
+from models.run_facts import FitResult, HyperParameters, TrainingData
 from models.training.checkpoints import load_checkpoint, save_checkpoint
 from models.training.estimate import Forecast, is_out_of_memory
 from models.training.feeding import choose_feed
@@ -53,18 +53,18 @@ CALIBRATION_IMAGES = 64  # at most, that the statistics of batch norm are taken 
 def fit(
     network: nn.Module,
     trained_from: str,
-    material: Material,
-    recipe: Recipe,
+    data: TrainingData,
+    hparams: HyperParameters,
     folder: Path,
     progress: Progress,
-) -> Fitted:
+) -> FitResult:
     """Train a network: binary cross-entropy, warm-up and cosine decay, early stopping.
 
     Args:
         network: On its device; ends with its best weights.
         trained_from: The first unit that is trained; empty for all.
-        material: Images and their transform.
-        recipe: How.
+        data: Images and their transform.
+        hparams: How.
         folder: Gets the history after every epoch and the weights whenever they are better; and
             a checkpoint after every epoch and every ten minutes, from which it goes on.
         progress: Told one row an epoch.
@@ -72,18 +72,18 @@ def fit(
     Raises:
         UserError: The loss is no longer finite, or there is not enough memory.
     """
-    trainer = _Trainer(network, trained_from, material, recipe, folder, progress)
+    trainer = _Trainer(network, trained_from, data, hparams, folder, progress)
     state = trainer.state
     if state.epochs:
         progress.say(
-            f"Continues from the checkpoint after epoch {state.epochs} of {recipe.epochs}."
+            f"Continues from the checkpoint after epoch {state.epochs} of {hparams.epochs}."
         )
     with Events(folder if is_rank_zero() else None, state.history) as events:
-        while state.epochs < recipe.epochs and not state.stopped(recipe.patience):
+        while state.epochs < hparams.epochs and not state.stopped(hparams.patience):
             started, epoch = time.perf_counter(), state.epochs + 1
             train_loss = trainer.epoch(epoch)
             trainer.recalibrate_batch_norm()
-            scores = trainer.scores(material.val)
+            scores = trainer.scores(data.val)
             if not (np.isfinite(train_loss) and np.isfinite(scores).all()):
                 raise UserError(
                     f"epoch {epoch}: the loss is no longer finite", "give a smaller --learning-rate"
@@ -91,7 +91,7 @@ def fit(
             row: dict[str, Any] = {
                 "epoch": epoch,
                 "train_loss": train_loss,
-                **validation_figures(material.val.targets > 0, scores, material.positive_weight),
+                **validation_figures(data.val.targets > 0, scores, data.positive_weight),
                 "seconds": round(time.perf_counter() - started, 2),
             }
             better = state.add(row)
@@ -103,7 +103,7 @@ def fit(
             progress.row(row, best=better)
             events.add(state.history[-1])
     on_rank_zero(lambda: _keep_best(folder, trainer.scored, network))
-    return Fitted(state.history, state.best, state.epochs, state.best["epoch"])
+    return FitResult(state.history, state.best, state.epochs, state.best["epoch"])
 
 
 def _keep_best(folder: Path, last: nn.Module, network: nn.Module) -> None:
@@ -137,7 +137,7 @@ class TrainingState:
         return len(self.history)
 
     def stopped(self, patience: int) -> bool:
-        """Tell whether training has gone on long enough without getting better."""
+        """Return whether training has gone on long enough without getting better."""
         return self.epochs - self.risen >= patience
 
     def add(self, row: Mapping[str, Any]) -> bool:
@@ -178,31 +178,31 @@ class _Trainer:
         self,
         network: nn.Module,
         trained_from: str,
-        material: Material,
-        recipe: Recipe,
+        data: TrainingData,
+        hparams: HyperParameters,
         folder: Path,
         progress: Progress,
     ) -> None:
         self._network, self._trained_from = network, trained_from
-        self._material, self._recipe = material, recipe
+        self._data, self._hparams = data, hparams
         self._folder, self._progress = folder, progress
         self._world = world_here()
-        if self._world.distributed and material.compute.device.type == "cuda":
+        if self._world.distributed and data.compute.device.type == "cuda":
             network = convert_sync_batchnorm(network)  # in place; parameters stay the same objects
-        self._targets = torch.from_numpy(material.train.targets).to(material.compute.device)
-        self._loss = Loss(recipe, material.positive_weight, material.compute.device)
+        self._targets = torch.from_numpy(data.train.targets).to(data.compute.device)
+        self._loss = Loss(hparams, data.positive_weight, data.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
-        self._optimizer = make_optimizer(network, recipe)
-        self._calibration = material.train.some(calibration_images(len(material.train), recipe))
-        self._scheduler = make_schedule(self._optimizer, len(self._batches(1)) * recipe.epochs)
-        self._feed = choose_feed(network, trained_from, material, recipe, progress)
-        self._averaged = moving_average(network, recipe.ema) if recipe.ema else None
+        self._optimizer = make_optimizer(network, hparams)
+        self._calibration = data.train.some(calibration_images(len(data.train), hparams))
+        self._scheduler = make_schedule(self._optimizer, len(self._batches(1)) * hparams.epochs)
+        self._feed = choose_feed(network, trained_from, data, hparams, progress)
+        self._averaged = moving_average(network, hparams.ema) if hparams.ema else None
         self._learner = split_before(network, trained_from)[1]
         self.state = self._load(folder)
         fed = self._feed.part_of(network)
-        if recipe.compile:
+        if hparams.compile:
             compile_units(fed)
-        self._forward: nn.Module = _ForwardPass(fed, material.compute.dtype)
+        self._forward: nn.Module = _ForwardPass(fed, data.compute.dtype)
         if self._world.distributed:
             self._forward = DistributedDataParallel(self._forward)
         self._saved = time.monotonic()
@@ -213,7 +213,7 @@ class _Trainer:
             known = load_checkpoint(
                 folder, self._learner, self._optimizer, self._scheduler, self._averaged
             )
-        state = TrainingState(**known) if known else TrainingState(parts=self._recipe.parts)
+        state = TrainingState(**known) if known else TrainingState(parts=self._hparams.parts)
         require_equal((state.epochs, state.batches), "checkpoint")
         return state
 
@@ -236,13 +236,16 @@ class _Trainer:
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch; they follow from seed and epoch."""
-        random, count = np.random.default_rng((self._recipe.seed, epoch)), len(self._material.train)
+        random, count = (
+            np.random.default_rng((self._hparams.seed, epoch)),
+            len(self._data.train),
+        )
         order = random.permutation(count)
-        if self._recipe.balance == "sampler":
-            malignant = self._material.train.targets > 0
+        if self._hparams.balance == "sampler":
+            malignant = self._data.train.targets > 0
             chance = np.where(malignant, 0.5 / malignant.sum(), 0.5 / (~malignant).sum())
             order = random.choice(count, count, p=chance)
-        cuts = batches(count, self._recipe.batch_size, order)
+        cuts = batches(count, self._hparams.batch_size, order)
         if not self._world.distributed:
             return cuts
         # Batch norm has no variance of one image: a batch with fewer than two for each rank is
@@ -254,15 +257,15 @@ class _Trainer:
         """Show every training image once and return the mean loss."""
         self._feed.prepare(epoch)
         train_mode(self._network, self._trained_from)
-        state, recipe = self.state, self._recipe
+        state, hparams = self.state, self._hparams
         if self._world.distributed:
             # Else every rank would drop the same units, as all start from one checkpoint.
-            seed = np.random.SeedSequence((recipe.seed, epoch, self._world.rank))
+            seed = np.random.SeedSequence((hparams.seed, epoch, self._world.rank))
             torch.manual_seed(int(seed.generate_state(1)[0]))
         total = torch.tensor(state.loss, device=self._targets.device)
         epoch_batches = self._batches(epoch)
-        text = f"Epoch {epoch}/{recipe.epochs}"
-        forecast = Forecast(self._material, recipe, len(epoch_batches), state.epochs)
+        text = f"Epoch {epoch}/{hparams.epochs}"
+        forecast = Forecast(self._data, hparams, len(epoch_batches), state.epochs)
         with self._progress.track(text, len(epoch_batches), "batches", state.batches) as advance:
             for number in range(state.batches, len(epoch_batches)):
                 indices = epoch_batches[number]
@@ -295,8 +298,8 @@ class _Trainer:
                     ) from None
             # Out here nothing holds on to the tensors of the attempt.
             self._halve(len(indices))
-        if self._recipe.clip:
-            clip_gradients(self._trained, self._recipe.clip)
+        if self._hparams.clip:
+            clip_gradients(self._trained, self._hparams.clip)
         self._optimizer.step()
         self._scheduler.step()
         if self._averaged is not None:
@@ -305,7 +308,7 @@ class _Trainer:
 
     def _gradients(self, indices: NDArray[np.int64], epoch: int, batch: int) -> torch.Tensor:
         self._optimizer.zero_grad()
-        mix = draw_mix(indices, self._recipe, epoch, batch)
+        mix = draw_mix(indices, self._hparams, epoch, batch)
         total = torch.zeros((), device=self._targets.device)
         # A part of one image on a rank would have no variance for batch norm.
         parts = max(1, min(self.state.parts, len(indices) // (2 * self._world.size)))
@@ -349,7 +352,7 @@ class _Trainer:
         The running statistics of training lag behind the weights and jump from batch to batch;
         with few images that shifts all scores (precise batch norm, Wu & Johnson 2021).
         """
-        size = max(2, self._recipe.batch_size // self.state.parts)
+        size = max(2, self._hparams.batch_size // self.state.parts)
         # Every rank takes all of these images, so all have the same statistics without a message.
         cuts = batches(len(self._calibration), size, np.arange(len(self._calibration)))
         with recalibration_mode(self.scored, self._trained_from):
@@ -364,7 +367,7 @@ class _Trainer:
 
     @torch.no_grad()
     def _score(self, split: Split, cuts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        fed, dtype = self._feed.part_of(self.scored), self._material.compute.dtype
+        fed, dtype = self._feed.part_of(self.scored), self._data.compute.dtype
         found = [
             logits(fed, self._feed.plain(split, indices), dtype).cpu().numpy()
             for indices in cuts
@@ -374,14 +377,14 @@ class _Trainer:
         return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
-def calibration_images(count: int, recipe: Recipe) -> NDArray[np.int64]:
+def calibration_images(count: int, hparams: HyperParameters) -> NDArray[np.int64]:
     """Return the training images that recalibrate batch norm, in order.
 
     An eighth of them, which takes little of an epoch's time, up to CALIBRATION_IMAGES; but as many
     as normalise each other in training.
     """
-    order = np.random.default_rng((recipe.seed, 0)).permutation(count)
-    return np.sort(order[: max(recipe.batch_size, min(CALIBRATION_IMAGES, count // 8))])
+    order = np.random.default_rng((hparams.seed, 0)).permutation(count)
+    return np.sort(order[: max(hparams.batch_size, min(CALIBRATION_IMAGES, count // 8))])
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Cell]]) -> None:

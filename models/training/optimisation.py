@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.networks import units
-from models.run_facts import Recipe
+from models.run_facts import HyperParameters
 
 WARM_UP_SHARE = 0.1  # of all steps, in which the learning rate rises
 FINAL_SHARE = 0.01  # of the peak learning rate, at the end of the cosine
 MOMENTUM = 0.9  # of stochastic gradient descent
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, hparams: HyperParameters) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov & Hutter 2019), or gradient descent with Nesterov's momentum.
 
     Biases and batch norm are not decayed. With a layer decay below 1, the learning rate of each
@@ -26,27 +26,27 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
     Args:
         network: What is frozen in it takes no part.
-        recipe: Rates, decay, kind.
+        hparams: Rates, decay, kind.
     """
-    groups = list(_groups(network, recipe))
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    groups = list(_groups(network, hparams))
+    if hparams.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=hparams.learning_rate, momentum=MOMENTUM, nesterov=True)
+    return torch.optim.AdamW(groups, lr=hparams.learning_rate, fused=True)
 
 
-def _groups(network: nn.Module, recipe: Recipe) -> Iterator[dict[str, Any]]:
+def _groups(network: nn.Module, hparams: HyperParameters) -> Iterator[dict[str, Any]]:
     chain = [
         trained
         for unit in units(network).values()
         if (trained := [p for p in unit.parameters() if p.requires_grad])
     ]
-    if recipe.layer_decay == 1:
+    if hparams.layer_decay == 1:
         chain = [[p for trained in chain for p in trained]]
     for depth, trained in enumerate(reversed(chain)):
-        rate = recipe.learning_rate * recipe.layer_decay**depth
+        rate = hparams.learning_rate * hparams.layer_decay**depth
         kernels = [p for p in trained if p.ndim > 1]
         others = [p for p in trained if p.ndim <= 1]
-        for parameters, decay in ((kernels, recipe.weight_decay), (others, 0.0)):
+        for parameters, decay in ((kernels, hparams.weight_decay), (others, 0.0)):
             if parameters:
                 yield {"params": parameters, "weight_decay": decay, "lr": rate}
 
@@ -91,10 +91,12 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 class Loss:
     """Binary cross-entropy of logits, with classes weighted and labels smoothed as asked for."""
 
-    def __init__(self, recipe: Recipe, positive_weight: float, device: torch.device) -> None:
-        """Take the recipe, and benign for each malignant training image."""
-        self._smoothing = recipe.label_smoothing
-        weight = positive_weight if recipe.balance == "weights" else 1.0
+    def __init__(
+        self, hparams: HyperParameters, positive_weight: float, device: torch.device
+    ) -> None:
+        """Take the hparams, and benign for each malignant training image."""
+        self._smoothing = hparams.label_smoothing
+        weight = positive_weight if hparams.balance == "weights" else 1.0
         weights = torch.tensor(weight, device=device)
         self._loss = nn.BCEWithLogitsLoss(pos_weight=weights, reduction="sum")
 
@@ -130,10 +132,10 @@ class Mix:
         return own if self.none else own * self.share + partners * (1 - self.share)
 
 
-def draw_mix(indices: NDArray[np.int64], recipe: Recipe, epoch: int, batch: int) -> Mix:
+def draw_mix(indices: NDArray[np.int64], hparams: HyperParameters, epoch: int, batch: int) -> Mix:
     """Draw the mix of a batch; it follows from seed, epoch and batch alone."""
-    if not recipe.mixup:
+    if not hparams.mixup:
         return Mix(1.0, indices)
-    random = np.random.default_rng((recipe.seed, epoch, batch))
-    share = float(random.beta(recipe.mixup, recipe.mixup))
+    random = np.random.default_rng((hparams.seed, epoch, batch))
+    share = float(random.beta(hparams.mixup, hparams.mixup))
     return Mix(max(share, 1 - share), random.permutation(indices))

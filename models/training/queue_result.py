@@ -53,7 +53,7 @@ class Entry:
         state: DONE, BEFORE or FAILED.
         run: Its run; None where it failed.
         auc: The best validation AUC; None where there is none.
-        epochs: That were trained; 0 for a read-out, None where it failed.
+        epochs: That were trained; 0 for a linear probe, None where it failed.
         best_epoch: The epoch of the weights that were kept, likewise.
         seconds: How long it took.
         reason: Why it failed.

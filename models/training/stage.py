@@ -35,20 +35,20 @@ from models.networks import (
 )
 from models.registry import NO_WEIGHTS, ModelRow, own_values
 from models.run_facts import (
-    Fitted,
-    Material,
-    Recipe,
+    FitResult,
+    HyperParameters,
+    TrainingData,
     best_table,
     headline,
+    hyper_parameter_facts,
     model_facts,
     notes_on,
-    recipe_facts,
     starting_weights,
 )
 from models.training.best_trial import Settings, settings_of
 from models.training.checkpoints import CHECKPOINT
 from models.training.estimate import peak_memory
-from models.training.linear_probe import Plan, fit_readout
+from models.training.linear_probe import Plan, fit_linear_probe
 from models.training.loop import fit, write_history
 from models.weights import load_weights
 from pipeline.errors import UserError
@@ -123,16 +123,16 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
         # So that the run's answers give the same again, whatever is searched later.
         given = dataclasses.replace(options, hyperparameters=settings.source)
         options, row = settings.options, settings.row
-        recipe = recipe_of(options, row)
+        hparams = hyper_parameters_of(options, row)
         network, origin, from_scratch = make_network(options, row)
-    material = rank_zero_first(lambda: _material(options, row, rows, network, progress))
-    facts = model_facts(options, row, parameter_counts(network), material, data_record, fold)
-    facts |= settings.facts | recipe_facts(recipe, row)
-    require_equal((facts["data_hash"], material.images, facts["precision"]), "images")
+    data = rank_zero_first(lambda: _load_for(options, row, rows, network, progress))
+    facts = model_facts(options, row, parameter_counts(network), data, data_record, fold)
+    facts |= settings.facts | hyper_parameter_facts(hparams, row)
+    require_equal((facts["data_hash"], data.images, facts["precision"]), "images")
     run = on_rank_zero(lambda: _open_run(given, row, begun, facts))
     _tell(facts, origin, fold, settings, progress)
     try:
-        fitted = _fit_by_strategy(settings, network, material, recipe, run.folder, progress)
+        fitted = _fit_by_strategy(settings, network, data, hparams, run.folder, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"train: stopped; continue with: {_resuming(run)}") from None
     except OSError as error:
@@ -140,13 +140,13 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
             raise
         problem = f"{error.filename or run.folder}: {error.strerror}"
         raise UserError(problem, f"make room, then continue with: {_resuming(run)}") from None
-    set_aside = [*material.train.set_aside, *material.val.set_aside]
+    set_aside = [*data.train.set_aside, *data.val.set_aside]
     area = float(fitted.best["val_auc"])
     counts = {
         "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
         "best_val_auc": area if area == area else None,
-        "train_images": len(material.train), "val_images": len(material.val),
-        "peak_memory": peak_memory(material.compute.device),
+        "train_images": len(data.train), "val_images": len(data.val),
+        "peak_memory": peak_memory(data.compute.device),
         **fold.facts,
     }  # fmt: skip
     seconds = time.perf_counter() - started
@@ -165,7 +165,7 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
                "parameters": facts["parameters"], "trainable": facts["trainable"],
                **settings.facts, "seconds": round(seconds, 1)},
         tables=(best_table(fitted),),
-        notes=tuple(filter(None, [*notes_on(options, row, material, from_scratch), settings.told])),
+        notes=tuple(filter(None, [*notes_on(options, row, data, from_scratch), settings.told])),
         set_aside=len(set_aside),
         next_stage="evaluate",
         next_options={"run": run.name, "runs": options.runs},
@@ -198,7 +198,7 @@ def _open_run(options: Train, row: ModelRow, begun: Run | None, facts: Mapping[s
     return run
 
 
-def recipe_of(options: Train, row: ModelRow) -> Recipe:
+def hyper_parameters_of(options: Train, row: ModelRow) -> HyperParameters:
     """Return how a model is trained: what the options say, else what its row records.
 
     Raises:
@@ -211,7 +211,7 @@ def recipe_of(options: Train, row: ModelRow) -> Recipe:
     own = own_values(row, scratch=starting_weights(options) == NO_WEIGHTS)
     left = defaults(Train)  # an option at its default is left to the model
     given = {name: value for name in own if (value := getattr(options, name)) != left[name]}
-    return Recipe(
+    return HyperParameters(
         **(own | given),
         seed=options.seed,
         ema=options.ema,
@@ -259,21 +259,21 @@ def check_rows(data: Path, rows: Sequence[Row]) -> None:
         )
 
 
-def _material(
+def _load_for(
     options: Train,
     row: ModelRow,
     rows: Sequence[Row],
     network: nn.Module,
     progress: Progress,
-) -> Material:
+) -> TrainingData:
     compute = choose_compute(options.device, options.precision)
     place(network, compute)
-    return load_material(options, row, rows, compute, progress)
+    return load_training_data(options, row, rows, compute, progress)
 
 
-def load_material(
+def load_training_data(
     options: Train, row: ModelRow, rows: Sequence[Row], compute: Compute, progress: Progress
-) -> Material:
+) -> TrainingData:
     """Return the training and validation images of a dataset, decoded.
 
     Raises:
@@ -289,23 +289,23 @@ def load_material(
         example = (train.set_aside + val.set_aside)[0][1]
         raise UserError(f"{options.data}: {problem} ({example})", "preprocess again")
     mean, std = normalisation(row.architecture)
-    return Material(options.data, train, val, EvalTransform(mean, std, compute.device), compute)
+    return TrainingData(options.data, train, val, EvalTransform(mean, std, compute.device), compute)
 
 
 def _fit_by_strategy(
     settings: Settings,
     network: nn.Module,
-    material: Material,
-    recipe: Recipe,
+    data: TrainingData,
+    hparams: HyperParameters,
     folder: Path,
     progress: Progress,
-) -> Fitted:
+) -> FitResult:
     options, row, tuned = settings.options, settings.row, settings.tuned
     if row.strategy != "opw":
-        return fit(network, row.trained_from, material, recipe, folder, progress)
+        return fit(network, row.trained_from, data, hparams, folder, progress)
     plan = Plan.of(tuned.params) if tuned else None
-    readout = fit_readout(network, material, options.untrained_head, progress, plan, options.seed)
+    probe = fit_linear_probe(network, data, options.untrained_head, progress, plan, options.seed)
     if is_rank_zero():
-        write_history(folder, readout.history)
+        write_history(folder, probe.history)
         save_weights(folder, network)
-    return Fitted(readout.history, readout.best, 0, 0)
+    return FitResult(probe.history, probe.best, 0, 0)

@@ -27,7 +27,7 @@ class Entry:
         state: COMPLETE, PRUNED or FAILED.
         area: Its validation AUC; of one that was pruned the last; None where there is none.
         params: Its point of the search space.
-        steps: Epochs that it was trained for; 0 for a read-out.
+        steps: Epochs that it was trained for; 0 for a linear probe.
         seconds: How long it took.
         own: Whether it has the model's own values.
         reason: Why it failed.

@@ -10,7 +10,7 @@ from pipeline.options import Answers, defaults
 from pipeline.stages.training import Train
 
 Value = str | int | float
-READOUT = "opw"  # the strategy whose search is over read-outs alone
+LINEAR_PROBE = "opw"  # the strategy whose search is over linear probes alone
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
 
 
@@ -51,7 +51,7 @@ class Parameter:
         return self.sets or self.name
 
     def applies(self, params: Mapping[str, Any]) -> bool:
-        """Tell whether it matters beside the values that were chosen before it."""
+        """Return whether it matters beside the values that were chosen before it."""
         return self.when is None or params.get(self.when[0]) in self.when[1]
 
 
@@ -84,7 +84,7 @@ LEARNING: Space = (
 )  # fmt: skip
 # Mixed images have to pass through the frozen layers themselves, so it is only for whole networks.
 MIXUP = Parameter(name="mixup", choices=(0.0, 0.1, 0.2, 0.4))
-READOUTS: Space = (
+LINEAR_PROBES: Space = (
     Parameter(name="C", low=1e-5, high=1e2, log=True, short="C "),
     Parameter(name="balance", choices=("weights", "none"), short=""),
     Parameter(name="augment", choices=("none", "flip", "flip-rotate", "wide"), short=""),
@@ -100,8 +100,8 @@ BESIDE: Sequence[dict[str, Value]] = (
 
 def space_of(row: ModelRow) -> Space:
     """Return what is searched for a model."""
-    if row.strategy == READOUT:
-        return READOUTS
+    if row.strategy == LINEAR_PROBE:
+        return LINEAR_PROBES
     if row.architecture == MAMMO_CNN:  # which has a head of its own
         return (*LEARNING, MIXUP)
     if not row.trained_from:
@@ -118,7 +118,7 @@ def start_points(row: ModelRow, scratch: bool) -> list[tuple[dict[str, Value], b
         scratch: Whether it starts from random weights.
     """
     space = space_of(row)
-    if row.strategy == READOUT:  # its own is the best of these
+    if row.strategy == LINEAR_PROBE:  # its own is the best of these
         return [({"C": c, "balance": "weights", "augment": "none"}, True) for c in STRENGTHS]
     own = own_values(row, scratch) | {
         "trained_from": row.trained_from,
@@ -178,9 +178,9 @@ def short(space: Space, params: Mapping[str, Any]) -> str:
 
 
 def learns(answers: Answers) -> bool:
-    """Tell whether a model's layers are trained step by step, which a read-out is not."""
+    """Return whether a model's layers are trained step by step, which a linear probe is not."""
     row = MODELS.get(str(answers.get("model")))
-    return row is None or row.strategy != READOUT
+    return row is None or row.strategy != LINEAR_PROBE
 
 
 def tunable_choices(_answers: Answers) -> dict[str, str]:

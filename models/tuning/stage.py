@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from models.inference import choose_compute, prepare_process
 from models.registry import ModelRow, find_model
-from models.run_facts import FEW_PATIENTS, Material, starting_weights
+from models.run_facts import FEW_PATIENTS, TrainingData, starting_weights
 from models.training.best_trial import BEST, weights_facts
-from models.training.stage import check_rows, load_material
+from models.training.stage import check_rows, load_training_data
 from models.tuning.figures import write_figures
 from models.tuning.result import (
     FAILED,
@@ -83,8 +83,8 @@ def tune(options: Tune, progress: Progress) -> Result:
         study = open_study(storage, name, facts)
         _claim(folder, hidden)
         _begin(folder, hidden)
-        materials = _materials(base, row, folds, progress)
-        trials = make_trials(base, row, materials, progress)
+        data_of_folds = _data_of_folds(base, row, folds, progress)
+        trials = make_trials(base, row, data_of_folds, progress)
         here = address.startswith("sqlite")
         worker = Worker(study, trials, row, base, folder, options, progress, here)
         worker.work()
@@ -95,7 +95,7 @@ def tune(options: Tune, progress: Progress) -> Result:
     seconds = time.perf_counter() - started
     close_folder(folder, STAGE, hidden, search.counts, digest(facts), seconds)
     return search_result(
-        search, folder, _notes(search, materials[0], address),
+        search, folder, _notes(search, data_of_folds[0], address),
         {"data": options.data, "model": row.name, "weights": options.weights, "runs": options.runs},
     )  # fmt: skip
 
@@ -175,11 +175,11 @@ def _begin(folder: Path, options: Tune) -> None:
         raise UserError(f"{folder}: may not be written", "choose another --runs") from None
 
 
-def _materials(
+def _data_of_folds(
     base: Train, row: ModelRow, folds: Sequence[Sequence[Row]], progress: Progress
-) -> list[Material]:
+) -> list[TrainingData]:
     compute = choose_compute(base.device, base.precision)
-    return [load_material(base, row, rows, compute, progress) for rows in folds]
+    return [load_training_data(base, row, rows, compute, progress) for rows in folds]
 
 
 def _importance(study: optuna.Study, seed: int) -> dict[str, float]:
@@ -199,12 +199,12 @@ def _write(folder: Path, search: Search, importance: Mapping[str, float]) -> Non
         (folder / WORK).rmdir()
 
 
-def _notes(search: Search, material: Material, address: str) -> list[str]:
+def _notes(search: Search, data: TrainingData, address: str) -> list[str]:
     notes = [
         f"the best of {len(search.complete)} complete trials looks better on validation than it "
         "is; evaluate on test after training"
     ]
-    if (few := len(material.val.patients)) < FEW_PATIENTS:
+    if (few := len(data.val.patients)) < FEW_PATIENTS:
         notes.append(f"validation has {few} patients only: its AUC is a rough figure")
     if failed := search.count(FAILED):
         notes.append(f"{failed} trials failed; trials.csv says why")

@@ -171,7 +171,7 @@ def slot_of(trial: FrozenTrial) -> int:
 
 
 def is_dead(trial: FrozenTrial) -> bool:
-    """Tell whether a trial ended because its worker did; one that failed by itself says why."""
+    """Return whether a trial ended because its worker did; one that failed by itself says why."""
     return trial.state == TrialState.FAIL and not trial.user_attrs.keys() & {"reason", "surplus"}
 
 
@@ -182,7 +182,7 @@ def slots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
 
 
 def is_done(trial: FrozenTrial) -> bool:
-    """Tell whether a trial has come to its end: complete, pruned, or failed by itself."""
+    """Return whether a trial has come to its end: complete, pruned, or failed by itself."""
     return trial.state.is_finished() and not is_dead(trial)
 
 
@@ -261,7 +261,7 @@ def worker_here() -> dict[str, Any]:
 
 
 def is_gone(worker: Mapping[str, Any] | None) -> bool:
-    """Tell whether a worker is known to be dead; of one on another machine that is not known."""
+    """Return whether a worker is known to be dead; of one on another machine that is not known."""
     if worker is None or worker["machine"] != _machine():
         return False
     started = _started(int(worker["pid"]))

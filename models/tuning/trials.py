@@ -8,11 +8,11 @@ import optuna
 
 from models.inference import place
 from models.registry import ModelRow
-from models.run_facts import Material
+from models.run_facts import TrainingData
 from models.training.linear_probe import Plan, Probe
 from models.training.loop import fit
-from models.training.stage import make_network, recipe_of
-from models.tuning.search_space import READOUT, Space, Value, apply_point
+from models.training.stage import hyper_parameters_of, make_network
+from models.tuning.search_space import LINEAR_PROBE, Space, Value, apply_point
 from pipeline.progress import Cell, Progress, Silent
 from pipeline.stages.training import Train
 
@@ -36,18 +36,18 @@ class Trials(Protocol):
 
 
 def make_trials(
-    options: Train, row: ModelRow, materials: Sequence[Material], progress: Progress
+    options: Train, row: ModelRow, data_of_folds: Sequence[TrainingData], progress: Progress
 ) -> Trials:
     """Return what scores the points of a model.
 
     Args:
         options: What all trials have in common.
         row: The model.
-        materials: The images, of each fold.
+        data_of_folds: The images, of each fold.
         progress: Where it reports what is computed once for all trials.
     """
-    kind = _ReadoutTrials if row.strategy == READOUT else _TrainedTrials
-    return kind(options, row, materials, progress)
+    kind = _LinearProbeTrials if row.strategy == LINEAR_PROBE else _TrainedTrials
+    return kind(options, row, data_of_folds, progress)
 
 
 def suggest(trial: optuna.Trial, space: Space) -> dict[str, Value]:
@@ -103,38 +103,38 @@ class _TrainedTrials:
         self,
         options: Train,
         row: ModelRow,
-        materials: Sequence[Material],
+        data_of_folds: Sequence[TrainingData],
         progress: Progress,  # noqa: ARG002
     ) -> None:
-        self._options, self._row, self._materials = options, row, materials
+        self._options, self._row, self._data_of_folds = options, row, data_of_folds
 
     def score(self, params: Mapping[str, Any], folder: Path, trial: optuna.Trial) -> float:
         options, row = apply_point(params, self._options, self._row)
-        recipe, areas = recipe_of(options, row), list[float]()
-        for number, material in enumerate(self._materials):
+        hparams, areas = hyper_parameters_of(options, row), list[float]()
+        for number, data in enumerate(self._data_of_folds):
             network, _, _ = make_network(options, row)
-            place(network, material.compute)
+            place(network, data.compute)
             work = folder / str(number)
             work.mkdir(parents=True, exist_ok=True)
-            watched = Watched(trial, areas, recipe.epochs)
-            fitted = fit(network, row.trained_from, material, recipe, work, watched)
+            watched = Watched(trial, areas, hparams.epochs)
+            fitted = fit(network, row.trained_from, data, hparams, work, watched)
             areas.append(float(fitted.best["val_auc"]))
         return sum(areas) / len(areas)
 
 
-class _ReadoutTrials:
-    """Trials that fit a read-out on frozen features, which are computed once for all of them."""
+class _LinearProbeTrials:
+    """Trials that fit a linear probe on frozen features, computed once for all of them."""
 
     def __init__(
         self,
         options: Train,
         row: ModelRow,
-        materials: Sequence[Material],
+        data_of_folds: Sequence[TrainingData],
         progress: Progress,
     ) -> None:
         network, _, _ = make_network(options, row)
-        place(network, materials[0].compute)
-        self._probes = [Probe(network, one, options.seed, progress) for one in materials]
+        place(network, data_of_folds[0].compute)
+        self._probes = [Probe(network, one, options.seed, progress) for one in data_of_folds]
 
     def score(self, params: Mapping[str, Any], folder: Path, trial: optuna.Trial) -> float:  # noqa: ARG002
         plan = Plan.of(params)

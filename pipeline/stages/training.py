@@ -39,12 +39,12 @@ def _is_new_run(answers: Answers) -> bool:
 
 
 def _reads_out(answers: Answers) -> bool:
-    """Tell whether every chosen model is frozen but for its read-out."""
+    """Return whether every chosen model is frozen but for its linear probe."""
     return all(name.endswith("_OPW") for name in split_several(answers["model"]))
 
 
 def _learns(answers: Answers) -> bool:
-    """Tell whether layers are trained step by step, which a read-out is not."""
+    """Return whether layers are trained step by step, which a linear probe is not."""
     return _is_new_run(answers) and not _reads_out(answers)
 
 

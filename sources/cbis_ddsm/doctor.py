@@ -75,7 +75,7 @@ class Part:
         return index.of_role(self.series, MASK if self.role == MASK else IMAGE)
 
     def is_sound(self, index: Index) -> bool:
-        """Tell whether there is a file of it that can be read."""
+        """Return whether there is a file of it that can be read."""
         return any(not file.defect for file in self.files(index))
 
 

@@ -11,7 +11,7 @@ MASK_GREY = 0.02  # share of pixels between the two that JPEG's ringing may make
 
 
 def is_mask(image: NDArray[np.uint16], grey: float = MASK_GREY) -> bool:
-    """Tell whether an image of 8 bits shows a mask: black and white, and nothing else.
+    """Return whether an image of 8 bits shows a mask: black and white, and nothing else.
 
     Args:
         image: (H, W) uint16 in [0, 65535], from a file of 8 bits (values times 257), which JPEG
@@ -23,7 +23,7 @@ def is_mask(image: NDArray[np.uint16], grey: float = MASK_GREY) -> bool:
 
 
 def is_flat(image: NDArray[np.uint16]) -> bool:
-    """Tell whether an image of 8 bits shows next to no grey: a mask, even one without a lesion."""
+    """Return whether an 8-bit image has next to no grey: a mask, even one without a lesion."""
     return image.size - sum(_tones(image)) < MASK_GREY * image.size
 
 

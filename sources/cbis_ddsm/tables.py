@@ -220,7 +220,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def _may_be_case_csv(path: Path) -> bool:
-    """Tell whether a CSV is or was a case description, by its columns.
+    """Return whether a CSV is or was a case description, by its columns.
 
     Raises:
         UserError: It is called like one of the four and cannot be read as one.

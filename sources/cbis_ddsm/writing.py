@@ -61,7 +61,7 @@ class Job:
         return self.out / THUMBNAILS / Path(self.name).name
 
     def is_there(self) -> bool:
-        """Tell whether the files that it writes are there."""
+        """Return whether the files that it writes are there."""
         return all(path.is_file() for path in self.files())
 
     def files(self) -> list[Path]:
@@ -107,7 +107,7 @@ def make(job: Job) -> Facts:
 
 
 def _is_other(file: SourceFile, image: NDArray[np.uint16], wants_mask: bool) -> bool:
-    """Tell whether a file shows a mask where an image is wanted, or the other way round."""
+    """Return whether a file shows a mask where an image is wanted, or the other way round."""
     if wants_mask:
         return not is_mask(image)
     if file.is_copy:  # its bits say nothing, so its table does, or else its pixels

@@ -221,7 +221,8 @@ def test_fitted_read_out_has_no_training_curve(tmp_path):
     rows = cohort(8)
     folder = run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
     write_table(folder / "history.csv", ("C", "val_auc"), [(0.01, 0.6), (1.0, float("nan"))])
-    assert "There is no training curve: a read-out was fitted" in Page(page_of(tmp_path).text).text
+    text = Page(page_of(tmp_path).text).text
+    assert "There is no training curve: a linear probe was fitted" in text
 
 
 def test_runs_on_different_test_images_stand_in_tables_of_their_own(tmp_path):

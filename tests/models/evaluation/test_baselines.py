@@ -315,7 +315,7 @@ def test_only_what_should_not_predict_is_unexpected_and_only_with_enough_patient
     assert len(notes) == 3
     assert [note.split(" tells")[0] for note in notes] == [
         "a network that learnt nothing",
-        "a read-out that was fitted to shuffled labels",
+        "a linear probe that was fitted to shuffled labels",
         "the background alone, the breast masked out,",
     ]
     assert unexpected(made, rows[:4], 200, 1) == [], "two patients of each class say nothing"

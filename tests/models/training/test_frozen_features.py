@@ -14,7 +14,7 @@ from models.networks import build, freeze, normalisation, recalibration_mode, tr
 from models.registry import MODELS
 from models.training.loop import calibration_images
 from models.training.optimisation import make_optimizer, make_schedule
-from models.training.stage import recipe_of, train
+from models.training.stage import hyper_parameters_of, train
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from tests.models.datasets import make_dataset
@@ -35,19 +35,19 @@ def data(tmp_path):
 def plain_loop(options):
     """Train as anybody would, every image through every layer; return the network."""
     row = MODELS[options.model]
-    recipe, rows = recipe_of(options, row), read_manifest(options.data)
+    hparams, rows = hyper_parameters_of(options, row), read_manifest(options.data)
     torch.manual_seed(options.seed)
     network = build(row.architecture, row.head).to(memory_format=torch.channels_last)
     freeze(network, row.trained_from)
     split = load_split(options.data, rows, "train", LARGE, 1, Silent())
     transform = EvalTransform(*normalisation(row.architecture), torch.device("cpu"))
-    augmented = TrainTransform(transform, recipe.augment, recipe.seed)
+    augmented = TrainTransform(transform, hparams.augment, hparams.seed)
     cuts = [
-        batches(len(split), recipe.batch_size, np.random.default_rng(
-            (recipe.seed, epoch)).permutation(len(split)))
-        for epoch in range(1, recipe.epochs + 1)
+        batches(len(split), hparams.batch_size, np.random.default_rng(
+            (hparams.seed, epoch)).permutation(len(split)))
+        for epoch in range(1, hparams.epochs + 1)
     ]  # fmt: skip
-    optimizer = make_optimizer(network, recipe)
+    optimizer = make_optimizer(network, hparams)
     schedule = make_schedule(optimizer, sum(map(len, cuts)))
     malignant = split.targets.sum()
     weight = torch.tensor((len(split) - malignant) / malignant)
@@ -55,17 +55,17 @@ def plain_loop(options):
         train_mode(network, row.trained_from)
         for indices in cut:
             optimizer.zero_grad()
-            scores = network(augmented(split, indices, epoch % recipe.variants)).squeeze(1)
+            scores = network(augmented(split, indices, epoch % hparams.variants)).squeeze(1)
             targets = torch.from_numpy(split.targets[indices])
             nn.functional.binary_cross_entropy_with_logits(
                 scores, targets, pos_weight=weight
             ).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            nn.utils.clip_grad_norm_(network.parameters(), hparams.clip)
             optimizer.step()
             schedule.step()
         with recalibration_mode(network, row.trained_from), torch.no_grad():
-            calibration = calibration_images(len(split), recipe)
-            for indices in batches(len(calibration), recipe.batch_size, calibration):
+            calibration = calibration_images(len(split), hparams)
+            for indices in batches(len(calibration), hparams.batch_size, calibration):
                 network(transform(split.images[indices]))
     return network
 

@@ -12,7 +12,7 @@ from models.data.loading import EvalTransform, load_split
 from models.inference import Compute
 from models.networks import build, freeze
 from models.registry import MODELS
-from models.run_facts import Material, Recipe
+from models.run_facts import HyperParameters, TrainingData
 from models.training.estimate import Forecast
 from models.training.loop import fit
 from models.training.optimisation import (
@@ -30,21 +30,21 @@ from tests.models.datasets import SIZE
 
 QUICK = {"model": "MammoCNN", "size": 32}
 CPU = Compute(torch.device("cpu"), None)
-PLAIN = Recipe(
+PLAIN = HyperParameters(
     epochs=1, batch_size=12, learning_rate=1e-3, weight_decay=0.01, patience=8, augment="none",
     seed=1,
 )  # fmt: skip
 
 
-def recipe(**given):
-    return Recipe(**{**vars(PLAIN), **given})
+def hparams(**given):
+    return HyperParameters(**{**vars(PLAIN), **given})
 
 
 @pytest.fixture(scope="module")
-def material(tiny_data):
+def data(tiny_data):
     rows = read_manifest(tiny_data)
     train, val = (load_split(tiny_data, rows, name, SIZE, 1, Silent()) for name in ("train", "val"))
-    return Material(tiny_data, train, val, EvalTransform(0.5, 0.25, CPU.device), CPU)
+    return TrainingData(tiny_data, train, val, EvalTransform(0.5, 0.25, CPU.device), CPU)
 
 
 def resnet():
@@ -56,7 +56,7 @@ def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay():
     network = resnet()
     freeze(network, "layer4")
     for given in ({}, {"layer_decay": 0.5}, {"optimizer": "sgd"}):
-        groups = make_optimizer(network, recipe(**given)).param_groups
+        groups = make_optimizer(network, hparams(**given)).param_groups
         found = [id(p) for group in groups for p in group["params"]]
         assert sorted(found) == sorted(id(p) for p in network.parameters() if p.requires_grad)
         for group in groups:
@@ -65,7 +65,7 @@ def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay():
 
 
 def test_layer_decay_lowers_the_rate_stage_by_stage():
-    optimizer = make_optimizer(resnet(), recipe(layer_decay=0.5))
+    optimizer = make_optimizer(resnet(), hparams(layer_decay=0.5))
     rates = [group["lr"] for group in optimizer.param_groups]
     # The head, four stages, the first batch norm, the first convolution.
     assert sorted(set(rates), reverse=True) == [1e-3 * 0.5**depth for depth in range(7)]
@@ -75,7 +75,7 @@ def test_layer_decay_lowers_the_rate_stage_by_stage():
 
 
 def test_the_rate_rises_for_a_tenth_of_the_steps_and_falls_to_a_hundredth():
-    optimizer = make_optimizer(resnet(), recipe())
+    optimizer = make_optimizer(resnet(), hparams())
     schedule, rates = make_schedule(optimizer, 50), []
     for _ in range(50):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -90,19 +90,19 @@ def test_label_smoothing_and_class_weights_are_those_of_the_papers():
     logits, targets = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])
     plain = [-math.log(1 / (1 + math.exp(-2))), -math.log(1 - 1 / (1 + math.exp(1)))]
     swapped = [plain[0] + 2, plain[1] + 1]  # the loss of the other label
-    none = Loss(recipe(balance="none"), 3.0, CPU.device)(logits, targets)
+    none = Loss(hparams(balance="none"), 3.0, CPU.device)(logits, targets)
     assert float(none) == pytest.approx(sum(plain))
-    weights = Loss(recipe(), 3.0, CPU.device)(logits, targets)
+    weights = Loss(hparams(), 3.0, CPU.device)(logits, targets)
     assert float(weights) == pytest.approx(3 * plain[0] + plain[1])
-    smooth = Loss(recipe(balance="none", label_smoothing=0.2), 3.0, CPU.device)(logits, targets)
+    smooth = Loss(hparams(balance="none", label_smoothing=0.2), 3.0, CPU.device)(logits, targets)
     expected = sum(0.9 * own + 0.1 * other for own, other in zip(plain, swapped, strict=True))
     assert float(smooth) == pytest.approx(expected)
 
 
 def test_mixing_follows_from_seed_epoch_and_batch():
     indices = np.arange(10, 20)
-    assert draw_mix(indices, recipe(), 1, 1).none
-    mixes = [draw_mix(indices, recipe(mixup=0.4), *at) for at in ((1, 1), (1, 1), (1, 2), (2, 1))]
+    assert draw_mix(indices, hparams(), 1, 1).none
+    mixes = [draw_mix(indices, hparams(mixup=0.4), *at) for at in ((1, 1), (1, 1), (1, 2), (2, 1))]
     assert mixes[0].share == mixes[1].share
     assert len({mix.share for mix in mixes}) == 3
     for mix in mixes:
@@ -145,13 +145,20 @@ def test_each_option_trains_and_gives_the_same_again(given, few_data, options_fo
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_batch_in_parts_without_batch_norm_moves_the_weights_alike(material, tmp_path):
+def test_a_batch_in_parts_without_batch_norm_moves_the_weights_alike(data, tmp_path):
     ends = []
     for parts in (1, 3):
         torch.manual_seed(3)
         network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * (SIZE - 2) ** 2, 1))
         (tmp_path / str(parts)).mkdir()
-        fit(network, "", material, recipe(parts=parts), tmp_path / str(parts), Silent())
+        fit(
+            network,
+            "",
+            data,
+            hparams(parts=parts),
+            tmp_path / str(parts),
+            Silent(),
+        )
         ends.append(network.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name])
@@ -174,8 +181,8 @@ def small_network(most):
     return nn.Sequential(Small(most), nn.Flatten(), nn.Linear(SIZE**2, 1))
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(material, listener, tmp_path):
-    fit(small_network(4), "", material, recipe(), tmp_path, listener)
+def test_out_of_memory_halves_the_batch_and_says_so(data, listener, tmp_path):
+    fit(small_network(4), "", data, hparams(), tmp_path, listener)
     told = [line for line in listener.lines if line.startswith("Out of memory")]
     assert told == [
         "Out of memory: batches are now computed in 2 parts.",
@@ -184,20 +191,20 @@ def test_out_of_memory_halves_the_batch_and_says_so(material, listener, tmp_path
     assert len(listener.rows) == 1
 
 
-def test_no_memory_for_two_images_is_told(material, tmp_path):
+def test_no_memory_for_two_images_is_told(data, tmp_path):
     with pytest.raises(UserError, match=r"not enough memory for two images.*smaller --size"):
-        fit(small_network(1), "", material, recipe(), tmp_path, Silent())
+        fit(small_network(1), "", data, hparams(), tmp_path, Silent())
 
 
-def test_a_long_training_is_forecast_once_and_a_short_one_is_not(material, listener):
+def test_a_long_training_is_forecast_once_and_a_short_one_is_not(data, listener):
     for epochs, said in ((1_000_000, 1), (1, 0)):
         listener.lines.clear()
-        forecast = Forecast(material, recipe(epochs=epochs), 50, 0)
+        forecast = Forecast(data, hparams(epochs=epochs), 50, 0)
         for _ in range(20):
             torch.zeros(10_000).sort()
             forecast.step(listener)
         assert len(listener.lines) == said
-    forecast = Forecast(material, recipe(epochs=10**6), 50, 3)
+    forecast = Forecast(data, hparams(epochs=10**6), 50, 3)
     for _ in range(20):
         forecast.step(listener)
     assert listener.lines == []  # what goes on was forecast when it began

@@ -15,7 +15,7 @@ from models.networks import build, head_name
 from models.registry import MAMMO_CNN, MODELS
 from models.training.frozen_features import FrozenLayers
 from models.training.linear_probe import STRENGTHS, features_of
-from models.training.stage import recipe_of, train
+from models.training.stage import hyper_parameters_of, train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
@@ -48,11 +48,11 @@ def test_a_real_training_learns(trained):
 def test_the_row_says_how_to_train_and_options_say_otherwise(options_for, tmp_path):
     row = MODELS["ResNet18_CFT"]
     unsaid = {"model": row.name, "batch_size": 0}
-    scratch = recipe_of(options_for(tmp_path, **unsaid), row)
-    pretrained = recipe_of(options_for(tmp_path, weights="imagenet", **unsaid), row)
+    scratch = hyper_parameters_of(options_for(tmp_path, **unsaid), row)
+    pretrained = hyper_parameters_of(options_for(tmp_path, weights="imagenet", **unsaid), row)
     assert (scratch.batch_size, scratch.learning_rate) == (8, 1e-3)
     assert (pretrained.batch_size, pretrained.learning_rate) == (16, 2e-4)
-    given = recipe_of(options_for(tmp_path, batch_size=5, learning_rate=0.1), row)
+    given = hyper_parameters_of(options_for(tmp_path, batch_size=5, learning_rate=0.1), row)
     assert (given.batch_size, given.learning_rate) == (5, 0.1)
 
 

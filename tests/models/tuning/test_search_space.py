@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.registry import MODELS
-from models.training.stage import make_network, recipe_of
+from models.training.stage import hyper_parameters_of, make_network
 from models.tuning.search_space import apply_point, space_of, start_points
 from pipeline.stages.training import Train
 
@@ -31,7 +31,9 @@ def test_what_a_model_records_lies_in_its_search_space(name):
         given, same = apply_point(point, options, row)
         assert (given, same) == (dataclasses.replace(options, **_named(point, given)), row)
         ignored = {} if row.trained_from else {"variants": 0}
-        assert dataclasses.replace(recipe_of(given, same), **ignored) == recipe_of(options, row)
+        assert dataclasses.replace(
+            hyper_parameters_of(given, same), **ignored
+        ) == hyper_parameters_of(options, row)
 
 
 def _named(point, given):
