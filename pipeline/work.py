@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.cluster import PULSE, dask_workers
 from pipeline.errors import UserError
 from pipeline.processes import world_here
 from pipeline.records import atomic
@@ -21,7 +22,6 @@ Job = TypeVar("Job")
 Value = TypeVar("Value")
 LEDGER = "ledger.jsonl"
 AHEAD = 4  # jobs in flight for each worker: enough to keep it busy, little enough for memory
-PULSE = 1.0  # seconds after which who waits for a result looks whether workers are left
 
 
 def worker_count(wanted: int) -> int:
@@ -93,8 +93,6 @@ def _run_on_cluster(
     shared: Sequence[Path],
     code: Callable[[], str] | None,
 ) -> Iterator[tuple[Job, Value | UserError]]:
-    from pipeline.cluster import dask_workers
-
     left = iter(jobs)
     for first in left:  # without a job there is nothing to ask a cluster for
         with dask_workers(address, function, shared, code) as workers:
