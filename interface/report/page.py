@@ -10,11 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from interface.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
-from interface.report.charts.curves import charts_of
 from interface.report.claim import Study, claim_sheet
 from interface.report.cohort import cohort_sheets
 from interface.report.data import OPTIONS, Cohort, Dataset, cohort_of, repeat, settings, trace
+from interface.report.figures import RUN_FIGURES, Picture, pictures_of
 from interface.report.groups import Group, groups_of
 from interface.report.images import SHEET, Outcome, Thumbnails, jpeg, samples
 from interface.report.methods import methods
@@ -45,7 +44,7 @@ class Section:
     """What the page shows of one run; `changed` where its dataset is no longer the same."""
 
     run: RunView
-    charts: Sequence[Chart]
+    figures: Sequence[Picture]
     outcomes: Sequence[Outcome]
     commands: Sequence[str]
     metrics: Sheet
@@ -72,7 +71,7 @@ class Page:
         text: HTML.
         methods: Paragraphs.
         sheets: All tables.
-        sections: The runs with their charts.
+        sections: The runs with their figures.
         searches: The studies behind them.
         problems: What could not be read, one line each.
     """
@@ -148,8 +147,6 @@ def _render(
 ) -> str:
     datasets: Sequence[Dataset] = context["datasets"]
     text = _environment().get_template(TEMPLATE).render(
-        area={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
-        drawing={"width": WIDTH, "height": HEIGHT},
         date=time.strftime("%Y-%m-%d %H:%M"),
         none=NONE,
         leak=LEAK,
@@ -227,7 +224,7 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
         shown = settings_sheet(f"{run.slug}/training", caption, used)
     return Section(
         run=run,
-        charts=charts_of(run),
+        figures=pictures_of(run.folder, RUN_FIGURES),
         outcomes=samples(run, thumbnails),
         commands=commands,
         metrics=metrics_sheet(run),

@@ -1,18 +1,16 @@
 """The searches for hyper-parameters behind the runs, as studies leave them in their folders."""
 
 import csv
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interface.report.charts.draw import FOLDER
-from interface.report.images import data_uri
+from interface.report.figures import Picture, pictures_of
 from interface.report.runs import RunView
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
 from pipeline.errors import UserError
-from pipeline.records import atomic, read_json
+from pipeline.records import read_json
 from pipeline.runs import STUDIES
 
 BEST, TRIALS = "best.json", "trials.csv"
@@ -20,11 +18,11 @@ SHOWN = 10  # trials on the page; the file beside it lists all
 # What `trials.csv` says of a trial beside its hyper-parameters.
 OF_A_TRIAL = {"trial", "state", "val_auc", "epochs", "seconds", "own_values", "reason",
               "number_in_study"}  # fmt: skip
-PICTURES = {
-    "tuning-history": "each trial in turn",
-    "tuning-importance": "what mattered",
-    "tuning-slices": "validation AUC against each hyper-parameter",
-    "tuning-parallel": "the trials as lines across all hyper-parameters",
+FIGURES = {
+    "tuning-history": "Each trial in turn",
+    "tuning-importance": "What mattered",
+    "tuning-slices": "Validation AUC against each hyper-parameter",
+    "tuning-parallel": "The trials as lines across all hyper-parameters",
 }
 
 
@@ -39,7 +37,7 @@ class Search:
         facts: What it wrote into best.json.
         seconds: What its trials took together.
         sheet: Its best trials and, beside them, the model's own values.
-        pictures: (what is drawn, data URI) of its figures.
+        figures: Of its course.
         runs: That were trained with what it found.
     """
 
@@ -49,7 +47,7 @@ class Search:
     facts: Mapping[str, Any]
     seconds: float
     sheet: Sheet
-    pictures: Sequence[tuple[str, str]]
+    figures: Sequence[Picture]
     runs: Sequence[RunView]
 
     @property
@@ -102,11 +100,7 @@ def _search(folder: Path, facts: Mapping[str, Any], runs: Sequence[RunView]) -> 
         facts=facts,
         seconds=sum(float(one["seconds"]) for one in trials),
         sheet=_sheet(name, trials),
-        pictures=[
-            (text, data_uri("image/svg+xml", path.read_bytes()))
-            for key, text in PICTURES.items()
-            if (path := folder / FOLDER / f"{key}.svg").is_file()
-        ],
+        figures=pictures_of(folder, FIGURES),
         runs=[run for run in runs if run.tuning is not None and run.tuning["study"] == name],
     )
 
@@ -154,13 +148,3 @@ def _value(text: str) -> Cell:
     except ValueError:
         return text
     return text if value.is_integer() else Note(f"{value:.3g}")
-
-
-def copy_studies(searches: Sequence[Search], folder: Path) -> Iterator[str]:
-    """Copy the figures of the studies beside the page, and yield the name of each that is done."""
-    for search in searches:
-        for path in sorted((search.folder / FOLDER).glob("tuning-*.*")):
-            if path.suffix in (".svg", ".png"):
-                with atomic(folder / search.name / path.name) as temporary:
-                    shutil.copyfile(path, temporary)
-        yield search.name

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from interface.report.charts.axes import Scale, Tick, marks
 from interface.report.scores import NONE, Interval
 from pipeline.records import write_table, write_text
 
@@ -30,6 +29,29 @@ class Note:
 
 
 Cell = str | int | float | None | Interval | Note
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps [low, high] in data units to [start, end] in pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value, to a tenth."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis; `at` in pixels."""
+
+    at: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,9 @@ def forest_of(
     lows = [found.low if found.low is not None else found.value for found in intervals]
     lowest = min([floor, *(int(low * 10) / 10 for low in lows if low is not None)])
     scale = Scale(lowest, 1.0, 6, width - 6)
-    return Forest(title, scale, marks(scale, [0.5, 0.75, 1.0]), scale(0.5))
+    return Forest(
+        title, scale, tuple(Tick(scale(auc), f"{auc:g}") for auc in (0.5, 0.75, 1.0)), scale(0.5)
+    )
 
 
 @dataclass(frozen=True)

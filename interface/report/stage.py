@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from interface.report.charts.draw import FOLDER, draw_charts, draw_forest
+from interface.report.figures import FOLDER, copy_figures, draw_forest
 from interface.report.page import Page, count, make_page
 from interface.report.runs import RunView, read_run
-from interface.report.searches import copy_studies
 from interface.report.sheets import write_sheet
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Result, Table
@@ -116,12 +115,13 @@ def _write(folder: Path, page: Page, runs: Sequence[RunView], progress: Progress
         for sheet in page.sheets:
             write_sheet(folder / TABLES, sheet)
         for section in page.sections:
-            draw_charts(section.run, section.charts, folder / FOLDER / section.run.slug)
+            copy_figures(section.run.folder, folder / FOLDER / section.run.slug)
             advance(1)
         for sheet in forests:
             draw_forest(sheet, folder / FOLDER / sheet.name)
             advance(1)
-        for _ in copy_studies(page.searches, folder / FOLDER / "searches"):
+        for search in page.searches:
+            copy_figures(search.folder, folder / FOLDER / "searches" / search.name)
             advance(1)
 
 

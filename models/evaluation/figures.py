@@ -1,4 +1,4 @@
-"""Curves and confusion matrices of a run as SVG and PNG, readable in print.
+"""The curves of a run as SVG and PNG, readable in print; the report shows the same files.
 
 White ground and dark lines, so that they also read on a dark page. The same scores give the same
 bytes: no date, and fixed ids in the SVG.
@@ -6,6 +6,7 @@ bytes: no date, and fixed ids in the SVG.
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.bootstrap import Estimate
+from models.evaluation.bands import (
+    Band,
+    benefit_band,
+    enough,
+    precision_band,
+    reliability,
+    roc_band,
+)
 from models.evaluation.decision_curve import net_benefit
 from models.evaluation.scored import Scored
-from models.metrics import cumulated
+from models.metrics import cumulated, rank
 from pipeline.records import atomic
 
 FOLDER = "figures"
@@ -26,10 +35,12 @@ DOTS = 150  # an inch, of the PNG
 TEST, VAL, GREY = "#0b5394", "#b45f06", "#666666"  # told apart in grey print too, by line style
 STYLE = {"svg.hashsalt": "mammolab", "svg.fonttype": "path", "font.size": 9.0,
          "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+THRESHOLDS = np.linspace(0, 0.99, 100)  # of the decision curve
+BINS = 20  # of the histogram of probabilities
 
 
 def write_figures(
-    folder: Path, model: str, images: Mapping[str, Scored], raw: NDArray[np.float64]
+    folder: Path, model: str, images: Mapping[str, Scored], raw: NDArray[np.float64], seed: int
 ) -> None:
     """Write the figures of an evaluated run into `folder/figures`.
 
@@ -38,14 +49,16 @@ def write_figures(
         model: The model's name, for the titles.
         images: By split: test, and validation where there is one.
         raw: (N,) probabilities of the test images before calibration.
+        seed: Of the bootstrap behind the bands.
     """
     test = images["test"]
     drawings: dict[str, Callable[[Any], None]] = {
-        "roc": lambda axes: draw_roc(axes, images),
-        "pr": lambda axes: draw_precision_recall(axes, images),
+        "roc": lambda axes: draw_roc(axes, images, seed),
+        "pr": lambda axes: draw_precision_recall(axes, images, seed),
         "confusion": lambda axes: draw_confusion(axes, test),
-        "reliability": lambda axes: draw_reliability(axes, test, raw),
-        "decision": lambda axes: draw_decision(axes, test),
+        "reliability": lambda axes: draw_reliability(axes, test, raw, seed),
+        "decision": lambda axes: draw_decision(axes, test, seed),
+        "probabilities": lambda axes: draw_probabilities(axes, test),
     }
     history = read_history(folder / "history.csv")
     if len(history.get("epoch", ())) > 1:
@@ -55,15 +68,26 @@ def write_figures(
             figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")
             axes = figure.add_subplot()
             draw(axes)
-            axes.set_title(f"{model}: {axes.get_title()}", fontsize=9)
+            title = f"{model}: {axes.get_title()}"
+            axes.set_title(title, fontsize=9)
+            found = [one.get_legend_handles_labels() for one in figure.axes]
+            handles, labels = ([*chain(*parts)] for parts in zip(*found, strict=True))
+            if labels:
+                figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
+                              fontsize=8)  # fmt: skip
+                title += ". " + "; ".join(labels)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once, not again for every file
-            save(figure, folder / FOLDER / name)
+            save(figure, folder / FOLDER / name, title)
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as `path`.svg and `path`.png, each whole or not at all."""
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+def save(figure: Any, path: Path, description: str = "") -> None:
+    """Write a figure as `path`.svg and `path`.png, each whole or not at all.
+
+    The SVG holds the description, for who cannot see the figure.
+    """
+    texts = {"Date": None} | ({"Description": description} if description else {})
+    for suffix, metadata in ((".svg", texts), (".png", {"Software": None})):
         with atomic(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, dpi=DOTS, metadata=metadata, transparent=False)
 
@@ -82,47 +106,59 @@ def _label(name: str, estimate: Estimate) -> str:
     return f"{name}: {estimate.value:.2f}{interval}"
 
 
-def _drawn(images: Mapping[str, Scored]) -> Iterator[tuple[str, Scored, str, str]]:
+def _lines(images: Mapping[str, Scored]) -> Iterator[tuple[str, Scored, str, str]]:
     """Yield name, scores, colour and line style of each split."""
     for split, name, color, line in (("test", "Test", TEST, "-"), ("val", "Validation", VAL, "--")):
         if split in images:
             yield name, images[split], color, line
 
 
-def draw_roc(axes: Any, images: Mapping[str, Scored]) -> None:
-    """Draw the ROC curves of both splits, and the operating point on test."""
+def _fill(axes: Any, band: Band) -> None:
+    axes.fill_between(band.x, band.low, band.high, color=TEST, alpha=0.18, linewidth=0,
+                      label="95 % band, over patients")  # fmt: skip
+
+
+def _unit_square(axes: Any) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
+
+
+def draw_roc(axes: Any, images: Mapping[str, Scored], seed: int) -> None:
+    """Draw the ROC curves of both splits, the band and the operating point of test."""
     test = images["test"]
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    for name, scored, color, line in _drawn(images):
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="guessing")
+    for name, scored, color, line in _lines(images):
         true, false = _curves(scored)
         label = _label(f"{name} AUC", scored.estimates["auc"])
         if scored.both_classes:
             axes.plot(false / false[-1], true / true[-1], color=color, linestyle=line, label=label)
         else:
             axes.plot([], [], color=color, linestyle=line, label=label)
+    if enough(test.unit):
+        _fill(axes, roc_band(test.unit, seed))
     sensitivity, specificity = (test.estimates[m].value for m in ("sensitivity", "specificity"))
     point = f"operating point ({test.point.threshold:.2f})"
     axes.plot(1 - specificity, sensitivity, "o", color=TEST, markersize=7, label=point)
-    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.set_title("ROC")
-    axes.legend(loc="lower right", frameon=False)
+    axes.set(xlabel="1 - specificity", ylabel="Sensitivity", title="ROC")
+    _unit_square(axes)
 
 
-def draw_precision_recall(axes: Any, images: Mapping[str, Scored]) -> None:
+def draw_precision_recall(axes: Any, images: Mapping[str, Scored], seed: int) -> None:
     """Draw the precision-recall curves of both splits as the steps that average precision sums."""
     test = images["test"]
-    for name, scored, color, line in _drawn(images):
+    for name, scored, color, line in _lines(images):
         true, false = _curves(scored)
         label = _label(f"{name} PR AUC", scored.estimates["pr_auc"])
         recall = true[1:] / max(true[-1], 1)
         precision = true[1:] / (true + false)[1:]
         axes.step(recall, precision, where="pre", color=color, linestyle=line, label=label)
+    if enough(test.unit):
+        _fill(axes, precision_band(test.unit, seed))
+    point = [test.estimates[m].value for m in ("sensitivity", "precision")]
+    axes.plot(*point, "o", color=TEST, markersize=7, label="operating point")
     share = float(test.targets.mean())
     axes.axhline(share, color=GREY, linewidth=0.8, linestyle=":", label=f"guessing: {share:.2f}")
-    axes.set(xlabel="Sensitivity (recall)", ylabel="Precision", xlim=(-0.02, 1.02))
-    axes.set_ylim(-0.02, 1.05)
-    axes.set_title("precision and recall")
-    axes.legend(loc="lower left", frameon=False)
+    axes.set(xlabel="Sensitivity (recall)", ylabel="Precision", title="precision and recall")
+    _unit_square(axes)
 
 
 def draw_confusion(axes: Any, test: Scored) -> None:
@@ -139,53 +175,76 @@ def draw_confusion(axes: Any, test: Scored) -> None:
                   color="white" if dark else "black")  # fmt: skip
     axes.set_xticks((0, 1), ("benign", "malignant"))
     axes.set_yticks((0, 1), ("benign", "malignant"), rotation=90, va="center")
-    axes.set(xlabel=f"Called at {test.point.threshold:.2f}", ylabel="Truth")
-    axes.set_title("test images")
+    axes.set(xlabel=f"Called at {test.point.threshold:.2f}", ylabel="Truth", title="test images")
 
 
-def draw_reliability(axes: Any, test: Scored, raw: NDArray[np.float64], bins: int = 10) -> None:
+def draw_reliability(axes: Any, test: Scored, raw: NDArray[np.float64], seed: int) -> None:
     """Draw the share of malignant images against the predicted probability, in equal bins.
+
+    DeGroot & Fienberg 1983.
 
     Args:
         axes: To draw on.
         test: With calibrated scores.
         raw: (N,) probabilities before calibration.
-        bins: Between 0 and 1.
+        seed: Of the bootstrap behind the intervals.
     """
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfect")
     changed = not np.allclose(raw, test.scores)
-    ways = [("before calibration", raw, VAL, "s--")] if changed else []
-    ways.append(("after calibration" if changed else "test", test.scores, TEST, "o-"))
-    for name, scores, color, style in ways:
-        index = np.minimum((scores * bins).astype(int), bins - 1)
-        used = [place for place in range(bins) if (index == place).any()]
-        means = [scores[index == place].mean() for place in used]
-        shares = [test.targets[index == place].mean() for place in used]
-        axes.plot(means, shares, style, color=color, label=name, markersize=4)
-    counts = [int((index == place).sum()) for place in used]
-    for mean, share, count in zip(means, shares, counts, strict=True):
+    if changed:
+        before = reliability(test.unit, raw)
+        axes.plot(before.means, before.shares, "s--", color=VAL, markersize=4,
+                  label="before calibration")  # fmt: skip
+    found = reliability(test.unit, test.scores, seed)
+    name = "after calibration" if changed else "test"
+    errors = ", ".join(
+        f"{title} {test.estimates[metric].value:.3f}"
+        for title, metric in (("Brier", "brier"), ("ECE", "ece"))
+    )
+    axes.plot(found.means, found.shares, "o-", color=TEST, markersize=4, label=f"{name}: {errors}")
+    axes.vlines(found.means, found.low, found.high, color=TEST, linewidth=0.8)
+    for mean, share, count in zip(found.means, found.shares, found.counts, strict=True):
         axes.annotate(str(count), (mean, share), xytext=(4, 4), textcoords="offset points")
-    axes.set(xlabel="Predicted probability", ylabel="Share malignant (number: images)")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.06))
-    axes.legend(loc="lower right", frameon=False)
-    axes.set_title("reliability on test")
+    axes.set(xlabel="Predicted probability", ylabel="Share malignant (number: images)",
+             title="reliability on test")  # fmt: skip
+    _unit_square(axes)
 
 
-def draw_decision(axes: Any, test: Scored) -> None:
-    """Draw the net benefit of calling by the scores beside that of calling all or none."""
-    thresholds = np.linspace(0, 0.99, 100)
+def draw_decision(axes: Any, test: Scored, seed: int) -> None:
+    """Draw the net benefit beside calling all or none malignant (Vickers & Elkin 2006)."""
     share = float(test.targets.mean())
     once, everybody = np.ones((1, len(test.scores))), np.ones_like(test.scores)
-    (own,) = net_benefit(test.targets, test.scores, thresholds, once)
-    (all_called,) = net_benefit(test.targets, everybody, thresholds, once)
-    axes.plot(thresholds, own, color=TEST, label="by the scores")
-    axes.plot(thresholds, all_called, color=VAL, linestyle="--", label="all called malignant")
+    (own,) = net_benefit(test.targets, test.scores, THRESHOLDS, once)
+    (all_called,) = net_benefit(test.targets, everybody, THRESHOLDS, once)
+    axes.plot(THRESHOLDS, own, color=TEST, label="by the scores")
+    if enough(test.unit):
+        _fill(axes, benefit_band(test.unit, THRESHOLDS, seed))
+    axes.plot(THRESHOLDS, all_called, color=VAL, linestyle="--", label="all called malignant")
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":", label="none called malignant")
+    _mark_threshold(axes, test)
     top = max(share, 0.05)
-    axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1))
-    axes.set_ylim(-0.3 * top, 1.1 * top)
-    axes.legend(loc="upper right", frameon=False)
-    axes.set_title("decision curve on test")
+    axes.set(xlabel="Threshold probability", ylabel="Net benefit", title="decision curve on test",
+             xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))  # fmt: skip
+
+
+def _mark_threshold(axes: Any, test: Scored) -> None:
+    threshold = test.point.threshold
+    axes.axvline(threshold, color="black", linewidth=1, linestyle="-.",
+                 label=f"operating point ({threshold:.2f})")  # fmt: skip
+
+
+def draw_probabilities(axes: Any, test: Scored) -> None:
+    """Draw the histogram of the probabilities of test images: malignant up, benign down."""
+    for name, members, sign, color in (
+        ("malignant", test.targets, 1, VAL), ("benign", ~test.targets, -1, "#5f7f9c")
+    ):  # fmt: skip
+        counts, edges = np.histogram(test.scores[members], BINS, (0, 1))
+        axes.bar(edges[:-1], sign * counts, 0.94 / BINS, align="edge", color=color, label=name)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    _mark_threshold(axes, test)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter(lambda value, _place: f"{abs(value):g}")
+    axes.set(xlabel="Probability of malignancy", ylabel="Images", title="probabilities on test")
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
@@ -201,15 +260,17 @@ def read_history(path: Path) -> dict[str, list[float]]:
 
 def draw_history(axes: Any, history: dict[str, list[float]]) -> None:
     """Draw losses (left) and the validation AUC (right) over the epochs."""
-    axes.plot(history["epoch"], history["train_loss"], color=GREY, label="train loss")
-    axes.plot(history["epoch"], history["val_loss"], color=VAL, linestyle="--", label="val loss")
-    axes.set(xlabel="Epoch", ylabel="Loss")
+    axes.plot(history["epoch"], history["train_loss"], color=GREY, label="training loss")
+    axes.plot(history["epoch"], history["val_loss"], color=VAL, linestyle="--",
+              label="validation loss")  # fmt: skip
+    axes.set(xlabel="Epoch", ylabel="Loss", title="training")
     axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     right = axes.twinx()
     right.spines["right"].set_visible(True)
-    right.plot(history["epoch"], history["val_auc"], color=TEST, marker=".", label="val AUC")
+    right.plot(history["epoch"], history["val_auc"], color=TEST, marker=".", label="validation AUC")
+    rows = [dict(zip(history, row, strict=True)) for row in zip(*history.values(), strict=True)]
+    best = max(rows, key=rank)  # the first of equal ones, as training keeps it
+    right.plot(best["epoch"], best["val_auc"], "o", color=TEST, markersize=7,
+               label=f"epoch {best['epoch']:.0f}: weights kept")  # fmt: skip
     right.set(ylabel="Validation AUC", ylim=(0, 1.02))
-    lines = [*axes.get_lines(), *right.get_lines()]
-    labels = [line.get_label() for line in lines]
-    axes.figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False)
-    axes.set_title("training")

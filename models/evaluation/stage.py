@@ -81,7 +81,7 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
         write_predictions(
             folder / f"predictions_{name}.csv", rows, raw[name], scored.scores, point.threshold
         )
-    write_figures(folder, subject.run.model, images, raw["test"])
+    write_figures(folder, subject.run.model, images, raw["test"], options.seed)
     set_aside = sorted({one for part in subject.splits.values() for one in part.set_aside})
     _add_set_aside(folder, set_aside)
     measured = _measured(options, subject, calibration, judged, raw, notes)

@@ -37,6 +37,8 @@ COUNTS = {
 }
 
 PLAIN = Fold()
+ROC = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/"
+width="30" height="20"><dc:description>ROC of this run</dc:description></svg>"""
 
 
 def page_of(root):
@@ -152,6 +154,7 @@ def run_folder(
     for name in FIGURES:
         for suffix in ("svg", "png"):
             (folder / "figures" / f"{name}.{suffix}").write_text(f"{model} {name} {suffix}")
+    (folder / "figures" / "roc.svg").write_text(ROC)
     return folder
 
 

@@ -2,19 +2,15 @@
 
 import csv
 import json
-import random
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
 
-from interface.report.charts.curves import pr_points, roc_points
-from interface.report.runs import Prediction
+from interface.report.figures import RUN_FIGURES
 from interface.report.stage import report
 from pipeline import manifest
 from pipeline.errors import UserError
@@ -165,20 +161,22 @@ def test_metrics_csv_has_every_run_split_and_metric(made):
     assert {line["value"] for line in lines if line["metric"] == "mcc"} == {"0.9", ""}
 
 
-def test_curves_and_thumbnails_are_drawn_for_every_run(made):
-    _, page = made
-    labels = [item.get("aria-label") or "" for item in page.all("svg")]
-    for name in (
-        "ROC curve of", "Precision-recall curve of", "Reliability diagram of", "Decision curve of",
-        "Histogram of", "Loss of",
-    ):  # fmt: skip
-        assert sum(label.startswith(name) for label in labels) == 2
+def test_figures_and_thumbnails_are_shown_of_every_run(made):
+    result, page = made
+    shown = [item for item in page.all("img") if item["src"].startswith("data:image/svg+xml")]
+    runs = [path.name for path in (result.folder / "figures").iterdir() if path.is_dir()]
+    assert len(shown) == 2 * len(RUN_FIGURES)
+    assert len(runs) == 2
+    assert sum(item["alt"] == "ROC of this run" for item in shown) == 2  # as the file says
+    assert sum(item["alt"] == "Training" for item in shown) == 2  # a file without a description
     assert sum("probability" in item["alt"] for item in page.all("img")) >= 6
 
 
-def test_the_epoch_whose_weights_were_kept_is_marked(made):
-    _, page = made
-    assert page.text.count("epoch 4: weights kept") == 2
+def test_a_run_without_figures_says_how_to_get_them(tmp_path):
+    rows = cohort(8)
+    folder = run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
+    shutil.rmtree(folder / "figures")
+    assert "no figures: evaluate it again to draw them" in Page(page_of(tmp_path).text).text
 
 
 def test_moved_dataset_still_gives_a_report_that_says_so(tmp_path):
@@ -307,23 +305,6 @@ def test_two_reports_in_one_second_lie_in_two_folders(tmp_path):
     run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
     options = Report(runs=tmp_path / "runs", out=tmp_path / "reports")
     assert report(options, Silent()).folder != report(options, Silent()).folder
-
-
-def test_curves_have_the_areas_that_scikit_learn_gives():
-    draw = random.Random(5)
-    rows = [
-        Prediction("", "", "", "", target, round(draw.gauss(0.4 + 0.2 * target, 0.2), 1), False)
-        for target in (draw.random() < 0.4 for _ in range(300))
-    ]  # one decimal: many ties
-    truth, scores = [row.malignant for row in rows], [row.probability for row in rows]
-    x, y = zip(*roc_points(rows), strict=True)
-    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
-    recall, precision = zip(*pr_points(rows), strict=True)
-    area = sum(
-        (right - left) * height
-        for left, right, height in zip(recall, recall[1:], precision[1:], strict=False)
-    )
-    assert area == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
 
 
 def browse(page, profile, *flags):

@@ -1,10 +1,21 @@
+from xml.etree import ElementTree
+
 import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from models.evaluation.decision_curve import net_benefit
-from models.evaluation.figures import draw_confusion, draw_roc, read_history, write_figures
+from models.evaluation.figures import (
+    draw_confusion,
+    draw_history,
+    draw_precision_recall,
+    draw_probabilities,
+    draw_roc,
+    read_history,
+    write_figures,
+)
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.scored import Scored
 from models.evaluation.units import Unit
@@ -29,12 +40,26 @@ def axes():
 
 def test_the_roc_curve_passes_through_the_operating_point():
     drawn = axes()
-    draw_roc(drawn, {"val": MIXED, "test": MIXED})
+    draw_roc(drawn, {"val": MIXED, "test": MIXED}, 1)
     lines = {line.get_label().split(":")[0]: line for line in drawn.get_lines()}
     curve = set(zip(*(data.round(6) for data in lines["Test AUC"].get_data()), strict=True))
     point = lines["operating point (0.50)"].get_data()
     assert (round(1 / 3, 6), round(2 / 3, 6)) in curve
     assert (round(float(point[0][0]), 6), round(float(point[1][0]), 6)) in curve
+
+
+def test_curves_have_the_areas_that_scikit_learn_gives():
+    draw = np.random.default_rng(5)
+    targets = draw.random(300) < 0.4
+    test = scored(targets, np.clip(draw.normal(0.4 + 0.2 * targets, 0.2), 0, 1).round(1))  # ties
+    roc, curve = axes(), axes()
+    draw_roc(roc, {"test": test}, 1)
+    x, y = next(one for one in roc.get_lines() if "Test" in one.get_label()).get_data()
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(targets, test.scores), abs=1e-12)
+    draw_precision_recall(curve, {"test": test}, 1)
+    recall, precision = curve.get_lines()[0].get_data()
+    area = (np.diff(recall, prepend=0) * precision).sum()
+    assert area == pytest.approx(average_precision_score(targets, test.scores), abs=1e-12)
 
 
 def test_the_confusion_matrix_shows_images_and_shares():
@@ -43,20 +68,41 @@ def test_the_confusion_matrix_shows_images_and_shares():
     assert [text.get_text() for text in drawn.texts] == ["2\n67%", "1\n33%", "1\n33%", "2\n67%"]
 
 
+def test_the_histogram_counts_malignant_images_up_and_benign_ones_down():
+    drawn = axes()
+    draw_probabilities(drawn, scored([0, 0, 1, 1, 0, 1], [0.12, 0.62, 0.72, 0.92, 0.22, 0.42]))
+    malignant, benign = ([bar.get_height() for bar in bars] for bars in drawn.containers)
+    assert malignant == [int(place in (8, 14, 18)) for place in range(20)]
+    assert benign == [-int(place in (2, 4, 12)) for place in range(20)]
+
+
+def test_the_epoch_whose_weights_were_kept_is_marked():
+    drawn = axes()
+    history = {"epoch": [1.0, 2.0, 3.0], "train_loss": [0.7, 0.5, 0.4],
+               "val_loss": [0.8, 0.6, 0.7], "val_auc": [float("nan"), 0.9, 0.9]}  # fmt: skip
+    draw_history(drawn, history)
+    right = drawn.figure.axes[1]
+    marked = [line for line in right.get_lines() if line.get_label() == "epoch 2: weights kept"]
+    assert [line.get_data() for line in marked] == [([2.0], [0.9])]
+
+
 @pytest.mark.parametrize("test", [MIXED, ONE_CLASS], ids=["both classes", "one class"])
 def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
     (tmp_path / "history.csv").write_text(HISTORY)
-    write_figures(tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2)
-    assert len(list((tmp_path / "figures").iterdir())) == 12
+    write_figures(tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2, 1)
+    assert len(list((tmp_path / "figures").iterdir())) == 14
     png = cv2.imread(str(tmp_path / "figures" / "roc.png"), cv2.IMREAD_UNCHANGED)
     assert (png[0, 0] == 255).all()
     assert min(png.shape[:2]) > 400
     svg = (tmp_path / "figures" / "roc.svg").read_text()
     assert "<svg" in svg
     assert "<dc:date>" not in svg
+    description = ElementTree.fromstring(svg).findtext(".//{*}description")
+    assert description.startswith("ResNet18_CFT: ROC. guessing; Test AUC: ")
+    assert "operating point (0.50)" in description
 
 
-def test_a_read_out_has_no_epochs_to_draw(tmp_path):
+def test_a_linear_probe_has_no_epochs_to_draw(tmp_path):
     (tmp_path / "history.csv").write_text("C,train_loss\n0.1,0.5\n1.0,0.4\n")
     assert read_history(tmp_path / "history.csv") == {}
 

@@ -5,32 +5,33 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from interface.report.charts.bands import (
+from models.evaluation.bands import (
     REPLICATES,
-    Drawn,
+    bootstrap_weights,
+    enough,
     net_benefit,
     precision_band,
     reliability,
     roc_band,
 )
-from interface.report.runs import Prediction
+from models.evaluation.units import Unit
 from models.metrics import measure
 
 
-def predictions(patients=60, images=2, seed=0, apart=1.0):
-    """Two images each; malignant patients score higher."""
+def unit(patients=60, images=2, seed=0, apart=1.0):
+    """Images of patients of whom every second has cancer; malignant patients score higher."""
     noise = np.random.default_rng(seed)
-    rows = []
+    keys, names, targets, scores = [], [], [], []
     for patient in range(patients):
         malignant = bool(patient % 2)
         own = noise.normal()
         for view in range(images):
             score = 1 / (1 + np.exp(-(apart * malignant + own + 0.3 * noise.normal())))
-            rows.append(
-                Prediction(f"I{patient}{view}", f"P{patient}", "LEFT", "CC", malignant,
-                           float(score), score > 0.5, float(score) ** 2)
-            )  # fmt: skip
-    return rows
+            keys.append(f"I{patient}{view}")
+            names.append(f"P{patient}")
+            targets.append(malignant)
+            scores.append(score)
+    return Unit(keys, names, np.array(targets), np.array(scores))
 
 
 def test_net_benefit_is_that_of_the_published_example():
@@ -50,9 +51,9 @@ def test_net_benefit_of_calling_all_malignant_crosses_zero_at_the_prevalence():
 
 
 def test_reliability_is_scikit_learns():
-    drawn = Drawn(predictions(200), 1)
-    found = reliability(drawn, drawn.scores, intervals=True)
-    share, mean = calibration_curve(drawn.targets, drawn.scores, n_bins=10)
+    images = unit(200)
+    found = reliability(images, images.scores, seed=1)
+    share, mean = calibration_curve(images.targets, images.scores, n_bins=10)
     assert found.shares == pytest.approx(share)
     assert found.means == pytest.approx(mean)
     assert (found.low <= found.shares).all()
@@ -60,27 +61,27 @@ def test_reliability_is_scikit_learns():
 
 
 def test_roc_band_is_of_patients_not_of_images():
-    once, twice = predictions(80, 1), predictions(80, 1)
-    twice += [Prediction(**{**vars(row), "image_id": row.image_id + "b"}) for row in once]
+    once = unit(80, 1)
+    twice = Unit(once.keys * 2, once.patients * 2, np.tile(once.targets, 2),
+                 np.tile(once.scores, 2))  # fmt: skip
     for make in (roc_band, precision_band):
-        one, two = make(Drawn(once, 3)), make(Drawn(twice, 3))
+        one, two = make(once, 3), make(twice, 3)
         assert two.low == pytest.approx(one.low)
         assert two.high == pytest.approx(one.high)
 
 
 def test_roc_band_has_the_spread_of_the_auc():
-    rows = predictions(100, seed=4)
-    drawn = Drawn(rows, 5)
-    band = roc_band(drawn)
-    curve = roc_auc_score(drawn.targets, drawn.scores)
-    weights = np.concatenate(list(drawn.weights()))
+    images = unit(100, seed=4)
+    band = roc_band(images, 5)
+    curve = roc_auc_score(images.targets, images.scores)
+    weights = np.concatenate(list(bootstrap_weights(images, 5)))
     assert len(weights) <= REPLICATES
-    areas = measure(drawn.targets, drawn.scores, 0.5, weights)["auc"]
+    areas = measure(images.targets, images.scores, 0.5, weights)["auc"]
     assert np.trapezoid(band.low, band.x) < np.percentile(areas, 2.5) + 0.01 < curve
     assert curve < np.percentile(areas, 97.5) - 0.01 < np.trapezoid(band.high, band.x)
     assert (np.diff(band.low) >= 0).all()
 
 
 def test_there_is_no_band_over_a_handful_of_patients():
-    assert not Drawn(predictions(4), 1).enough
-    assert Drawn(predictions(6), 1).enough
+    assert not enough(unit(4))
+    assert enough(unit(6))
