@@ -15,6 +15,8 @@ from pipeline.stages.training import STANDARD
 ALL = "all"
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
 MAMMO_CNN = "mammo_cnn"
+LINEAR_PROBE = "opw"  # the strategy that fits a linear probe and takes no gradient steps
+STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
 HUB_FILE = "model.safetensors"
 HUB_SECONDS = 1.0
 KEPT_VARIANTS = 4  # of each image in partial fine tuning

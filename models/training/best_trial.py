@@ -1,15 +1,24 @@
 """What a search found, as training uses it: the file that it leaves, and the point that applies."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.registry import ALL, IMAGENET, NO_WEIGHTS, ModelRow, find_model, takes_weights
-from models.tuning.search_space import LINEAR_PROBE, apply_point
+from models.registry import (
+    ALL,
+    IMAGENET,
+    LINEAR_PROBE,
+    NO_WEIGHTS,
+    Head,
+    ModelRow,
+    find_model,
+    takes_weights,
+)
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST
-from pipeline.options import Answers, split_several
+from pipeline.options import Answers, defaults, split_several
 from pipeline.records import file_digest, read_json
 from pipeline.runs import STUDIES
 from pipeline.stages.training import RECORDED, SEARCHED, Train
@@ -167,3 +176,30 @@ def settings_of(options: Train, begun: Mapping[str, Any] | None) -> Settings:
     if tuned is None or row.strategy == LINEAR_PROBE:  # which has no options of a training's steps
         return Settings(options, row, tuned)
     return Settings(*apply_point(tuned.params, options, row), tuned)
+
+
+def apply_point(params: Mapping[str, Any], options: Train, row: ModelRow) -> tuple[Train, ModelRow]:
+    """Return options and model with the hyper-parameters of a point in place.
+
+    Args:
+        params: By name, and beside those of the model's space what every trial of it had in
+            common, such as the epochs.
+        options: What is given there, and so is not at its default, stays as it is.
+        row: The model.
+    """
+    params = {k.removeprefix("sgd_"): value for k, value in params.items()}
+    standard = defaults(Train)
+    changed = {
+        name: value
+        for name, value in params.items()
+        if name in standard and getattr(options, name) == standard[name]
+    }
+    head = row.head
+    if "head_depth" in params:
+        depth = int(params["head_depth"])
+        widths = tuple(int(params["head_width"]) >> layer for layer in range(depth))
+        head = Head(widths, float(params["dropout"]))
+    row = dataclasses.replace(
+        row, head=head, trained_from=params.get("trained_from", row.trained_from)
+    )
+    return dataclasses.replace(options, **changed), row

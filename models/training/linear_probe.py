@@ -13,9 +13,9 @@ from torch import nn
 from models.data.loading import EvalTransform, Split, TrainTransform
 from models.metrics import rank, validation_figures, weighted_loss
 from models.networks import head_name, split_before
+from models.registry import STRENGTHS
 from models.run_facts import TrainingData
 from models.training.frozen_features import FrozenLayers
-from models.tuning.search_space import STRENGTHS
 from pipeline.progress import Cell, Progress
 
 ITERATIONS = 10_000

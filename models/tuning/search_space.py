@@ -1,17 +1,13 @@
 """What a search may choose for each family of models, as data; nothing heavy is imported here."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.registry import MAMMO_CNN, MODELS, Head, ModelRow, own_values
-from pipeline.options import Answers, defaults
-from pipeline.stages.training import Train
+from models.registry import LINEAR_PROBE, MAMMO_CNN, MODELS, STRENGTHS, ModelRow, own_values
+from pipeline.options import Answers
 
 Value = str | int | float
-LINEAR_PROBE = "opw"  # the strategy whose search is over linear probes alone
-STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,33 +133,6 @@ def _fitting(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
         if parameter.applies(point):
             point[parameter.name] = values[parameter.target]
     return point
-
-
-def apply_point(params: Mapping[str, Any], options: Train, row: ModelRow) -> tuple[Train, ModelRow]:
-    """Return options and model with the hyper-parameters of a point in place.
-
-    Args:
-        params: By name, and beside those of the model's space what every trial of it had in
-            common, such as the epochs.
-        options: What is given there, and so is not at its default, stays as it is.
-        row: The model.
-    """
-    params = {k.removeprefix("sgd_"): value for k, value in params.items()}
-    standard = defaults(Train)
-    changed = {
-        name: value
-        for name, value in params.items()
-        if name in standard and getattr(options, name) == standard[name]
-    }
-    head = row.head
-    if "head_depth" in params:
-        depth = int(params["head_depth"])
-        widths = tuple(int(params["head_width"]) >> layer for layer in range(depth))
-        head = Head(widths, float(params["dropout"]))
-    row = dataclasses.replace(
-        row, head=head, trained_from=params.get("trained_from", row.trained_from)
-    )
-    return dataclasses.replace(options, **changed), row
 
 
 def short(space: Space, params: Mapping[str, Any]) -> str:

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 import optuna
 
 from models.inference import place
-from models.registry import ModelRow
+from models.registry import LINEAR_PROBE, ModelRow
 from models.run_facts import TrainingData
+from models.training.best_trial import apply_point
 from models.training.linear_probe import Plan, Probe
 from models.training.loop import fit
 from models.training.stage import hyper_parameters_of, make_network
-from models.tuning.search_space import LINEAR_PROBE, Space, Value, apply_point
+from models.tuning.search_space import Space, Value
 from pipeline.progress import Cell, Progress, Silent
 from pipeline.stages.training import Train
 

@@ -137,7 +137,7 @@ def test_a_sensitivity_above_one_is_refused(run):
 def test_the_same_evaluation_gives_the_same_bytes(run, evaluated):
     scored(run)
     written = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
-    names = ("roc", "pr", "confusion", "reliability", "decision", "history")
+    names = ("roc", "pr", "confusion", "reliability", "decision", "probabilities", "history")
     drawn = {path.name for path in written if path.parent.name == "figures"}
     assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
     for path in written:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.registry import MODELS
+from models.training.best_trial import apply_point
 from models.training.stage import hyper_parameters_of, make_network
-from models.tuning.search_space import apply_point, space_of, start_points
+from models.tuning.search_space import space_of, start_points
 from pipeline.stages.training import Train
 
 
