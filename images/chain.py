@@ -12,17 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from images import parts as film_parts
-from images import steps as film_steps
+from images import borders, breast, steps
 from images.frame import CENTRE, Box, Frame
 from images.steps import Grey, Mask
 from pipeline.errors import UserError
 from pipeline.stages.data import Preprocess
 
 BLURS = {
-    "gaussian": film_steps.blur,
-    "bilateral": film_steps.bilateral,
-    "median": film_steps.median,
+    "gaussian": steps.blur,
+    "bilateral": steps.bilateral,
+    "median": steps.median,
 }
 Step = tuple[str, Grey]
 
@@ -71,8 +70,8 @@ def preprocessing_steps(image: Grey, options: Preprocess, unit: str) -> list[Ste
         UserError: There is no breast in the image.
     """
     *before, (last, prepared) = _head(image, options, unit)
-    steps = [(name, seen.image) for name, seen in before] + [(last, prepared.image)]
-    return [("original", image), *steps, *_tail(prepared, options)]
+    shown = [(name, seen.image) for name, seen in before] + [(last, prepared.image)]
+    return [("original", image), *shown, *_tail(prepared, options)]
 
 
 def prepare(image: Grey, options: Preprocess, unit: str) -> Prepared:
@@ -90,7 +89,7 @@ def finish(prepared: Prepared, options: Preprocess) -> tuple[NDArray[np.uint8], 
     last = deque(_tail(prepared, options), maxlen=1)  # the others need not be kept in memory
     image = last[0][1] if last else prepared.image
     frame = prepared.frame.mirror() if _is_turned(prepared, options) else prepared.frame
-    return film_steps.to_uint8(image), frame
+    return steps.to_uint8(image), frame
 
 
 def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Prepared]]:
@@ -102,23 +101,23 @@ def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Pr
     """
     film, side = unit != "crop", CENTRE
     box = _film_box(image, options) if film else Box(0, 0, image.shape[1], image.shape[0])
-    result = film_steps.reduce_by_area(box.of(image), factor := _factor(box, options.size))
+    result = steps.reduce_by_area(box.of(image), factor := _factor(box, options.size))
     box = Box(box.x, box.y, result.shape[1] * factor, result.shape[0] * factor)
     inside = np.ones(result.shape, np.bool_)
     if film and options.crop != "none":
         yield "borders cropped", Prepared(result, inside, Frame.of_box(box), side)
     if film and options.annotations:
-        inside = film_parts.breast_mask(result)
+        inside = breast.breast_mask(result)
         if not inside.any():
             raise UserError("no breast can be found in it")
-        result = film_steps.remove_annotations(result, inside)
+        result = steps.remove_annotations(result, inside)
         yield "annotations removed", Prepared(result, inside, Frame.of_box(box), side)
-    side = film_steps.chest_wall_side(result) if film else CENTRE
+    side = steps.chest_wall_side(result) if film else CENTRE
     if not options.size:
         yield "full size", Prepared(result, inside, Frame.of_box(box), side)
         return
-    result, _ = film_steps.resize_and_pad(result, options.size, side)
-    shown, _ = film_steps.resize_and_pad(inside.astype(np.uint16), options.size, side)
+    result, _ = steps.resize_and_pad(result, options.size, side)
+    shown, _ = steps.resize_and_pad(inside.astype(np.uint16), options.size, side)
     yield "resized", Prepared(result, shown > 0, Frame.around(box, options.size, side), side)
 
 
@@ -129,10 +128,10 @@ def _tail(prepared: Prepared, options: Preprocess) -> Iterator[Step]:
         yield "blurred", result
     if options.clahe:
         clip, tiles = options.clahe_clip, options.clahe_tiles
-        result = film_steps.clahe(result, prepared.inside, clip, tiles)
+        result = steps.clahe(result, prepared.inside, clip, tiles)
         yield "contrast enhanced", result
     if _is_turned(prepared, options):
-        yield f"turned to the {options.side}", film_steps.flip(result)
+        yield f"turned to the {options.side}", steps.flip(result)
 
 
 def _is_turned(prepared: Prepared, options: Preprocess) -> bool:
@@ -141,12 +140,12 @@ def _is_turned(prepared: Prepared, options: Preprocess) -> bool:
 
 def _film_box(image: Grey, options: Preprocess) -> Box:
     if options.crop == "auto":
-        return film_parts.find_border_box(image)
-    return film_parts.fixed_border_box(image.shape, options.margin * (options.crop == "fixed"))
+        return borders.find_border_box(image)
+    return borders.fixed_border_box(image.shape, options.margin * (options.crop == "fixed"))
 
 
 def _factor(box: Box, size: int) -> int:
     if not size:
         return 1
-    least = max(size, film_parts.MASK_DETAIL)
+    least = max(size, breast.DETAIL)
     return max(1, min(max(box.width, box.height) // least, box.width, box.height))

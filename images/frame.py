@@ -63,7 +63,7 @@ class Frame:
 
     @classmethod
     def around(cls, box: Box, size: int, place: str) -> "Frame":
-        """Return the frame of what `film_steps.resize_and_pad` makes of a box.
+        """Return the frame of what `steps.resize_and_pad` makes of a box.
 
         Args:
             box: In pixels of the original image.

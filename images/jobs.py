@@ -11,10 +11,7 @@ from typing import Any
 
 import cv2
 
-from images import chain as film_chain
-from images import frame as film_frame
-from images import parts as film_parts
-from images import steps as film_steps
+from images import borders, breast, chain, frame, steps
 from images.chain import Prepared, finish, prepare
 from images.files import read_image, write_png
 from images.frame import Frame
@@ -218,7 +215,7 @@ def _chosen(options: Preprocess, tail: bool) -> Facts:
 @functools.cache
 def chain_digest() -> str:
     """Return a digest of the code of the chain of steps."""
-    parts = (film_chain, film_frame, film_parts, film_steps)
+    parts = (borders, breast, chain, frame, steps)
     return code_digest(*(part.__file__ for part in parts))
 
 

@@ -20,6 +20,11 @@ MEDIANS = (3, 5)  # sides that OpenCV takes for 16 bits
 GRAIN = 0.03  # of the grey range: two to three deviations of film grain, below a calcification
 
 
+def whole_factor(shape: tuple[int, ...], longer: float) -> int:
+    """Return the whole factor that brings the longer side of an image nearest to `longer`."""
+    return max(1, min(round(max(shape) / longer), *shape))
+
+
 def reduce_by_area(image: Grey, factor: int) -> Grey:
     """Shrink an image by a whole factor: several times faster than by any other.
 

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from images.borders import find_border_box
+from images.breast import breast_mask
 from images.files import SPREAD
-from images.parts import breast_mask, find_border_box
 from models.metrics import Floats
 from pipeline.progress import Advance
 from pipeline.work import worker_count

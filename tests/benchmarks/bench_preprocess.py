@@ -24,9 +24,10 @@ import cv2
 import numpy as np
 
 from images import steps as film_steps
+from images.borders import find_border_box
+from images.breast import breast_mask
 from images.files import read_image, write_png
 from images.jobs import Job, make_image
-from images.parts import breast_mask, find_border_box
 from pipeline.manifest import Row
 from pipeline.stages.data import Preprocess
 from pipeline.work import run_all

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from images.parts import breast_mask, find_border_box
+from images.borders import find_border_box
+from images.breast import breast_mask
 from tests.images.film_cases import TRAITS, draw, plan_cases
 
 

@@ -383,7 +383,7 @@ def test_lesion_crops_are_preprocessed_without_looking_for_a_breast(tmp_path):
 def test_without_augmentation_albumentations_is_not_imported(options):
     code = (
         "import sys; from pathlib import Path; from preprocess_data import preprocess;"
-        "from pipeline.stages.demo import Preprocess; from pipeline.progress import Silent;"
+        "from pipeline.stages.data import Preprocess; from pipeline.progress import Silent;"
         f"preprocess(Preprocess(data=Path({str(options.data)!r}), out=Path({str(options.out)!r}),"
         "size=96, workers=1), Silent()); print(*sys.modules)"
     )

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from images.parts import Box, breast_mask, find_border_box, fixed_border_box
+from images.borders import Box, find_border_box, fixed_border_box
+from images.breast import breast_mask
 from sources.synthetic.films import render_film
 from sources.synthetic.plan import plan_collection
 
