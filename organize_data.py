@@ -29,7 +29,7 @@ from pipeline.records import (
     open_folder,
     write_json,
     write_set_aside,
-    write_table,
+    write_table_or_none,
 )
 from pipeline.stages.data import Organize
 from pipeline.work import worker_count
@@ -68,10 +68,6 @@ BYTES_A_PIXEL = {"16": 1.7, "8": 0.5}  # of a written film; measured on film gra
 
 def organize(options: Organize, progress: Progress) -> Result:
     """Join the case descriptions to the files, split by patient, and write the dataset.
-
-    Args:
-        options: What to organise, and where to; or only to count (dry_run) or to check.
-        progress: Where to report.
 
     Returns:
         What was written; facts["splits"][split] holds images, patients, breasts, benign and
@@ -260,9 +256,9 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     out = options.out
     guard_against_leaks(out, account)
     write_manifest(out, account.rows)
-    _write_or_remove(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
+    write_table_or_none(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
     doubts = layout.remarks(plan.lesions)
-    _write_or_remove(out / NOTES, ("what", "note"), doubts)
+    write_table_or_none(out / NOTES, ("what", "note"), doubts)
     if plan.folds:
         write_folds(out, {layout.rename(who): fold for who, fold in plan.folds.items()})
     else:
@@ -293,13 +289,6 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     notes = [*_notes(plan, facts, layout.index), *findings.warnings()]
     write_json(out / SUMMARY, facts | {"warnings": notes})
     return facts, notes
-
-
-def _write_or_remove(path: Path, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    if lines:
-        write_table(path, columns, lines)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _samples(out: Path, account: Account) -> dict[str, shortcuts.Sample]:

@@ -46,10 +46,6 @@ PREVIEW, TRIAL, PREVIEWED = "preview.png", "preview_trial.png", 4
 def preprocess(options: Preprocess, progress: Progress) -> Result:
     """Preprocess an organised dataset, or show on a few images what that would do.
 
-    Args:
-        options: Which dataset, which steps, where to; or only a preview.
-        progress: Where to report.
-
     Returns:
         The result, with the folder of the preprocessed dataset.
 

@@ -16,11 +16,6 @@ GRACE = 1.0  # seconds that each lower rank has to print why it ends
 def check_start(world: World, stage: str | None, asks: bool) -> None:
     """Refuse what several processes cannot do together.
 
-    Args:
-        world: The processes.
-        stage: What they are to run; None for the menu and for several stages in a row.
-        asks: Whether questions are left to ask.
-
     Raises:
         UserError: Each process would run the same stage, or ask.
     """
@@ -83,13 +78,7 @@ def stderr_of_rank_zero(world: World) -> Iterator[None]:
 
 
 def report_failure(world: World, error: BaseException, text: str) -> None:
-    """Print on stderr why this process ends: once for what all ranks met, else with the rank.
-
-    Args:
-        world: The processes.
-        error: What ends it.
-        text: The reason, in one line.
-    """
+    """Print on stderr why this process ends: once for what all ranks met, else with the rank."""
     if not world.is_rank_zero:
         # torchrun kills all ranks as soon as one exits: let the lower ones print first.
         time.sleep(GRACE * world.rank)

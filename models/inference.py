@@ -56,10 +56,6 @@ def choose_compute(device: str, precision: str) -> Compute:
     "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it. Under
     torchrun each process of a machine takes a GPU of its own.
 
-    Args:
-        device: "auto", "cpu" or "cuda".
-        precision: "auto", "fp32" or "bf16".
-
     Raises:
         UserError: A GPU is asked for and there is none.
     """

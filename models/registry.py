@@ -184,10 +184,6 @@ def model_choices(_answers: Answers) -> dict[str, str]:
 def own_values(row: ModelRow, scratch: bool) -> dict[str, Any]:
     """Return the hyper-parameters that a model is trained with where nothing else is said.
 
-    Args:
-        row: The model.
-        scratch: Whether it starts from random weights.
-
     Returns:
         By the names of the options of training.
     """

@@ -82,12 +82,17 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]
         writer.writerows(rows)
 
 
+def write_table_or_none(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table; without rows there is to be no file, and that of an earlier run goes."""
+    if rows:
+        write_table(path, columns, rows)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_set_aside(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
     """List what could not be used, with the reason; no file where nothing was set aside."""
-    if rows:
-        write_table(folder / SET_ASIDE, ("what", "reason"), sorted(rows))
-    else:
-        (folder / SET_ASIDE).unlink(missing_ok=True)
+    write_table_or_none(folder / SET_ASIDE, ("what", "reason"), sorted(rows))
 
 
 def digest(*parts: Any) -> str:

@@ -86,11 +86,6 @@ class Run:
 def create_run(runs: Path, model: str, seed: int) -> Run:
     """Make the folder of a new run.
 
-    Args:
-        runs: The folder that holds all runs.
-        model: The registry name of the model.
-        seed: Of this run.
-
     Raises:
         UserError: The folder cannot be made.
     """
@@ -180,11 +175,7 @@ def find_run(runs: Path, name: str, fold: int = 0) -> Run:
 
 
 def resume_choices(answers: Any) -> dict[str, str]:
-    """Return what training can begin with: a new run, or one that was stopped, newest first.
-
-    Args:
-        answers: With the folder of the `runs`.
-    """
+    """Return what training can begin with: a new run, or one that was stopped, newest first."""
     stopped = reversed(list_unfinished(Path(answers.get("runs", "runs"))))
     return {NEW_RUN: "start anew"} | {run.name: "go on where it was stopped" for run in stopped}
 
@@ -205,11 +196,7 @@ def run_choices(answers: Any) -> dict[str, str]:
 
 
 def member_choices(answers: Any) -> dict[str, str]:
-    """Return what an ensemble can be made of: all runs, those of a model, or single ones.
-
-    Args:
-        answers: With the folder of the `runs`.
-    """
+    """Return what an ensemble can be made of: all runs, those of a model, or single ones."""
     runs = [run for run in list_runs(Path(answers.get("runs", "runs"))) if run.model != ENSEMBLE]
     models = Counter(run.model for run in runs)
     choices = {ALL_RUNS: f"all {len(runs)} runs"}

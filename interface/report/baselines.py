@@ -3,19 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from interface.report.runs import RunView
-from interface.report.scores import UNITS, Interval, number
-from interface.report.sheets import Note, Sheet, SheetRow
+from interface.report.scores import UNITS, Interval, interval_of
+from interface.report.sheets import Note, Sheet, run_row
 from pipeline.errors import UserError
 from pipeline.manifest import Row
 from pipeline.records import read_json
-
-if TYPE_CHECKING:
-    from models.bootstrap import Estimate
 
 WITHOUT_THRESHOLD = ("auc", "pr_auc", "brier", "ece")  # a baseline has no operating point
 CHANCE = ("background", "untrained", "shuffled")  # that must not be better than guessing
@@ -98,7 +95,7 @@ def judged(item: Mapping[str, Any], runs: Sequence[RunView]) -> Baseline:
             found = estimates(
                 unit.targets, unit.scores, 0.5, unit.patients, run.replicates, run.seed
             )
-            units[name] = {metric: _interval(found[metric]) for metric in WITHOUT_THRESHOLD}
+            units[name] = {metric: interval_of(vars(found[metric])) for metric in WITHOUT_THRESHOLD}
         differences = _differences(rows, scores, runs)
     return Baseline(
         name=str(item["name"]),
@@ -108,10 +105,6 @@ def judged(item: Mapping[str, Any], runs: Sequence[RunView]) -> Baseline:
         units=units,
         differences=differences,
     )
-
-
-def _interval(found: "Estimate") -> Interval:
-    return Interval(number(found.value), number(found.low), number(found.high))
 
 
 def _differences(
@@ -138,10 +131,7 @@ def _differences(
         bootstrap_difference(areas[place] - areas[0], drawn[:, place] - drawn[:, 0])
         for place in range(1, len(table))
     )
-    return {
-        name: Interval(number(one.value), number(one.low), number(one.high))
-        for name, one in zip(found, differences, strict=True)
-    }
+    return {name: interval_of(vars(one)) for name, one in zip(found, differences, strict=True)}
 
 
 def against(runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -> Sheet | None:
@@ -150,14 +140,9 @@ def against(runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -
     if not measured:
         return None
     rows = [
-        SheetRow(
-            head=run.title,
-            cells=[
-                _difference(one.differences.get(run.name), not one.unbeaten(run))
-                for one in measured
-            ],
-            detail=run.folder.name,
-            anchor=run.anchor,
+        run_row(
+            run,
+            [_difference(one.differences.get(run.name), not one.unbeaten(run)) for one in measured],
         )
         for run in runs
     ]

@@ -36,12 +36,7 @@ class Picture:
 
 
 def pictures_of(folder: Path, titles: Mapping[str, str]) -> list[Picture]:
-    """Return those of the figures below a run or study that are there, in the order of titles.
-
-    Args:
-        folder: Of the run or study.
-        titles: By file name without suffix.
-    """
+    """Return those of the figures below a run or study that are there, in the order of titles."""
     return [
         Picture(title, _description(path) or title, data_uri("image/svg+xml", path.read_bytes()))
         for name, title in titles.items()

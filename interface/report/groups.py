@@ -8,7 +8,7 @@ from typing import Any
 from interface.report.baselines import Baseline, against, judged, read_baselines
 from interface.report.runs import RunView
 from interface.report.scores import UNITS, Scores
-from interface.report.sheets import Forest, Sheet, SheetRow, forest_of
+from interface.report.sheets import Sheet, SheetRow, forest_of, run_row
 from interface.report.significance import Significance, significance
 
 SHOWN = {
@@ -86,7 +86,11 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
     forest = forest_of(
         "Interval of the test AUC", [*intervals, *(one.units[unit]["auc"] for one in measured)]
     )
-    rows = [_run_row(run, run.units[unit].splits["test"], forest) for run in runs]
+    rows = []
+    for run, area in zip(runs, intervals, strict=True):
+        scores = run.units[unit].splits["test"]
+        cells = [scores.of(name) for name in SHOWN]
+        rows.append(run_row(run, cells, whisker=forest.whisker(area)))
     for one in baselines:
         figures = one.units.get(unit, {})
         rows.append(
@@ -108,16 +112,6 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
     )
     columns = ["Run", *SHOWN.values()]
     return Sheet(f"comparison_{unit}{mark}", caption, columns, rows, forest)
-
-
-def _run_row(run: RunView, scores: Scores, forest: Forest) -> SheetRow:
-    return SheetRow(
-        head=run.title,
-        cells=[scores.of(name) for name in SHOWN],
-        detail=run.folder.name,
-        anchor=run.anchor,
-        whisker=forest.whisker(scores.of("auc")),
-    )
 
 
 def _confusion(runs: Sequence[RunView], mark: str) -> Sheet:

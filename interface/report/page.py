@@ -85,14 +85,7 @@ class Page:
 
 
 def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: Progress) -> Page:
-    """Fill the page.
-
-    Args:
-        runs: The evaluated runs, the highest test AUC first.
-        waiting: How many runs have not been evaluated.
-        options: Of the report.
-        progress: Where to report.
-    """
+    """Fill the page."""
     folders = dict.fromkeys(run.data for run in runs if run.data is not None)
     datasets = {folder: trace(folder) for folder in folders}
     with progress.track("Comparing runs", 1, "steps") as advance:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from interface.report.runs import RunView
 from interface.report.scores import Interval
-from interface.report.sheets import Note, Sheet, SheetRow, forest_of
+from interface.report.sheets import Note, Sheet, SheetRow, forest_of, run_row
 
 MAMMOGRAM, CROP = "mammogram", "crop"
 OFFICIAL = "official test set"
@@ -68,13 +68,11 @@ def published_sheet(runs: Sequence[RunView]) -> Sheet:
                       for kind, _, low, high in EXPECTED)  # fmt: skip
         forest = replace(forest, bands=bands)
     rows = [
-        SheetRow(
-            head=run.title,
-            cells=[run.test.of("auc"), f"{run.architecture}, {run.size} pixels", unit, OFFICIAL],
-            detail=run.folder.name,
-            anchor=run.anchor,
-            part="Here",
-            whisker=forest.whisker(run.test.of("auc")),
+        run_row(
+            run,
+            [run.test.of("auc"), f"{run.architecture}, {run.size} pixels", unit, OFFICIAL],
+            "Here",
+            forest.whisker(run.test.of("auc")),
         )
         for run in runs
     ]

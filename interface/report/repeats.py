@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interface.report.runs import Prediction, RunView
-from interface.report.scores import UNKNOWN, Interval, number
+from interface.report.scores import UNKNOWN, Interval, interval_of
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
 
 FREE = {"fold", "seed", "seeds", "resume", "runs", "workers", "device", "model"}
@@ -90,7 +90,7 @@ def _pooled(runs: Sequence[RunView]) -> tuple[Interval, int]:
     scores = np.array([np.mean([one.probability for one in found]) for found in said.values()])
     patients = [one.patient_id for one in rows]
     area = estimates(targets, scores, 0.5, patients, runs[0].replicates, runs[0].seed)["auc"]
-    return Interval(number(area.value), number(area.low), number(area.high)), len(rows)
+    return interval_of(vars(area)), len(rows)
 
 
 def repeats_sheet(found: Sequence[Repeats]) -> Sheet | None:

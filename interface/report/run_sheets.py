@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from interface.report.runs import RunView
 from interface.report.scores import COST_NAMES, METRIC_NAMES, UNITS, Scores
-from interface.report.sheets import Cell, Sheet, SheetRow, forest_of
+from interface.report.sheets import Cell, Sheet, SheetRow, forest_of, run_row
 
 SPLIT_NAMES = {"val": "Validation", "test": "Test"}
 
@@ -83,12 +83,7 @@ def cost_sheet(runs: Sequence[RunView]) -> Sheet | None:
     if not names:
         return None
     rows = [
-        SheetRow(
-            head=run.title,
-            cells=[run.trainable or None, *(_cost(run.cost[name]) for name in names)],
-            detail=run.folder.name,
-            anchor=run.anchor,
-        )
+        run_row(run, [run.trainable or None, *(_cost(run.cost[name]) for name in names)])
         for run in runs
     ]
     columns = ["Run", "Trained parameters", *(COST_NAMES[name] for name in names)]

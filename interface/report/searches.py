@@ -67,10 +67,6 @@ class Search:
 def searches_of(root: Path, runs: Sequence[RunView]) -> tuple[list[Search], list[str]]:
     """Read the studies among the runs.
 
-    Args:
-        root: The folder of all runs.
-        runs: Those on the page.
-
     Returns:
         The studies that came to a result on a dataset of the runs, and one line for each that
         cannot be read.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from interface.report.runs import RunView
 from interface.report.scores import NONE, Interval
 from pipeline.records import write_table, write_text
 
@@ -129,6 +130,13 @@ class SheetRow:
     part: str = ""
     kind: str = ""
     whisker: Whisker | None = None
+
+
+def run_row(
+    run: RunView, cells: Sequence[Cell], part: str = "", whisker: Whisker | None = None
+) -> SheetRow:
+    """Return the row of a run, which links to its section."""
+    return SheetRow(run.title, cells, run.folder.name, run.anchor, part, whisker=whisker)
 
 
 @dataclass(frozen=True)

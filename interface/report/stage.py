@@ -34,10 +34,6 @@ COLUMNS = (
 def report(options: Report, progress: Progress) -> Result:
     """Write one HTML page with the data, the models, their metrics and curves.
 
-    Args:
-        options: Where the runs lie and where the report goes.
-        progress: Where to report.
-
     Returns:
         The report's folder: report.html, metrics.csv and metrics.json with all figures,
         methods.txt, tables as CSV and LaTeX, figures as SVG and PNG, set_aside.csv for runs that

@@ -147,12 +147,6 @@ def unexpected(
     """Return a warning for each baseline that should not tell the label and does so on test.
 
     It does where the lower end of its AUC's 95 % interval over patients passes 0.55.
-
-    Args:
-        made: From `baselines`.
-        rows: Of the dataset.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
     """
     notes = []
     for one in made["baselines"]:

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.bootstrap import Estimate, estimates
 from models.evaluation.baselines import read_baselines
 from models.evaluation.leakage import price_of_leakage
+from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.predictions import read_predicted
+from models.evaluation.scored import Scored, finite
 from models.evaluation.significance import Pair, compare_all, in_words
 from models.evaluation.units import grouped
 from models.metrics import METRICS
 from pipeline.errors import UserError
-from pipeline.manifest import Row
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.records import (
     close_folder,
@@ -47,36 +46,22 @@ class Entry:
         name: Of the run, or what the baseline is.
         kind: "run" or "baseline".
         data_hash: Of the dataset whose test images these are.
-        keys: Of the images, breasts or patients.
-        patients: Whose they are.
-        targets: (N,), true for malignant.
-        scores: (N,) probabilities.
-        called: (N,), true where called malignant.
-        measures: With their intervals.
+        scored: The images, breasts or patients with their scores and measures.
     """
 
     name: str
     kind: str
     data_hash: str
-    keys: Sequence[str]
-    patients: Sequence[str]
-    targets: NDArray[np.bool_]
-    scores: NDArray[np.float64]
-    called: NDArray[np.bool_]
-    measures: Mapping[str, Estimate]
+    scored: Scored
 
     @property
     def tested_on(self) -> tuple[Any, ...]:
         """What has to be equal for two entries to stand in one comparison."""
-        return self.data_hash, tuple(self.keys), tuple(self.targets.tolist())
+        return self.data_hash, tuple(self.scored.unit.keys), tuple(self.scored.targets.tolist())
 
 
 def compare(options: Compare, progress: Progress) -> Result:
     """Compare the test scores of all evaluated runs; see `models.evaluation.significance`.
-
-    Args:
-        options: Which runs, sorted by what.
-        progress: Where it reports.
 
     Returns:
         The folder with runs.csv and pairs.csv.
@@ -110,7 +95,7 @@ def compare(options: Compare, progress: Progress) -> Result:
         folder=options.out,
         headline=words[0],
         facts={
-            "runs": {one.name: _finite(one.measures["auc"].value) for one in entries},
+            "runs": {one.name: finite(one.scored.estimates["auc"].value) for one in entries},
             "words": words,
             "price_of_leakage": leak.facts if leak else None,
         },
@@ -158,27 +143,10 @@ def _of_run(run: Run, options: Compare) -> Entry:
     point = measured["operating_point"] if options.unit == "image" else (
         measured["units"][options.unit])  # fmt: skip
     rows, scores = read_predicted(run.folder / "predictions_test.csv")
-    threshold, how = float(point["threshold"]), str(measured["aggregate"])
-    return _entry(run.name, "run", measured["data_hash"], rows, scores, threshold, how, options)
-
-
-def _entry(
-    name: str,
-    kind: str,
-    data_hash: str,
-    rows: Sequence[Row],
-    scores: Sequence[float],
-    threshold: float,
-    how: str,
-    options: Compare,
-) -> Entry:
-    unit = grouped(rows, np.array(scores, np.float64), options.unit, how)
-    measures = estimates(
-        unit.targets, unit.scores, threshold, unit.patients, options.replicates, options.seed
-    )
-    called = unit.scores >= threshold
-    return Entry(name, kind, data_hash, unit.keys, unit.patients, unit.targets, unit.scores,
-                 called, measures)  # fmt: skip
+    threshold = OperatingPoint(float(point["threshold"]), str(point["rule"]))
+    unit = grouped(rows, np.array(scores, np.float64), options.unit, str(measured["aggregate"]))
+    scored = Scored.of(unit, threshold, options.replicates, options.seed)
+    return Entry(run.name, "run", measured["data_hash"], scored)
 
 
 def _beside(entries: Sequence[Entry], options: Compare) -> list[Entry]:
@@ -194,17 +162,18 @@ def _beside(entries: Sequence[Entry], options: Compare) -> list[Entry]:
         rows, _ = read_predicted(run.folder / "predictions_test.csv")
         for one in read_baselines(options.runs, name):
             known = [row for row in rows if row.image_id in one["test"]]
-            said = [float(one["test"][row.image_id]) for row in known]
-            if said:
-                entry = _entry(one["title"], "baseline", name, known, said, 0.5, "max", options)
-                found.append(entry)
+            if known:
+                scores = np.array([float(one["test"][row.image_id]) for row in known])
+                unit, point = grouped(known, scores, options.unit, "max"), OperatingPoint(0.5, "")
+                scored = Scored.of(unit, point, options.replicates, options.seed)
+                found.append(Entry(one["title"], "baseline", name, scored))
     return found
 
 
 def _rank(entry: Entry, measure: str) -> tuple[float, str]:
     if measure == "name":
         return (0.0, entry.name)
-    value = entry.measures[measure].value
+    value = entry.scored.estimates[measure].value
     if np.isnan(value):
         return (np.inf, entry.name)
     return (value if measure in LOW_FIRST else -value, entry.name)
@@ -224,11 +193,12 @@ def _pairs(
     for group in sorted(groups.values(), key=len, reverse=True):
         names = [entry.name for entry in group]
         if len(group) > 1:
-            progress.say(f"Comparing {len(group)} runs on the same {len(group[0].keys)} test "
+            tested, scored = group[0].scored.unit, [one.scored for one in group]
+            progress.say(f"Comparing {len(group)} runs on the same {len(tested.keys)} test "
                          f"{options.unit}s")  # fmt: skip
             found = compare_all(
-                names, group[0].targets, np.stack([one.scores for one in group]),
-                np.stack([one.called for one in group]), group[0].patients,
+                names, tested.targets, np.stack([one.scores for one in scored]),
+                np.stack([one.scores >= one.point.threshold for one in scored]), tested.patients,
                 options.replicates, options.seed,
             )  # fmt: skip
             pairs += found
@@ -251,17 +221,12 @@ def _labels(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _line(entry: Entry, options: Compare) -> tuple[Cell, ...]:
-    malignant = int(entry.targets.sum())
+    found = entry.scored.figures
     figures = [
-        _finite(getattr(entry.measures[name], part))
-        for name in METRICS for part in ("value", "low", "high")
-    ]  # fmt: skip
-    return (entry.name, entry.kind, entry.data_hash, options.unit, len(entry.targets),
-            len(set(entry.patients)), malignant, *figures)  # fmt: skip
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+        found["metrics"][name][part] for name in METRICS for part in ("value", "low", "high")
+    ]
+    return (entry.name, entry.kind, entry.data_hash, options.unit, found["images"],
+            found["patients"], found["malignant"], *figures)  # fmt: skip
 
 
 def _table(entries: Sequence[Entry], labels: Mapping[str, str], options: Compare) -> Table:
@@ -271,15 +236,16 @@ def _table(entries: Sequence[Entry], labels: Mapping[str, str], options: Compare
         columns.append(own.replace("_", " "))
     rows = []
     for entry in entries:
-        area = entry.measures["auc"]
+        measures = entry.scored.estimates
+        area = measures["auc"]
         interval = "-" if np.isnan(area.low) else f"{area.low:.2f} to {area.high:.2f}"
         name = labels[entry.name].replace("/", "\n")
-        cells: list[Cell] = [name, _finite(area.value), interval]
+        cells: list[Cell] = [name, finite(area.value), interval]
         for measure in ("sensitivity", "specificity"):
             run = entry.kind == "run"  # a baseline has no operating point
-            cells.append(_finite(entry.measures[measure].value) if run else "-")
+            cells.append(finite(measures[measure].value) if run else "-")
         if own:
-            cells.append(_finite(entry.measures[own].value))
+            cells.append(finite(measures[own].value))
         rows.append(tuple(cells))
     return Table(f"Test {options.unit}s, by {options.sort}", tuple(columns), tuple(rows))
 

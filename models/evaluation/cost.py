@@ -68,9 +68,6 @@ def together(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the members of an ensemble cost together, one after the other on one machine.
 
     Memory is that of the member that needs most; a figure is None where that of a member is.
-
-    Args:
-        costs: From `measure_cost`, at least one.
     """
     total = dict(costs[0])
     if len(costs) == 1:

@@ -22,10 +22,6 @@ def ensemble(options: Ensemble, progress: Progress) -> Result:
     images at its own size. Members of different folds are joined as well: a validation image is
     then scored by those that were not trained on its patient.
 
-    Args:
-        options: Which runs.
-        progress: Where it reports.
-
     Returns:
         The folder of the new run.
 

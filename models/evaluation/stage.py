@@ -52,10 +52,6 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
 
     Calibration and operating points come from validation alone.
 
-    Args:
-        options: Which run, on which data.
-        progress: Where it reports.
-
     Returns:
         The run folder with the measures of both splits.
 

@@ -1,6 +1,7 @@
 """How well images of each kind are told apart: by finding, density, view and the like."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from models.bootstrap import (
     tail_of,
     with_interval,
 )
+from models.evaluation.scored import finite
 from models.metrics import Floats, aucs
 from pipeline.manifest import LABELS, Row
 
@@ -126,11 +128,6 @@ def _figures(
         "images": len(targets),
         "patients": len(np.unique(patients)),
         "malignant": malignant,
-        "auc": {
-            part: figure if np.isfinite(figure) else None
-            for part, figure in (
-                ("value", estimate.value), ("low", estimate.low), ("high", estimate.high),
-            )
-        },
+        "auc": {part: finite(figure) for part, figure in asdict(estimate).items()},
         "small": min(malignant, len(targets) - malignant) < FEW,
     }  # fmt: skip

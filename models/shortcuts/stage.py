@@ -146,10 +146,6 @@ class Findings:
 def check_shortcuts(options: Probe, progress: Progress) -> Result:
     """Probe a dataset: one that a stage made, or any folder of {train,val}/{benign,malignant}.
 
-    Args:
-        options: Of the stage.
-        progress: Where to report.
-
     Returns:
         The verdicts, with the warnings as notes; shortcuts.json and shortcuts.png lie in the
         dataset's folder.
@@ -194,12 +190,6 @@ def check_shortcuts(options: Probe, progress: Progress) -> Result:
 
 def probed(result: Result, options: Preprocess, rows: Iterable[Row], progress: Progress) -> Result:
     """Probe the dataset that preprocessing has just written, and add what is found to its result.
-
-    Args:
-        result: Of the stage.
-        options: Of the stage.
-        rows: Of the manifest.
-        progress: Where to report.
 
     Returns:
         The result with the findings as facts["shortcuts"] and the warnings among its notes.

@@ -54,12 +54,7 @@ def _groups(network: nn.Module, hparams: HyperParameters) -> Iterator[dict[str, 
 def make_schedule(
     optimizer: torch.optim.Optimizer, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return a linear warm-up followed by a cosine decay (Loshchilov & Hutter 2017).
-
-    Args:
-        optimizer: Whose rates it sets.
-        steps: Of the whole training.
-    """
+    """Return a linear warm-up followed by a cosine decay (Loshchilov & Hutter 2017)."""
     warm_up = max(1, round(steps * WARM_UP_SHARE))
 
     def share(step: int) -> float:

@@ -59,10 +59,6 @@ def train_each(options: Train, progress: Progress) -> Result:
     In a queue a training that is done is not done again, and one that was stopped goes on. One
     that fails does not stop the rest.
 
-    Args:
-        options: What to train on, which models, how.
-        progress: Where it reports.
-
     Returns:
         Of one training its own result; of a queue its table, with the failures set aside.
 

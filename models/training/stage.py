@@ -78,10 +78,6 @@ def train(options: Train, progress: Progress) -> Result:
 
     The same options give the same weights on the same machine.
 
-    Args:
-        options: What to train on, which model, how.
-        progress: Where it reports.
-
     Returns:
         The run folder with its best validation figures.
 

@@ -107,12 +107,7 @@ def space_of(row: ModelRow) -> Space:
 
 
 def start_points(row: ModelRow, scratch: bool) -> list[tuple[dict[str, Value], bool]]:
-    """Return the points that a search begins with, and of each whether it is the model's own.
-
-    Args:
-        row: The model.
-        scratch: Whether it starts from random weights.
-    """
+    """Return the points that a search begins with, and of each whether it is the model's own."""
     space = space_of(row)
     if row.strategy == LINEAR_PROBE:  # its own is the best of these
         return [({"C": c, "balance": "weights", "augment": "none"}, True) for c in STRENGTHS]

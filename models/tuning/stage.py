@@ -56,10 +56,6 @@ def tune(options: Tune, progress: Progress) -> Result:
 
     A search that is stopped or killed goes on where it was; several processes can share it.
 
-    Args:
-        options: What to search on, for which model, how long.
-        progress: Where it reports.
-
     Returns:
         The study's folder with its best trials.
 

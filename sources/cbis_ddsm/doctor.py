@@ -10,7 +10,7 @@ from typing import Any
 from images.files import read_bytes
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Result, Table
-from pipeline.records import RECORD, claim_folder, read_json, write_table, write_text
+from pipeline.records import RECORD, claim_folder, read_json, write_table_or_none, write_text
 from pipeline.stages.data import Organize
 from sources.cbis_ddsm.collection import describe
 from sources.cbis_ddsm.dataset import abnormality, remarks
@@ -82,10 +82,6 @@ class Part:
 def examine(options: Organize, progress: Progress) -> Result:
     """Hold a download against its case descriptions; write what is wrong as CSV and .tcia.
 
-    Args:
-        options: Of the stage; the folders count.
-        progress: Where to report.
-
     Returns:
         facts["problems"] counts them by kind; facts["parts"] has expected and found by case
         description and role.
@@ -112,8 +108,8 @@ def examine(options: Organize, progress: Progress) -> Result:
     notes = sorted([*remarks(lesions, index), *unlike, *_strangers(parts, index)])
     columns = ("kind", "what", "series", "reason")
     lines = [(x.kind, x.what, x.series, x.reason) for x in problems]
-    _write(options.out / PROBLEMS, columns, lines)
-    _write(options.out / REMARKS, ("what", "note"), notes)
+    write_table_or_none(options.out / PROBLEMS, columns, lines)
+    write_table_or_none(options.out / REMARKS, ("what", "note"), notes)
     wanted = sorted({uid for part in parts for uid in _to_fetch(part, index)})
     (options.out / MANIFEST).unlink(missing_ok=True)
     if wanted:
@@ -278,12 +274,6 @@ def _strangers(parts: Iterable[Part], index: Index) -> Iterator[tuple[str, str]]
 def _all_files(index: Index) -> Iterator[SourceFile]:
     for files in index.series.values():
         yield from files
-
-
-def _write(path: Path, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    path.unlink(missing_ok=True)
-    if lines:
-        write_table(path, columns, lines)
 
 
 def _facts(

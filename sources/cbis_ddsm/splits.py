@@ -30,11 +30,6 @@ def assign_folds(images: Sequence[PlannedImage], folds: int, seed: int) -> dict[
 
     Within each label the patients of one stratum after the other are dealt like cards, so that
     labels differ by at most one patient between folds, and so do strata.
-
-    Args:
-        images: As in `assign_splits`.
-        folds: How many.
-        seed: Of the dealing.
     """
     test = {image.patient_id: "test" for image in images if image.split == "test"}
     splits = dict.fromkeys((image.patient_id for image in images), "train") | test

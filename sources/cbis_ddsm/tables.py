@@ -141,10 +141,6 @@ def read_case_csvs(source: Path, given: Path | None) -> list[CaseCsv]:
 def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     """Find the CSVs whose columns are, or once were, those of a case description.
 
-    Args:
-        source: As in `read_case_csvs`.
-        given: As in `read_case_csvs`.
-
     Raises:
         UserError: There is none; the message says which are expected and where they can be had.
     """

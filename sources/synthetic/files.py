@@ -96,10 +96,6 @@ class Listing:
 def plan_files(seed: int, films: Sequence[FilmPlan]) -> list[Listing]:
     """Plan every file and every row of the case descriptions.
 
-    Args:
-        seed: Of the collection.
-        films: Of the collection.
-
     Returns:
         The rows, in the order of the films.
     """

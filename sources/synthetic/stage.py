@@ -36,10 +36,6 @@ def synthesize(options: Synthesize, progress: Progress) -> Result:
     The same seed, patients and size give the same plan and pixels in every layout, and the same
     bytes whatever the number of workers. A stopped run continues.
 
-    Args:
-        options: Where, how many patients, which size and layout.
-        progress: Where it reports.
-
     Returns:
         The collection's folder and a table of its case descriptions.
 
