@@ -12,16 +12,15 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
@@ -297,30 +296,15 @@ class ImageCache:
 @contextlib.contextmanager
 def _one_at_a_time(path: Path, progress: Progress) -> Iterator[None]:
     """Hold a file's lock while the block runs; the system frees it if the process dies."""
-    with path.open("ab") as file:
-        if not _lock(file):
-            progress.say(f"{path.parent}: waiting for another run that reads the same images")
-            while not _lock(file):
-                time.sleep(PAUSE)
-        yield
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Try to lock a file, until it is closed; true as well where the file system has no locks.
-
-    Without them two runs may do the same work at once, each in a file of its own.
-    """
+    lock = FileLock(path)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        pass
-    return True
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.say(f"{path.parent}: waiting for another run that reads the same images")
+        lock.acquire(poll_interval=PAUSE)
+    except (NotImplementedError, OSError):
+        pass  # No locks on this file system: two runs may do the same work, each in its own file.
+    try:
+        yield
+    finally:
+        lock.release()

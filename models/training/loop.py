@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def fit(
         progress.say(
             f"Continues from the checkpoint after epoch {state.epochs} of {hparams.epochs}."
         )
-    with Events(folder if is_rank_zero() else None, state.history) as events:
+    with closing(Events(folder if is_rank_zero() else None, state.history)) as events:
         while state.epochs < hparams.epochs and not state.stopped(hparams.patience):
             started, epoch = time.perf_counter(), state.epochs + 1
             train_loss = trainer.epoch(epoch)

@@ -5,7 +5,6 @@ import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 FOLDER = "tensorboard"
@@ -39,15 +38,8 @@ class Events:
                 self._writer.add_scalar(name, value, row["epoch"])
         self._writer.flush()
 
-    def __enter__(self) -> "Events":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file; what it holds was flushed with every epoch."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
@@ -32,12 +33,13 @@ CONNECT_SECONDS, LOCK_SECONDS = 10, 60
 DAY = timedelta(days=1, hours=2)  # between machines, whose time zones may differ
 DEATHS = 3  # after which a trial is not tried again: it may be what kills its worker
 ATTEMPTS = 5  # at making the tables, where another process makes them at the same time
+REDUNDANT = "surplus"  # the attribute of such a trial, as studies have it
 FACTS = "mammolab"  # of a study: what it is a search for
 DRIVERS = {"postgresql": ("postgresql+psycopg", "psycopg[binary]"),
            "mysql": ("mysql+pymysql", "pymysql")}  # fmt: skip
 
 
-class Surplus(Exception):
+class RedundantTrial(Exception):
     """A trial that another process has begun in the same moment, or that is one too many."""
 
 
@@ -172,12 +174,12 @@ def slot_of(trial: FrozenTrial) -> int:
 
 def is_dead(trial: FrozenTrial) -> bool:
     """Return whether a trial ended because its worker did; one that failed by itself says why."""
-    return trial.state == TrialState.FAIL and not trial.user_attrs.keys() & {"reason", "surplus"}
+    return trial.state == TrialState.FAIL and not trial.user_attrs.keys() & {"reason", REDUNDANT}
 
 
 def slots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
     """Return the trial that each slot stands at, in the order of the slots."""
-    found = {slot_of(one): one for one in trials if "surplus" not in one.user_attrs}
+    found = {slot_of(one): one for one in trials if REDUNDANT not in one.user_attrs}
     return dict(sorted(found.items()))
 
 
@@ -195,7 +197,7 @@ def claim(study: optuna.Study, trial: optuna.Trial, wanted: int) -> int:
         wanted: How many slots there are to be.
 
     Raises:
-        Surplus: Somebody else is at it, or it is one too many.
+        RedundantTrial: Somebody else is at it, or it is one too many.
         UserError: Its workers died too often.
     """
     trial.set_user_attr("worker", worker_here())
@@ -208,12 +210,12 @@ def claim(study: optuna.Study, trial: optuna.Trial, wanted: int) -> int:
         if slot_of(one) == slot
         and one.number < trial.number
         and not is_dead(one)
-        and "surplus" not in one.user_attrs
+        and REDUNDANT not in one.user_attrs
     ]
     places = list(slots(everything))
     if rivals or slot not in places[:wanted]:
-        trial.set_user_attr("surplus", True)
-        raise Surplus
+        trial.set_user_attr(REDUNDANT, True)
+        raise RedundantTrial
     if own.user_attrs.get("deaths", 0) >= DEATHS:
         raise UserError(f"the process died {DEATHS} times in this trial")
     return places.index(slot)
@@ -257,15 +259,22 @@ def revive(study: optuna.Study, here: bool) -> list[int]:
 
 def worker_here() -> dict[str, Any]:
     """Return what tells this process from all others on all machines."""
-    return {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
+    return {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def is_gone(worker: Mapping[str, Any] | None) -> bool:
     """Return whether a worker is known to be dead; of one on another machine that is not known."""
     if worker is None or worker["machine"] != _machine():
         return False
-    started = _started(int(worker["pid"]))
-    return started is None or started != worker["started"]
+    try:
+        process = psutil.Process(int(worker["pid"]))
+        # A later process may have been given the same number.
+        started = process.create_time()
+        return process.status() == psutil.STATUS_ZOMBIE or abs(started - worker["started"]) > 1
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
 
 
 def _machine() -> str:
@@ -275,25 +284,3 @@ def _machine() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process of this machine was started, in a form of its own; None if it is gone.
-
-    Where the system does not tell, a process that there is counts as the one that is meant.
-    """
-    try:
-        # "pid (name) state ...": the 22nd field is the start, and the name may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").is_file():
-            return None
-    if os.name != "posix":  # there a signal would end it
-        return ""
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-    return ""

@@ -18,7 +18,7 @@ from models.run_facts import starting_weights
 from models.training.best_trial import COMMON
 from models.tuning.result import COMPLETE, FAILED, PRUNED, Entry, Search
 from models.tuning.search_space import space_of, start_points
-from models.tuning.study import Surplus, claim, is_done, revive, slots
+from models.tuning.study import RedundantTrial, claim, is_done, revive, slots
 from models.tuning.trials import Trials, suggest
 from pipeline.errors import UserError
 from pipeline.progress import Progress
@@ -102,7 +102,7 @@ class Worker:
     def _run_one(self) -> None:
         self._lost = False
         try:
-            self.study.optimize(self._objective, n_trials=1, catch=(_Failed, Surplus))
+            self.study.optimize(self._objective, n_trials=1, catch=(_Failed, RedundantTrial))
         except Exception:  # Optuna says in several ways that a trial has been ended already
             if not self._lost:
                 raise
