@@ -3,7 +3,6 @@
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ COLUMNS = (
 NEEDED = ("image_id", "patient_id", "label", "probability")
 LABELS = {"0": "benign", "1": "malignant", "benign": "benign", "malignant": "malignant"}
 LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
+Line = tuple[Row, float]  # an image and its probability
 REMEDY = f"give a CSV with the columns {', '.join(NEEDED)} (and split: val or test)"
 
 
@@ -50,12 +50,6 @@ def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     return rows, scores
-
-
-@dataclass(frozen=True)
-class _Line:
-    row: Row
-    probability: float
 
 
 def write_predictions(
@@ -96,12 +90,11 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> dict[str, Logits]:
         UserError: The file is not like that; the message has the number of the line.
     """
     known = {row.image_id: row for row in rows}
-    lines: dict[str, _Line] = {}
+    lines: dict[str, Line] = {}
     homes: dict[str, str] = {}
     for number, record in _records(path):
         where = f"{path}: line {number}"
-        line = _line(where, record, known)
-        row = line.row
+        row, _ = line = _line(where, record, known)
         if row.image_id in lines:
             raise UserError(f"{where}: {row.image_id} stands there twice", REMEDY)
         if homes.setdefault(row.patient_id, row.split) != row.split:
@@ -112,7 +105,7 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> dict[str, Logits]:
             )
         lines[row.image_id] = line
     splits = {
-        split: [line for line in lines.values() if line.row.split == split] for split in SPLITS
+        split: [line for line in lines.values() if line[0].split == split] for split in SPLITS
     }
     if not splits["test"]:
         raise UserError(f"{path}: holds no test image", REMEDY)
@@ -148,7 +141,7 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise UserError(f"{path}: cannot be read ({error.strerror})", REMEDY) from None
 
 
-def _line(where: str, record: Mapping[str, str], known: Mapping[str, Row]) -> _Line:
+def _line(where: str, record: Mapping[str, str], known: Mapping[str, Row]) -> Line:
     for name in ("image_id", "patient_id"):
         if not record[name]:
             raise UserError(f"{where}: {name} is empty", REMEDY)
@@ -167,7 +160,7 @@ def _line(where: str, record: Mapping[str, str], known: Mapping[str, Row]) -> _L
         laterality=record.get("laterality", "").upper(),
         view=record.get("view", "").upper(),
     )
-    return _Line(_checked(where, row, known), _probability(where, record["probability"]))
+    return _checked(where, row, known), _probability(where, record["probability"])
 
 
 def _probability(where: str, text: str) -> float:
@@ -197,8 +190,8 @@ def _checked(where: str, row: Row, known: Mapping[str, Row]) -> Row:
     return own
 
 
-def _logits(lines: Sequence[_Line]) -> Logits:
-    ordered = sorted(lines, key=lambda line: line.row.image_id)
-    values = np.array([line.probability for line in ordered], np.float64)
-    values = np.clip(values, 1 - LARGEST, LARGEST)
-    return Logits(tuple(line.row for line in ordered), np.log(values) - np.log1p(-values))
+def _logits(lines: Sequence[Line]) -> Logits:
+    rows, found = zip(*sorted(lines, key=lambda line: line[0].image_id), strict=True)
+    # A probability of 0 or 1 would have an infinite logit.
+    values = np.clip(np.array(found, np.float64), 1 - LARGEST, LARGEST)
+    return Logits(rows, np.log(values) - np.log1p(-values))

@@ -8,7 +8,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from models.metrics import Floats, aucs
 
 Flags = NDArray[np.bool_]
 LEVEL = 0.05
-WIDTH = NormalDist().inv_cdf(1 - LEVEL / 2)  # standard errors on either side of a 95 % interval
 EQUAL = 1e-12  # differences of AUC below it are rounding
 # The smallest p-value of R replicates is 2 / (R + 1), and Holm multiplies it by the number of
 # pairs: 2,000 replicates could not tell any of the 55 pairs of 11 models apart. With 200 for each
@@ -34,22 +32,6 @@ class Difference:
     value: float
     low: float
     high: float
-    p: float
-
-
-@dataclass(frozen=True)
-class DeLongTest(Difference):
-    """DeLong's test of two correlated AUCs; `z` is the difference in standard errors."""
-
-    z: float
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Images that one of two models alone calls rightly, and the exact two-sided p."""
-
-    first_only: int
-    second_only: int
     p: float
 
 
@@ -120,7 +102,7 @@ def delong(targets: Flags, scores: Floats) -> tuple[Floats, Floats]:
     return over.mean(axis=1), covariance.reshape(models, models)
 
 
-def delong_test(areas: Floats, covariance: Floats, first: int, second: int) -> DeLongTest:
+def delong_test(areas: Floats, covariance: Floats, first: int, second: int) -> tuple[float, float]:
     """Test whether two of the AUCs of `delong` differ.
 
     Args:
@@ -130,20 +112,18 @@ def delong_test(areas: Floats, covariance: Floats, first: int, second: int) -> D
         second: Which is subtracted from it.
 
     Returns:
-        z is 0 and p is 1 where the two AUCs are equal; both are NaN where they differ without
-        any variance, as those of two classifiers without a mistake in opposite directions do.
+        z, the difference in standard errors, and its two-sided p: 0 and 1 where the two AUCs are
+        equal; both NaN where they differ without any variance, as those of two classifiers
+        without a mistake in opposite directions do.
     """
     value = float(areas[first] - areas[second])
+    if abs(value) <= EQUAL:
+        return 0.0, 1.0
     alone = float(covariance[first, first] + covariance[second, second])
     variance = alone - 2 * float(covariance[first, second])
-    if abs(value) <= EQUAL:
-        value = 0.0
-    elif variance <= EQUAL * alone:
-        variance = NAN  # rounding is all that is left of it
-    error = float(np.sqrt(np.maximum(variance, 0.0)))
-    z = 0.0 if value == 0 else value / error
-    low, high = value - WIDTH * error, value + WIDTH * error
-    return DeLongTest(value, low, high, math.erfc(abs(z) / math.sqrt(2)), z)
+    # Below this, rounding is all that is left of the variance.
+    z = value / math.sqrt(variance) if variance > EQUAL * alone else NAN
+    return z, math.erfc(abs(z) / math.sqrt(2))
 
 
 def bootstrap_aucs(
@@ -187,24 +167,22 @@ def bootstrap_difference(value: float, drawn: Floats) -> Difference:
     return Difference(found.value, found.low, found.high, p)
 
 
-def mcnemar(targets: Flags, first: Flags, second: Flags) -> McNemar:
-    """Compare what two models call at their operating points, exactly (McNemar 1947).
+def mcnemar(targets: Flags, first: Flags, second: Flags) -> float:
+    """Return the exact p of what two models call at their operating points (McNemar 1947).
+
+    Only images that one of the two calls rightly say anything: without any, p is 1.
 
     Args:
         targets: (N,), true for malignant.
         first: (N,), true where the first model calls an image malignant.
         second: (N,), the same of the second model.
-
-    Returns:
-        The discordant images and p, which is 1 where there are none.
     """
     from scipy.stats import binomtest
 
     right, other = first == targets, second == targets
     alone, opposite = int((right & ~other).sum()), int((other & ~right).sum())
     discordant = alone + opposite
-    p = float(binomtest(alone, discordant).pvalue) if discordant else 1.0
-    return McNemar(alone, opposite, p)
+    return float(binomtest(alone, discordant).pvalue) if discordant else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -272,8 +250,8 @@ def compare_all(
             low=one.low,
             high=one.high,
             p_bootstrap=one.p,
-            p_delong=delong_test(areas, covariance, a, b).p,
-            p_mcnemar=mcnemar(targets, called[a], called[b]).p,
+            p_delong=delong_test(areas, covariance, a, b)[1],
+            p_mcnemar=mcnemar(targets, called[a], called[b]),
             p_adjusted=p,
         )
         for (a, b), one, p in zip(couples, found, adjusted, strict=True)

@@ -88,10 +88,13 @@ def test_delong_gives_the_published_variances():
 )
 def test_delong_gives_the_published_tests(first, second, z, p, low, high):
     """Against the figures in pROC's own tests, test-roc.test.R."""
-    found = delong_test(*delong(*asah()), first, second)
-    assert (found.z, found.p) == pytest.approx((z, p), abs=1e-10)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-10)
-    assert found.value == pytest.approx((low + high) / 2, abs=1e-10)
+    areas, covariance = delong(*asah())
+    assert delong_test(areas, covariance, first, second) == pytest.approx((z, p), abs=1e-10)
+    # pROC's interval is the difference and 1.96 standard errors on either side.
+    assert areas[first] - areas[second] == pytest.approx((low + high) / 2, abs=1e-10)
+    assert abs(areas[first] - areas[second]) / abs(z) == pytest.approx(
+        (high - low) / 2 / 1.959963984540054, abs=1e-10
+    )
 
 
 @pytest.mark.parametrize("models", [1, 4])
@@ -119,9 +122,7 @@ def test_delong_equals_its_definition_with_ties(models):
 def test_delong_without_a_variance(targets, scores, p):
     labels = np.array([letter == "1" for letter in targets])
     found = delong_test(*delong(labels, np.array(scores, float)), 0, 1)
-    assert found.p == pytest.approx(p, nan_ok=True)
-    nothing = 0.0 if p == 1 else np.nan
-    assert [found.z, found.low, found.high] == pytest.approx([nothing] * 3, abs=1e-8, nan_ok=True)
+    assert found == pytest.approx((0.0 if p == 1 else np.nan, p), nan_ok=True)
 
 
 def test_replicates_are_those_of_the_intervals():
@@ -165,11 +166,11 @@ def test_mcnemar_equals_a_textbook_example():
     """
     first = np.repeat([True, True, False, False], [20, 12, 2, 16])
     second = np.repeat([True, False, True, False], [20, 12, 2, 16])
-    found = mcnemar(np.ones(50, bool), first, second)
-    assert (found.first_only, found.second_only) == (12, 2)
-    assert found.p == pytest.approx(212 / 2**14)
-    assert mcnemar(np.zeros(50, bool), first, second).first_only == 2  # benign: not called is right
-    assert mcnemar(np.ones(50, bool), first, first).p == 1
+    assert mcnemar(np.ones(50, bool), first, second) == pytest.approx(212 / 2**14)
+    assert mcnemar(np.zeros(50, bool), first, second) == pytest.approx(212 / 2**14)
+    # With malignant and benign images 4 and 10 are right of one alone: 2 (1 + ... + 1001) / 2^14.
+    assert mcnemar(np.arange(50) < 22, first, second) == pytest.approx(2942 / 2**14)
+    assert mcnemar(np.ones(50, bool), first, first) == 1
 
 
 @pytest.mark.parametrize(
@@ -199,8 +200,8 @@ def test_all_pairs_of_seven_models_from_one_draw():
     areas, covariance = delong(targets, scores)
     one = pairs[0]
     assert one.difference == areas[0] - areas[1]
-    assert one.p_delong == delong_test(areas, covariance, 0, 1).p
-    assert one.p_mcnemar == mcnemar(targets, scores[0] > 0.5, scores[1] > 0.5).p
+    assert one.p_delong == delong_test(areas, covariance, 0, 1)[1]
+    assert one.p_mcnemar == mcnemar(targets, scores[0] > 0.5, scores[1] > 0.5)
     assert in_words(pairs).startswith(
         "Of 21 pairs, 6 differ in AUC after Holm's correction (5 % level). "
         "model 4 is better than every other model."
