@@ -20,10 +20,7 @@ MIRROR: tuple[Step, ...] = (("HorizontalFlip", {"p": 0.5}), ("VerticalFlip", {"p
 RECIPES: Mapping[str, tuple[Step, ...]] = {
     "none": (),
     "flip": MIRROR,
-    "flip-rotate": (
-        *MIRROR,
-        ("Rotate", {"limit": (-MAX_ANGLE, MAX_ANGLE), "fill": 0, "p": 1.0}),
-    ),
+    "flip-rotate": (*MIRROR, ("Rotate", {"limit": (-MAX_ANGLE, MAX_ANGLE), "fill": 0, "p": 1.0})),
     # What differs between scanners and positionings, within what a reader would not mind.
     "wide": (
         *MIRROR,
@@ -37,10 +34,7 @@ RECIPES: Mapping[str, tuple[Step, ...]] = {
                 "p": 1.0,
             },
         ),
-        (
-            "RandomBrightnessContrast",
-            {"brightness_limit": 0.1, "contrast_limit": 0.15, "p": 0.7},
-        ),
+        ("RandomBrightnessContrast", {"brightness_limit": 0.1, "contrast_limit": 0.15, "p": 0.7}),
         ("RandomGamma", {"gamma_limit": (85, 118), "p": 0.5}),
         ("GaussianBlur", {"blur_limit": (3, 3), "p": 0.2}),
         ("GaussNoise", {"std_range": (0.005, 0.02), "p": 0.3}),

@@ -127,9 +127,7 @@ def _distance(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
     return cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5).astype(np.float32)
 
 
-def _background(
-    grey: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], float, NDArray[np.bool_]]:
+def _background(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, NDArray[np.bool_]]:
     """Fit a surface of second order to the background: few films are evenly dark.
 
     Args:

@@ -18,11 +18,7 @@ from images.steps import Grey, Mask
 from pipeline.errors import UserError
 from pipeline.stages.data import Preprocess
 
-BLURS = {
-    "gaussian": steps.blur,
-    "bilateral": steps.bilateral,
-    "median": steps.median,
-}
+BLURS = {"gaussian": steps.blur, "bilateral": steps.bilateral, "median": steps.median}
 Step = tuple[str, Grey]
 
 

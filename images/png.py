@@ -138,9 +138,7 @@ def _chunks(content: NDArray[np.uint8]) -> Iterator[tuple[bytes, memoryview, int
         at = end + 4
 
 
-def _parts(
-    content: NDArray[np.uint8],
-) -> tuple[tuple[int, int, int] | None, list[memoryview]]:
+def _parts(content: NDArray[np.uint8]) -> tuple[tuple[int, int, int] | None, list[memoryview]]:
     """Return width, height and depth, or None where `read_grey` does not fit; and the pixels."""
     header, parts = None, []
     for kind, chunk, _ in _chunks(content):

@@ -167,12 +167,7 @@ def image_logits(
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a run folder holds.
-
-    Attributes:
-        network: With its best weights, in eval mode.
-        facts: model.json.
-    """
+    """What a run folder holds: its network in eval mode with the best weights, and model.json."""
 
     network: nn.Module
     facts: Mapping[str, Any]

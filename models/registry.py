@@ -224,10 +224,7 @@ def weights_choices(answers: Answers) -> dict[str, str]:
     wanted = _pretrained(answers)
     here = bool(wanted) and all(cached_weights(name) is not None for name in wanted)
     where = "on this machine already" if here else "from huggingface.co, once"
-    return {
-        IMAGENET: f"trained on ImageNet ({where})",
-        NO_WEIGHTS: "start from random weights",
-    }
+    return {IMAGENET: f"trained on ImageNet ({where})", NO_WEIGHTS: "start from random weights"}
 
 
 def suggested_weights(answers: Answers) -> str:

@@ -26,9 +26,6 @@ class Run:
     It holds answers.json, model.json (all that prediction needs to know), history.csv,
     weights.safetensors, stage.json; after evaluation predictions_{val,test}.csv, metrics.json
     and figures.
-
-    Attributes:
-        folder: Where it lies.
     """
 
     folder: Path

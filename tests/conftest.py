@@ -31,10 +31,7 @@ def keys():
 
     A question too many raises EOFError; a question too few leaves keys, which fails the test.
     """
-    with (
-        create_pipe_input() as pipe,
-        create_app_session(input=pipe, output=DummyOutput()),
-    ):
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
 
         def send(*strokes):
             pipe.send_text("".join(strokes))

@@ -20,22 +20,13 @@ PART = "Sanity baselines: what needs no look at the breast"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that were tested on the same images, the highest test AUC first.
-
-    Attributes:
-        runs: The runs.
-        baselines: Of the same images.
-        tables: Figures of single images, breasts and patients.
-        against: How far each run is from each baseline; None where there is no baseline.
-        significance: None with a single run, or without predictions.
-        confusion: Cells of all confusion matrices.
-    """
+    """Runs that were tested on the same images, the highest test AUC first."""
 
     runs: Sequence[RunView]
     baselines: Sequence[Baseline]
     tables: Mapping[str, Sheet]
-    against: Sheet | None
-    significance: Significance | None
+    against: Sheet | None  # runs against baselines, where there are any
+    significance: Significance | None  # None with a single run, or without predictions
     confusion: Sheet
 
     @property

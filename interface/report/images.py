@@ -21,31 +21,19 @@ OUTCOMES = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One test image with what the model said of it.
-
-    Attributes:
-        prediction: The model's probability and call.
-        picture: A JPEG as a data URI; empty where the image cannot be read.
-    """
+    """One test image with what the model said of it."""
 
     prediction: Prediction
-    picture: str
+    picture: str  # a JPEG as a data URI; empty where the image cannot be read
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The surest predictions of one cell of the confusion matrix.
-
-    Attributes:
-        title: Truth and call, in words.
-        correct: Whether they agree.
-        total: How many test images the cell holds.
-        samples: The surest of them.
-    """
+    """The surest predictions of one cell of the confusion matrix."""
 
     title: str
     correct: bool
-    total: int
+    total: int  # test images in the cell
     samples: Sequence[Sample]
 
 

@@ -65,16 +65,7 @@ class FoldLine:
 
 @dataclass(frozen=True)
 class Page:
-    """A page and what is written beside it.
-
-    Attributes:
-        text: HTML.
-        methods: Paragraphs.
-        sheets: All tables.
-        sections: The runs with their figures.
-        searches: The studies behind them.
-        problems: What could not be read, one line each.
-    """
+    """A page and what is written beside it."""
 
     text: str
     methods: Sequence[str]

@@ -17,16 +17,7 @@ LEAK = (
 
 @dataclass(frozen=True)
 class Published:
-    """One published AUC, or a range of them.
-
-    Attributes:
-        source: Where it stands.
-        input: What the network saw.
-        unit: What was scored.
-        split: What it was measured on.
-        low: The AUC.
-        high: The same, or the upper end of the range.
-    """
+    """One published AUC, or a range of them."""
 
     source: str
     input: str

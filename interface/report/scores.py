@@ -123,17 +123,7 @@ class UnitScores:
 
 @dataclass(frozen=True)
 class Stratum:
-    """The test images of one level of one factor.
-
-    Attributes:
-        factor: Such as "Breast density".
-        level: Such as "2".
-        images: How many.
-        patients: How many they show.
-        malignant: Images whose truth is malignant.
-        auc: Their AUC with its interval.
-        small: Whether they are too few to say anything.
-    """
+    """The test images of one level of one factor."""
 
     factor: str
     level: str

@@ -28,18 +28,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Search:
-    """A study that came to a result.
-
-    Attributes:
-        name: Of the study.
-        anchor: Its name as an HTML id.
-        folder: Where it lies.
-        facts: What it wrote into best.json.
-        seconds: What its trials took together.
-        sheet: Its best trials and, beside them, the model's own values.
-        figures: Of its course.
-        runs: That were trained with what it found.
-    """
+    """A study that came to a result."""
 
     name: str
     anchor: str

@@ -198,10 +198,7 @@ def _csv(sheet: Sheet) -> tuple[list[str], list[list[object]]]:
         any(isinstance(row.cells[place], Interval) for row in sheet.rows)
         for place in range(len(sheet.columns) - 1)
     ]
-    grouped, detailed = (
-        any(row.part for row in sheet.rows),
-        any(row.detail for row in sheet.rows),
-    )
+    grouped, detailed = (any(row.part for row in sheet.rows), any(row.detail for row in sheet.rows))
     columns = ["group"] * grouped + [sheet.columns[0]] + ["detail"] * detailed
     for title, wide in zip(sheet.columns[1:], ranged, strict=True):
         columns += [title, f"{title} low", f"{title} high"] if wide else [title]

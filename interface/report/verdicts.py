@@ -26,14 +26,7 @@ NOTHING = {
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something that stands above every figure.
-
-    Attributes:
-        grave: Whether it takes all figures their worth.
-        title: In one sentence.
-        text: What was found.
-        link: The id of where more stands, and what that is called; empty for none.
-    """
+    """Something that stands above every figure; a grave one takes all figures their worth."""
 
     grave: bool
     title: str

@@ -40,17 +40,10 @@ SHOWN_PAIRS = 10
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: a run or a baseline.
-
-    Attributes:
-        name: Of the run, or what the baseline is.
-        kind: "run" or "baseline".
-        data_hash: Of the dataset whose test images these are.
-        scored: The images, breasts or patients with their scores and measures.
-    """
+    """One line of the table: a run or a baseline."""
 
     name: str
-    kind: str
+    kind: str  # "run" or "baseline"
     data_hash: str
     scored: Scored
 

@@ -31,13 +31,7 @@ RESULT = "price.json"
 
 @dataclass(frozen=True)
 class Leak:
-    """Both figures side by side.
-
-    Attributes:
-        facts: As JSON has them.
-        table: For the terminal.
-        notes: What they mean.
-    """
+    """Both results side by side: as JSON, as a table, and what they mean."""
 
     facts: Mapping[str, Any]
     table: Table

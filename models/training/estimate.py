@@ -17,11 +17,7 @@ class Forecast:
     """Measures the first steps of a training and says once how long all of them will take."""
 
     def __init__(
-        self,
-        data: TrainingData,
-        hparams: HyperParameters,
-        batches: int,
-        done: int,
+        self, data: TrainingData, hparams: HyperParameters, batches: int, done: int
     ) -> None:
         """Take what is trained on, the batches of an epoch, and how many epochs are done."""
         self._data, self._hparams = data, hparams

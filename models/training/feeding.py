@@ -54,11 +54,7 @@ class FrozenFeed:
         """Take a network with its starting weights; nothing is computed yet."""
         self._frozen = FrozenLayers(data.folder, network, trained_from, data.compute)
         self._trained_from = trained_from
-        self._data, self._hparams, self._progress = (
-            data,
-            hparams,
-            progress,
-        )
+        self._data, self._hparams, self._progress = (data, hparams, progress)
         self._images = ImageFeed(data, hparams)
         self._augmented: dict[int, Features] = {}  # by variant
         self._plain: dict[int, Features] = {}  # by split

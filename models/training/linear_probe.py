@@ -179,10 +179,7 @@ def fit_linear_probe(
 
 
 def _solve(
-    features: NDArray[np.float32],
-    targets: NDArray[np.bool_],
-    strength: float,
-    balance: str | None,
+    features: NDArray[np.float32], targets: NDArray[np.bool_], strength: float, balance: str | None
 ) -> Coefficients:
     """Return weights (F,) and bias of a logistic regression, for features as they come."""
     from sklearn.linear_model import LogisticRegression  # a second or two that others need not wait

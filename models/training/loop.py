@@ -236,10 +236,7 @@ class _Trainer:
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch; they follow from seed and epoch."""
-        random, count = (
-            np.random.default_rng((self._hparams.seed, epoch)),
-            len(self._data.train),
-        )
+        random, count = (np.random.default_rng((self._hparams.seed, epoch)), len(self._data.train))
         order = random.permutation(count)
         if self._hparams.balance == "sampler":
             malignant = self._data.train.targets > 0

@@ -34,14 +34,7 @@ from pipeline.manifest import MANIFEST
 from pipeline.options import defaults
 from pipeline.processes import RankFailure, world_here
 from pipeline.progress import Progress, Result
-from pipeline.records import (
-    RECORD,
-    UNFINISHED,
-    file_digest,
-    plain_options,
-    read_json,
-    read_record,
-)
+from pipeline.records import RECORD, UNFINISHED, file_digest, plain_options, read_json, read_record
 from pipeline.runs import NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages.training import Train
 

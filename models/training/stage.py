@@ -27,12 +27,7 @@ from models.inference import (
     save_facts,
     save_weights,
 )
-from models.networks import (
-    build,
-    freeze,
-    normalisation,
-    parameter_counts,
-)
+from models.networks import build, freeze, normalisation, parameter_counts
 from models.registry import NO_WEIGHTS, ModelRow, own_values
 from models.run_facts import (
     FitResult,
@@ -256,11 +251,7 @@ def check_rows(data: Path, rows: Sequence[Row]) -> None:
 
 
 def _load_for(
-    options: Train,
-    row: ModelRow,
-    rows: Sequence[Row],
-    network: nn.Module,
-    progress: Progress,
+    options: Train, row: ModelRow, rows: Sequence[Row], network: nn.Module, progress: Progress
 ) -> TrainingData:
     compute = choose_compute(options.device, options.precision)
     place(network, compute)

@@ -39,18 +39,7 @@ class _Failed(Exception):
 
 @dataclass
 class Worker:
-    """One process's part in a search.
-
-    Attributes:
-        study: Which it shares.
-        trials: Scores the points.
-        row: The model.
-        base: What all trials have in common.
-        folder: The study's.
-        options: Of the search.
-        progress: Where it reports.
-        here: Whether all processes are on this machine.
-    """
+    """One process's part in a search."""
 
     study: optuna.Study
     trials: Trials
@@ -59,7 +48,7 @@ class Worker:
     folder: Path
     options: Tune
     progress: Progress
-    here: bool
+    here: bool  # whether all processes are on this machine
 
     def __post_init__(self) -> None:
         self._space = space_of(self.row)

@@ -112,10 +112,7 @@ class Organize(Common):
         None, "Folder of the case CSVs (empty: in or beside the raw folder)"
     )
     out: Path = option(
-        Path("dataset"),
-        "Folder to write the dataset to",
-        check=usable_output,
-        when=_needs_images,
+        Path("dataset"), "Folder to write the dataset to", check=usable_output, when=_needs_images
     )
     unit: str = option(
         "mammogram",

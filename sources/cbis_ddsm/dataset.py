@@ -51,14 +51,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the planned images go.
-
-    Attributes:
-        options: Of the stage.
-        index: Of the download's files.
-        splits: patient_id -> split.
-        rename: Turns ids, UIDs and names of files into what the dataset may show.
-    """
+    """Where the planned images go."""
 
     options: Organize
     index: Index

@@ -277,10 +277,7 @@ def _all_files(index: Index) -> Iterator[SourceFile]:
 
 
 def _facts(
-    tables: Sequence[CaseCsv],
-    parts: Sequence[Part],
-    index: Index,
-    problems: Sequence[Problem],
+    tables: Sequence[CaseCsv], parts: Sequence[Part], index: Index, problems: Sequence[Problem]
 ) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for part in parts:

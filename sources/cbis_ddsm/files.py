@@ -224,9 +224,7 @@ def _may_be_image(name: str) -> bool:
     return not name.startswith(".") and not name.lower().endswith(TABLES_AND_TEXTS)
 
 
-def _identify_batch(
-    job: tuple[Path, list[_Found]],
-) -> list[SourceFile | tuple[str, str] | None]:
+def _identify_batch(job: tuple[Path, list[_Found]]) -> list[SourceFile | tuple[str, str] | None]:
     source, found = job
     return [_identify(source, file) for file in found]
 

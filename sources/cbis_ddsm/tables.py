@@ -90,14 +90,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class CaseCsv:
-    """One of the four case descriptions.
-
-    Attributes:
-        path: Where it lies.
-        finding: "mass" or "calcification".
-        split: "train" or "test".
-        lesions: Its rows, in its order.
-    """
+    """One of the four case descriptions."""
 
     path: Path
     finding: str

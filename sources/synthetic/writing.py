@@ -20,15 +20,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorag
 
 from pipeline.errors import UserError
 from pipeline.records import atomic
-from sources.synthetic.files import (
-    COLLECTION,
-    CROP,
-    MASK,
-    ZIP,
-    PlannedFile,
-    file_path,
-    on_disk,
-)
+from sources.synthetic.files import COLLECTION, CROP, MASK, ZIP, PlannedFile, file_path, on_disk
 from sources.synthetic.films import Film, render_film
 from sources.synthetic.plan import CALC, MASS, FilmPlan
 

@@ -116,11 +116,7 @@ def test_transfer_syntaxes_that_are_not_read_are_refused(path, true, claimed, re
             ExplicitVRLittleEndian,
             "Explicit VR Little Endian, but its bytes are in the other order",
         ),
-        (
-            ImplicitVRLittleEndian,
-            DeflatedExplicitVRLittleEndian,
-            "deflated data, but it is not",
-        ),
+        (ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, "deflated data, but it is not"),
     ],
 )
 def test_headers_that_cannot_be_read_as_claimed_are_refused(path, true, claimed, reason):

@@ -6,15 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.options import (
-    as_text,
-    between,
-    checked,
-    existing_folder,
-    odd_between,
-    option,
-    parse,
-)
+from pipeline.options import as_text, between, checked, existing_folder, odd_between, option, parse
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,7 @@ from pipeline import manifest
 from pipeline.errors import UserError
 from pipeline.folds import Fold, apply_fold, write_folds
 from pipeline.progress import Silent
-from pipeline.records import (
-    read_json,
-    write_table,
-)
+from pipeline.records import read_json, write_table
 from pipeline.stages.evaluation import Report
 from tests.interface.report.files import METRICS, cohort, dataset, page_of, run_folder
 

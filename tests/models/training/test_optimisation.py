@@ -151,14 +151,7 @@ def test_a_batch_in_parts_without_batch_norm_moves_the_weights_alike(data, tmp_p
         torch.manual_seed(3)
         network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * (SIZE - 2) ** 2, 1))
         (tmp_path / str(parts)).mkdir()
-        fit(
-            network,
-            "",
-            data,
-            hparams(parts=parts),
-            tmp_path / str(parts),
-            Silent(),
-        )
+        fit(network, "", data, hparams(parts=parts), tmp_path / str(parts), Silent())
         ends.append(network.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name])

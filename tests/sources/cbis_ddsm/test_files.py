@@ -38,10 +38,7 @@ def test_what_is_no_image_is_passed_over_and_what_should_be_one_is_told(tmp_path
     (tmp_path / "1-2.DCM").write_bytes(b"")
     index = index_files(tmp_path, None, 1, Silent())
     assert index.series == {}
-    assert index.unreadable == (
-        ("1-1.dcm", "is a text file, not DICOM"),
-        ("1-2.DCM", "is empty"),
-    )
+    assert index.unreadable == (("1-1.dcm", "is a text file, not DICOM"), ("1-2.DCM", "is empty"))
 
 
 def test_a_jpeg_copy_is_known_by_its_folder(tmp_path):
