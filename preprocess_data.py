@@ -1,6 +1,6 @@
 """Stage 2: crop borders, remove annotations, blur, enhance contrast, resize, augment.
 
-The chain of array functions, `preprocess_image`, is the stage's and prediction's alike, so that an
+The chain of array functions, `preprocess_image`, serves the stage and prediction, so that an
 uploaded image passes through exactly what the training images passed through.
 """
 

@@ -1,4 +1,4 @@
-"""The chain of steps from a film to what a network sees, for the stage and for prediction alike.
+"""The chain of steps from a film to what a network sees, for the stage and for prediction.
 
 The head of the chain reads the whole film and ends with the working image, still of 16 bits; the
 tail (blur, contrast, side) works on that alone, so that another contrast does not mean to read the
@@ -51,7 +51,7 @@ def preprocess_image(
 
     Returns:
         uint8 in [0, 255], (size, size), or of the cropped film's size where the options' size is
-        0; and where it lies in `image`.
+        0; and its path in `image`.
 
     Raises:
         UserError: There is no breast in the image.

@@ -113,7 +113,7 @@ def defect(header: Header, size: int) -> str:
 
     Args:
         header: Of the file.
-        size: Of the file in bytes, unpacked where it lies in a zip file.
+        size: Of the file in bytes, unpacked its path in a zip file.
 
     Returns:
         The reason in the words of `read_pixels`; empty where the pixels can be expected to read.

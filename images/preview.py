@@ -22,7 +22,7 @@ Panel = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shown:
-    """One image to show: where it lies, what it is and how it is called."""
+    """One image to show: its path, what it is and how it is called."""
 
     path: Path
     unit: str

@@ -27,7 +27,7 @@ class Estimate:
 def patient_weights(patients: Sequence[str], replicates: int, seed: int) -> Iterator[Floats]:
     """Yield bootstrap weights of images, drawing whole patients with replacement.
 
-    Images of one patient are alike, so drawing images one by one would give intervals that are
+    Images of one patient are correlated, so drawing images one by one would give intervals that are
     too narrow (the cluster bootstrap, Field & Welsh 2007).
 
     Args:

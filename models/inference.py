@@ -139,7 +139,7 @@ def run_over(
         function: Takes (B, 1, S, S) float32, gives (B, ...).
         images: (N, S, S) uint8.
         transform: Makes the tensors.
-        advance: Told how many images were done.
+        advance: Called with the number of images done.
 
     Returns:
         (N, ...) float32.

@@ -149,7 +149,7 @@ def measure(
 
     Returns:
         For each of METRICS (R,); NaN where a class it needs has no weight. Precision and F1 are
-        0 where no image is called malignant and MCC is 0 where all are called alike, as in
+        0 where no image is called malignant and MCC is 0 where all get the same call, as in
         scikit-learn.
     """
     order = np.argsort(-scores, kind="stable")

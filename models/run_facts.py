@@ -1,4 +1,4 @@
-"""What goes into a training, what comes out, and how that is told: model.json, headline, notes."""
+"""Input and result of a training, and how they are recorded: model.json, headline, notes."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ class TrainingData:
 
     @property
     def positive_weight(self) -> float:
-        """Benign for each malignant training image: weighs the classes alike in the loss."""
+        """Benign for each malignant training image: weighs the classes equally in the loss."""
         malignant = float(self.train.targets.sum())
         return (len(self.train) - malignant) / malignant
 

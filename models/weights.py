@@ -256,8 +256,8 @@ def _told_left_out(found: WeightsFile, names: Iterable[str], head: str) -> str:
         else:
             reason = "a counter" if name.endswith(COUNTERS) else "no part of this network"
         reasons.setdefault(reason, []).append(found.file_names[name])
-    told = [f"{_shown(left)} ({reason})" for reason, left in reasons.items()]
-    return f"; left out: {', '.join(told)}" if told else ""
+    parts = [f"{_shown(left)} ({reason})" for reason, left in reasons.items()]
+    return f"; left out: {', '.join(parts)}" if parts else ""
 
 
 def _of_classes(state: Mapping[str, Tensor], head: str) -> str:
@@ -269,6 +269,6 @@ def _of_classes(state: Mapping[str, Tensor], head: str) -> str:
 
 def _shown(names: Sequence[str]) -> str:
     """Return names as they fit in one line: a file may call its tensors anything."""
-    told = [name if name.isprintable() else ascii(name) for name in names[:NAMES_SHOWN]]
+    shown = [name if name.isprintable() else ascii(name) for name in names[:NAMES_SHOWN]]
     more = [f"{len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
-    return " and ".join([", ".join(told), *more])
+    return " and ".join([", ".join(shown), *more])

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A person's mistake, told in one line: what is wrong, with which path or value, what to do.
+    """A person's mistake, in one line: what is wrong, with which path or value, what to do.
 
     Only main.py catches it and turns it into an exit status; every other exception is a
     programming error and keeps its traceback.

@@ -1,7 +1,7 @@
 """One declaration for each option: the question, the flag, the default and the check.
 
 A stage's options are a frozen dataclass whose fields are made with `option`. `parse` is the only
-place where text becomes a checked value, so a question and a flag refuse alike.
+place where text becomes a checked value, so a question and a flag refuse the same values.
 """
 
 import dataclasses

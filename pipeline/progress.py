@@ -1,4 +1,4 @@
-"""What a stage tells while it works and when it is done; the faces decide how it looks."""
+"""What a stage reports while it works and when it is done; the faces decide how it looks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager

@@ -50,10 +50,10 @@ def groups_of(runs: Sequence[RunView], folder: Path) -> list[Group]:
     Returns:
         The group of most runs first.
     """
-    alike: dict[Any, list[RunView]] = {}
+    by_test_set: dict[Any, list[RunView]] = {}
     for run in runs:
-        alike.setdefault(run.test_set, []).append(run)
-    ordered = sorted(alike.values(), key=lambda group: (-len(group), -group[0].test.images))
+        by_test_set.setdefault(run.test_set, []).append(run)
+    ordered = sorted(by_test_set.values(), key=lambda group: (-len(group), -group[0].test.images))
     return [_group(group, folder, place) for place, group in enumerate(ordered, start=1)]
 
 

@@ -70,10 +70,10 @@ def _data(group: Group, dataset: Dataset | None) -> Iterator[str]:
         known = f" The case descriptions list {expected:,}." if expected else ""
         yield f"One image is a {options.get('unit', 'mammogram')} with {finding}.{known}"
     for step in dataset.steps:
-        told = lost(step)
+        lost_images = lost(step)
         what = "organising" if step.stage == "organize" else "preprocessing"
         left = f"After {what} {described(step.cohort)} were left"
-        yield f"{left}: {told}." if told else f"{left}; none was excluded."
+        yield f"{left}: {lost_images}." if lost_images else f"{left}; none was excluded."
     yield from _splits(group, dataset)
 
 

@@ -220,7 +220,7 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
 
 
 def operating_point(rule: str) -> dict[str, Any]:
-    """Return the options of evaluation that gave an operating point, from how it is told."""
+    """Return the options of evaluation that gave an operating point, from its description."""
     found = re.search(r"(sensitivity|specificity|alarms).*?([\d.]+)", rule)
     if found:
         choice = {"alarms": "cost"}.get(found[1], found[1])

@@ -72,14 +72,14 @@ def published_sheet(runs: Sequence[RunView]) -> Sheet:
         listed += tuple(Published(text, "whole image", unit, OFFICIAL, low, high)
                         for _, text, low, high in EXPECTED)  # fmt: skip
     for one in listed:
-        alike = (one.unit, one.split) == (unit, OFFICIAL)
+        comparable = (one.unit, one.split) == (unit, OFFICIAL)
         rows.append(
             SheetRow(
                 head=one.source,
                 cells=[_range(one), one.input, one.unit, one.split],
-                detail="same unit and test set as here" if alike else "",
+                detail="same unit and test set as here" if comparable else "",
                 part="Published",
-                kind="" if alike else "other",
+                kind="" if comparable else "other",
                 whisker=forest.whisker(
                     Interval((one.low + one.high) / 2, one.low, one.high)
                 ),

@@ -51,12 +51,12 @@ class Repeats:
 
 def repeats_of(runs: Sequence[RunView]) -> list[Repeats]:
     """Put runs together that share model, settings and test images; leave out single ones."""
-    alike: dict[str, list[RunView]] = {}
+    by_settings: dict[str, list[RunView]] = {}
     for run in runs:
         if run.record["stage"] == "train":
-            alike.setdefault(_settings(run), []).append(run)
+            by_settings.setdefault(_settings(run), []).append(run)
     found = []
-    for group in alike.values():
+    for group in by_settings.values():
         if len(group) > 1:
             group.sort(key=lambda run: (run.fold.number, run.name))
             found.append(Repeats(group, *_pooled(group)))

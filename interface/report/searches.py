@@ -28,7 +28,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Search:
-    """A study that came to a result."""
+    """A study with a complete trial."""
 
     name: str
     anchor: str

@@ -22,7 +22,7 @@ class ShortcutView:
     Attributes:
         images: "organised" or "preprocessed".
         seen: Whether the runs saw these images.
-        warnings: What tells the label.
+        warnings: What predicts the label.
         line: What to say where nothing does.
         picture: The classes' mean images as a data URI, where something does and it is there.
     """
@@ -59,4 +59,4 @@ def _quiet(found: Mapping[str, Any]) -> str:
         return f"no verdict, {found['problem']}"
     auc, low, high = (float(found["groups"]["all"][name]) for name in ("auc", "low", "high"))
     figures = f"AUC {auc:.2f}, {low:.2f} to {high:.2f}"
-    return f"nothing tells the label (all features together: {figures})"
+    return f"nothing predicts the label (all features together: {figures})"

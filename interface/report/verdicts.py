@@ -67,7 +67,7 @@ def _shortcuts(shortcuts: Mapping[str, Sequence[ShortcutView]]) -> Iterator[Alar
         warnings = dict.fromkeys(text for view in seen for text in view.warnings)
         yield Alarm(
             True,
-            "These figures cannot be believed: the label is told by what should not tell it.",
+            "These figures cannot be believed: something else than the breast predicts the label.",
             "Shortcut probe: " + "; ".join(warnings) + ". A network can score as high without "
             "looking at a breast.",
             ("data", "the data"),
@@ -76,14 +76,14 @@ def _shortcuts(shortcuts: Mapping[str, Sequence[ShortcutView]]) -> Iterator[Alar
 
 def _from_nothing(groups: Sequence[Group]) -> Iterator[Alarm]:
     """Warn of baselines that are better than guessing where there must be nothing to go by."""
-    told: dict[str, str] = {}
+    areas: dict[str, str] = {}
     for group in groups:
         for one in group.baselines:
             if one.tells:
-                told.setdefault(one.name, one.auc.in_words)
+                areas.setdefault(one.name, one.auc.in_words)
     for name, (title, meaning) in NOTHING.items():
-        if name in told:
-            text = f"It reaches a test AUC of {told[name]}: {meaning}."
+        if name in areas:
+            text = f"It reaches a test AUC of {areas[name]}: {meaning}."
             yield Alarm(True, title, text, ("models", "the baselines"))
 
 

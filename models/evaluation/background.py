@@ -1,4 +1,4 @@
-"""What an image shows beside the breast, as features that should not tell its label."""
+"""What an image shows beside the breast, as features that should not predict its label."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ def backgrounds(images: Iterable[Image], workers: int, advance: Advance) -> Floa
     Args:
         images: (N, S, S) uint8 in [0, 255], N at least 1.
         workers: Threads; 0 for one for each core.
-        advance: Told how many images were done.
+        advance: Called with the number of images done.
 
     Returns:
         (N, 512) float64; see `background_features`.

@@ -1,7 +1,7 @@
 """Sanity baselines of a dataset: scores that come without knowing how cancer looks.
 
 A model that beats neither the base rate nor a network that learnt nothing has shown nothing, and
-where the background alone tells the label, no score means what it says (Zech et al. 2018, PLoS
+where the background alone predicts the label, no score means what it says (Zech et al. 2018, PLoS
 Med 15:e1002683). All are fitted on the training images; none chooses anything on validation.
 """
 
@@ -144,7 +144,7 @@ def read_baselines(runs: Path, data_hash: str) -> list[dict[str, Any]]:
 def unexpected(
     made: Mapping[str, Any], rows: Sequence[Row], replicates: int, seed: int
 ) -> list[str]:
-    """Return a warning for each baseline that should not tell the label and does so on test.
+    """Return a warning for each baseline that should not predict the label and does so on test.
 
     It does where the lower end of its AUC's 95 % interval over patients passes 0.55.
     """

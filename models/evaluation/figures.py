@@ -32,7 +32,7 @@ from pipeline.records import atomic
 FOLDER = "figures"
 SIZE = (4.4, 4.0)  # inches
 DOTS = 150  # an inch, of the PNG
-TEST, VAL, GREY = "#0b5394", "#b45f06", "#666666"  # told apart in grey print too, by line style
+TEST, VAL, GREY = "#0b5394", "#b45f06", "#666666"  # line style tells them apart in grey print
 STYLE = {"svg.hashsalt": "mammolab", "svg.fonttype": "path", "font.size": 9.0,
          "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
 THRESHOLDS = np.linspace(0, 0.99, 100)  # of the decision curve

@@ -287,10 +287,10 @@ def in_words(pairs: Sequence[Pair]) -> str:
 def _two_in_words(pair: Pair) -> str:
     better, worse = pair.ordered
     low, high = (-pair.high, -pair.low) if pair.difference < 0 else (pair.low, pair.high)
-    told = f"is better than {worse}" if pair.differ else f"and {worse} cannot be ranked"
+    verdict = f"is better than {worse}" if pair.differ else f"and {worse} cannot be ranked"
     p = f"p = {pair.p_adjusted:.3f}" if pair.p_adjusted >= 0.001 else "p < 0.001"
     return (
-        f"{better} {told}: the difference in AUC is {abs(pair.difference):.3f} "
+        f"{better} {verdict}: the difference in AUC is {abs(pair.difference):.3f} "
         f"(95 % interval {low:.3f} to {high:.3f}, {p})."
     )
 
@@ -331,7 +331,7 @@ def _of_the_best(top: str, shared: bool, beaten: list[str], equals: list[str]) -
 
 
 def _of_its_equals(top: str, equals: list[str], wins: dict[str, set[str]]) -> str:
-    """Not to be told apart is not transitive, so the group is looked at pair by pair."""
+    """Say whether the equals of the best are equals of each other: that is not transitive."""
     if any(wins[name] & set(equals) for name in equals):
         return f"{top} cannot be told apart from {_listed(equals)}."
     between = "Between" if len(equals) == 1 else "Among"
@@ -339,16 +339,18 @@ def _of_its_equals(top: str, equals: list[str], wins: dict[str, set[str]]) -> st
 
 
 def _of_the_others(top: str, others: Sequence[Pair]) -> str:
-    told = sum(pair.differ for pair in others)
+    ranked = sum(pair.differ for pair in others)
     if len(others) == 1:
         better, worse = others[0].ordered
         return (
             f"{better} is better than {worse}."
-            if told
+            if ranked
             else f"{better} and {worse} cannot be ranked."
         )
-    rest = len(others) - told
-    found = "none can" if not told else "all can" if not rest else f"{told} can and {rest} cannot"
+    rest = len(others) - ranked
+    found = f"{ranked} can and {rest} cannot" if rest else "all can"
+    if not ranked:
+        found = "none can"
     return f"Of the {len(others)} pairs without {top} {found} be ranked."
 
 

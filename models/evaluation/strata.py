@@ -1,4 +1,4 @@
-"""How well images of each kind are told apart: by finding, density, view and the like."""
+"""How well each kind of image is classified: by finding, density, view and the like."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

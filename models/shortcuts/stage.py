@@ -1,4 +1,4 @@
-"""The shortcut probe: is the label told by what should not tell it?
+"""The shortcut probe: is the label predicted by what should not predict it?
 
 A dataset whose image sizes, borders, orientation or grey values give the label away makes every
 later score false, since a network takes the shortcut (Geirhos et al. 2020, Nat Mach Intell
@@ -31,7 +31,7 @@ from pipeline.workspace import SHORTCUTS
 
 PICTURE = "shortcuts.png"
 ALL = "all"  # the group of every feature
-TOLD = 0.6  # the lower end of the AUC's interval beyond which a group tells the label
+PREDICTS = 0.6  # the lower end of the AUC's interval beyond which a group predicts the label
 LOOKED_AT = SPLITS[:2]  # the labels of the test images decide nothing
 FOLDS, REPLICATES = 5, 1000
 # Labels dealt at random pass the bar in 5 % of datasets with ENOUGH patients of each class, in 2 %
@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How well a group of features tells the label.
+    """How well a group of features predicts the label.
 
     Attributes:
         auc: Of images of patients that the classifier was not fitted on.
@@ -79,11 +79,11 @@ class Verdict:
     high: float
     images: int
     patients: int
-    bar: float = TOLD
+    bar: float = PREDICTS
 
     @property
-    def told(self) -> bool:
-        """Whether the group tells the label."""
+    def predicts(self) -> bool:
+        """Whether the group predicts the label."""
         return self.low > self.bar
 
 
@@ -100,27 +100,27 @@ class Findings:
     problem: str = ""
 
     @property
-    def telling(self) -> list[str]:
-        """The groups that tell the label; "all" only where no group does so alone."""
-        told = [name for name, verdict in self.groups.items() if verdict.told]
-        return [name for name in told if name != ALL] or told
+    def predicting_groups(self) -> list[str]:
+        """The groups that predict the label; "all" only where no group does so alone."""
+        predicting = [name for name, verdict in self.groups.items() if verdict.predicts]
+        return [name for name in predicting if name != ALL] or predicting
 
     @property
     def summary(self) -> str:
-        """What tells the label, in a few words; empty where nothing does."""
-        names = self.telling
+        """What predicts the label, in a few words; empty where nothing does."""
+        names = self.predicting_groups
         if names == [ALL]:
-            return "all features together tell the label"
+            return "all features together predict the label"
         listed = " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-        verb = _verb(listed) if len(names) == 1 else "tell"
+        verb = _verb(listed) if len(names) == 1 else "predict"
         return f"{listed} {verb} the label" if names else ""
 
     def warnings(self) -> list[str]:
-        """Return one sentence for each group that tells the label."""
+        """Return one sentence for each group that predicts the label."""
         sentences = []
-        for name in self.telling:
+        for name in self.predicting_groups:
             found = self.groups[name]
-            who = "all features together tell" if name == ALL else f"{name} alone {_verb(name)}"
+            who = "all features together predict" if name == ALL else f"{name} alone {_verb(name)}"
             figures = f"AUC {found.auc:.2f} ({found.low:.2f} to {found.high:.2f})"
             sentences.append(f"{who} the label: {figures}; see {PICTURE}")
         return sentences
@@ -134,7 +134,7 @@ class Findings:
         groups = {}
         for name, found in self.groups.items():
             figures = {key: round(value, 4) for key, value in dataclasses.asdict(found).items()}
-            groups[name] = figures | {"told": found.told}
+            groups[name] = figures | {"told": found.predicts}
         return {
             "summary": self.summary,
             "warnings": self.warnings(),
@@ -167,9 +167,9 @@ def check_shortcuts(options: Probe, progress: Progress) -> Result:
     findings = probe(samples, options.seed)
     write_findings(folder, findings, samples)
     patients = len({sample.patient_id for sample in samples})
-    verdict = findings.summary or "nothing tells the label"
+    verdict = findings.summary or "nothing predicts the label"
     lines = tuple(
-        (name, found.auc, found.low, found.high, "tells the label" if found.told else "does not")
+        (name, found.auc, found.low, found.high, "predicts the label" if found.predicts else "no")
         for name, found in findings.groups.items()
     )
     maker = read_json(folder / RECORD).get("stage") if (folder / RECORD).is_file() else ""
@@ -284,18 +284,19 @@ def write_findings(folder: Path, findings: Findings, samples: Sequence[Sample]) 
             label: [sample.thumbnail for sample in samples if sample.label == label]
             for label in LABELS
         }
-        write_mean_images(folder / PICTURE, findings.summary or "nothing tells the label", classes)
+        title = findings.summary or "nothing predicts the label"
+        write_mean_images(folder / PICTURE, title, classes)
     else:
         (folder / PICTURE).unlink(missing_ok=True)
     write_json(folder / SHORTCUTS, findings.facts())
 
 
 def _verb(group: str) -> str:
-    return "tell" if group.endswith("s") else "tells"
+    return "predict" if group.endswith("s") else "predicts"
 
 
 def probe(samples: Sequence[Sample], seed: int) -> Findings:
-    """Score how well each group of features tells the label of patients not seen.
+    """Score how well each group of features predicts the label of patients not seen.
 
     Args:
         samples: From training and validation, no augmented copies.
@@ -320,7 +321,7 @@ def probe(samples: Sequence[Sample], seed: int) -> Findings:
     groups = features_of([sample.thumbnail for sample in samples], sides)
     groups[ALL] = np.hstack(list(groups.values()))
     images, people = len(samples), len(np.unique(patients))
-    bar = TOLD if min(counts) >= ENOUGH else SURE
+    bar = PREDICTS if min(counts) >= ENOUGH else SURE
     verdicts = {}
     for name, features in groups.items():
         scores = _out_of_fold(features, malignant, folds)

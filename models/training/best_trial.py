@@ -122,7 +122,7 @@ def _searches(runs: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a training is done, all told.
+    """How a training is done.
 
     Attributes:
         options: With the values of the search in place.
@@ -145,8 +145,8 @@ class Settings:
         return self.tuned.study if self.tuned else RECORDED
 
     @property
-    def told(self) -> str:
-        """What a person should know of it, in one line; empty where there is nothing to say."""
+    def note(self) -> str:
+        """What a person should know of it, in one line; empty for nothing."""
         if self.tuned:
             found = f"validation AUC {self.tuned.val_auc:.3f} there"
             return f"hyper-parameters of trial {self.tuned.trial} of {self.tuned.study} ({found})"

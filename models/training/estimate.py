@@ -1,4 +1,4 @@
-"""How long a training will take and how much memory, told after its first steps."""
+"""How long a training will take and how much memory, measured on its first steps."""
 
 import sys
 import time

@@ -28,7 +28,7 @@ class Plan:
 
     Attributes:
         strengths: Each C that is tried.
-        balance: "weights" to weigh the classes alike, or "none".
+        balance: "weights" to weigh the classes equally, or "none".
         augment: A recipe of `images.augmentation`.
         variants: Augmented variants of each training image, beside the image itself.
     """
@@ -160,7 +160,7 @@ def fit_linear_probe(
         network: Its head must be one linear layer; changed in place.
         data: Training images to fit on, validation images to choose C on.
         untrained: Leave the head random: the control, which is chance.
-        progress: Told one row for each C.
+        progress: Gets one row for each C.
         plan: How it is fitted, where a search has found that.
         seed: Of the augmentation, where the plan has one.
     """

@@ -67,7 +67,7 @@ def fit(
         hparams: How.
         folder: Gets the history after every epoch and the weights whenever they are better; and
             a checkpoint after every epoch and every ten minutes, from which it goes on.
-        progress: Told one row an epoch.
+        progress: Gets one row for each epoch.
 
     Raises:
         UserError: The loss is no longer finite, or there is not enough memory.

@@ -306,6 +306,6 @@ class _KnownRuns:
             for name, value in options.items()
             if name not in aside
         }
-        told = {"data": data_hash, "weights": weights, "weights_hash": weights_hash}
-        told |= {"study": f"{tuned.study} {tuned.trial}" if tuned else ""}
-        return {"options": plain, "preprocess": made} | told
+        content = {"data": data_hash, "weights": weights, "weights_hash": weights_hash}
+        content |= {"study": f"{tuned.study} {tuned.trial}" if tuned else ""}
+        return {"options": plain, "preprocess": made} | content

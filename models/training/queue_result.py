@@ -1,4 +1,4 @@
-"""What a queue of trainings came to: its entries, their CSV, table, means and notes."""
+"""The result of a queue of trainings: its entries, their CSV, table, means and notes."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -136,8 +136,8 @@ def _headline(counts: Mapping[str, int], total: int, best: Entry) -> str:
     if counts[BEFORE] == total:
         text = f"All {total} trainings were done before; nothing was left to train"
     else:
-        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        text = f"{total} trainings: {told}"
+        parts = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        text = f"{total} trainings: {parts}"
     if best.auc is None:
         return text
     return f"{text}. Best validation AUC {best.auc:.3f}: {best.job.name}"

@@ -156,7 +156,7 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
                "parameters": facts["parameters"], "trainable": facts["trainable"],
                **settings.facts, "seconds": round(seconds, 1)},
         tables=(best_table(fitted),),
-        notes=tuple(filter(None, [*notes_on(options, row, data, from_scratch), settings.told])),
+        notes=tuple(filter(None, [*notes_on(options, row, data, from_scratch), settings.note])),
         set_aside=len(set_aside),
         next_stage="evaluate",
         next_options={"run": run.name, "runs": options.runs},
@@ -172,8 +172,8 @@ def _tell(
         f"{facts['model']}: {origin}; {facts['precision']}, {facts['trainable']:,} of "
         f"{facts['parameters']:,} parameters are trained{validated}"
     )
-    if settings.told:
-        progress.say(f"{facts['model']}: {settings.told}")
+    if settings.note:
+        progress.say(f"{facts['model']}: {settings.note}")
 
 
 def _resuming(run: Run) -> str:

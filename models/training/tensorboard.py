@@ -14,7 +14,7 @@ class Events:
     """Writes one point an epoch for each figure; nothing where tensorboard is not installed."""
 
     def __init__(self, run: Path | None, history: Sequence[Mapping[str, Any]]) -> None:
-        """Begin anew with what a run has come to so far, so that no epoch is told twice.
+        """Begin anew with what a run has come to so far, so that no epoch is written twice.
 
         Args:
             run: The run's folder; None where another process writes.

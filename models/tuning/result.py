@@ -1,4 +1,4 @@
-"""What a search came to: its table of trials, best.json, the result that a person sees."""
+"""The result of a search: its table of trials, best.json, the result that a person sees."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -106,7 +106,7 @@ class Search:
 
 
 def check_complete(search: Search, folder: Path) -> None:
-    """Refuse a search in which nothing came to a result.
+    """Refuse a search in which no trial is complete.
 
     Raises:
         UserError: Every trial failed, or the time was up before one ended.

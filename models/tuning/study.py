@@ -83,7 +83,7 @@ def _first_line(error: BaseException) -> str:
 def storage_at(address: str) -> Iterator[RDBStorage]:
     """Open the database that studies are kept in, and make its tables where they are lacking.
 
-    Within the block, too, what is wrong with it is told in one line.
+    Errors within the block are reported in one line, too.
 
     Raises:
         UserError: It cannot be reached or written, or its driver is not installed.
@@ -161,9 +161,11 @@ def open_study(storage: RDBStorage, name: str, facts: Mapping[str, Any]) -> optu
     if known is None:
         study.set_user_attr(FACTS, dict(facts))
     elif other := [key for key in facts if known.get(key) != facts[key]]:
-        names = {"data_hash": "another dataset"}
-        told = names.get(other[0]) or f"{other[0]} {known.get(other[0])}, not {facts[other[0]]}"
-        raise UserError(f"{name}: this study is of {told}", "give another --study")
+        changed, was = other[0], known.get(other[0])
+        kind = f"{changed} {was}, not {facts[changed]}"
+        if changed == "data_hash":
+            kind = "another dataset"
+        raise UserError(f"{name}: this study is of {kind}", "give another --study")
     return study
 
 

@@ -60,13 +60,13 @@ class Worker:
 
     def work(self) -> None:
         """Begin one trial after the other until there are as many as are wanted."""
-        wanted, told = self.options.trials, set(self._done())
-        text = f"{self.study.study_name}: {len(told)} of {wanted} trials done before"
-        self.progress.say(f"{text}." if told else f"Study {self.study.study_name}.")
-        for place in told:  # a kill may have come before they were cleared away
+        wanted, shown = self.options.trials, set(self._done())
+        text = f"{self.study.study_name}: {len(shown)} of {wanted} trials done before"
+        self.progress.say(f"{text}." if shown else f"Study {self.study.study_name}.")
+        for place in shown:  # a kill may have come before they were cleared away
             self._clear(place)
         waiting = False
-        with self.progress.track("Trials", wanted, "trials", min(len(told), wanted)) as advance:
+        with self.progress.track("Trials", wanted, "trials", min(len(shown), wanted)) as advance:
             while True:
                 for place in revive(self.study, self.here):
                     self.progress.say(f"Trial {place} was stopped before; it is tried again.")
@@ -85,8 +85,8 @@ class Worker:
                     time.sleep(WAIT_SECONDS)
                 else:
                     break
-                self._tell(told, advance)
-            self._tell(told, advance)
+                self._show(shown, advance)
+            self._show(shown, advance)
 
     def _run_one(self) -> None:
         self._lost = False
@@ -97,11 +97,11 @@ class Worker:
                 raise
             self.progress.say("Another process took this trial for dead; its result is left out.")
 
-    def _tell(self, told: set[int], advance: Callable[[int], None]) -> None:
+    def _show(self, shown: set[int], advance: Callable[[int], None]) -> None:
         """Show the trials that have come to their end since, those of other processes too."""
         done = self._done()
-        best = max((_area(done[place]) for place in told), default=-1.0)
-        fresh = [place for place in done if place not in told]
+        best = max((_area(done[place]) for place in shown), default=-1.0)
+        fresh = [place for place in done if place not in shown]
         for place in fresh:
             entry = self._entry(place, done[place])
             better = entry.state == COMPLETE and (entry.area or 0.0) > best
@@ -110,7 +110,7 @@ class Worker:
             if entry.reason:
                 self.progress.say(f"Trial {place} failed: {entry.reason}")
             self._clear(place)
-            told.add(place)
+            shown.add(place)
         advance(len(fresh))
 
     def _clear(self, place: int) -> None:

@@ -325,6 +325,6 @@ def _dataset_folder(path: Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Common):
-    """Check that nothing but the breast tells the label."""
+    """Check that nothing but the breast predicts the label."""
 
     data: Path = DATA("Folder of the dataset to check", check=_dataset_folder)

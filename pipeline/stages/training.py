@@ -149,13 +149,13 @@ class Train(Common):
         choices=_own("balance")
         | {
             "weights": "by weights in the loss",
-            "sampler": "by drawing both alike often",
+            "sampler": "by drawing both equally often",
             "none": "no",
         },
     )
     label_smoothing: float | None = _learned(
         None,
-        "Label smoothing, as the share that goes to both classes alike (empty: none, or as a "
+        "Label smoothing, as the share that goes to both classes equally (empty: none, or as a "
         "search found)",
         check=between(0, 0.5),
     )

@@ -193,10 +193,10 @@ def guard_against_leaks(out: Path, account: Account) -> None:
         UserError: Two images in different splits are the same, pixel for pixel; all such
             are listed in leaks.csv.
     """
-    alike: dict[str, list[Row]] = {}
+    by_pixels: dict[str, list[Row]] = {}
     for row in sorted(account.rows, key=lambda row: row.image_id):
-        alike.setdefault(account.pixels[row.image_id], []).append(row)
-    leaks = [rows for rows in alike.values() if len({row.split for row in rows}) > 1]
+        by_pixels.setdefault(account.pixels[row.image_id], []).append(row)
+    leaks = [rows for rows in by_pixels.values() if len({row.split for row in rows}) > 1]
     (out / LEAKS).unlink(missing_ok=True)
     if not leaks:
         return

@@ -241,9 +241,9 @@ def _misplaced(index: Index) -> list[Problem]:
 
     Where most are, somebody renamed the folders, and their names say nothing.
     """
-    told = [file for file in _all_files(index) if file.in_its_folder is not None]
-    wrong = [file for file in told if not file.in_its_folder]
-    if 2 * len(wrong) >= len(told):
+    placed = [file for file in _all_files(index) if file.in_its_folder is not None]
+    wrong = [file for file in placed if not file.in_its_folder]
+    if 2 * len(wrong) >= len(placed):
         return []
     reason = "lies in the folder {}, which is of another series"
     return [

@@ -137,7 +137,7 @@ class Index:
 
 @dataclass(frozen=True)
 class _Found:
-    """A file to identify: where it lies, and what tells whether it changed."""
+    """A file to identify: its path, and what tells whether it changed."""
 
     name: str
     size: int

@@ -1,4 +1,4 @@
-"""CBIS-DDSM: everything that the case descriptions decide, and how it is told to a person."""
+"""CBIS-DDSM: everything that the case descriptions decide, and what a person is shown of it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass

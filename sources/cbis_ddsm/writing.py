@@ -201,7 +201,7 @@ class Writer:
 def skipped_files(job: Job, facts: Facts) -> Iterator[tuple[str, str]]:
     """Yield (name, reason) of the files that would not do, but for those of another role.
 
-    Damaged ones behind the one that was taken are told of as well.
+    Damaged ones after the one that was taken are listed as well.
     """
     reasons = {index: file.defect for index, file in enumerate(job.candidates) if file.defect}
     for index, reason in sorted((reasons | dict(facts["skipped"])).items()):

@@ -219,7 +219,7 @@ def stratum(factor, level, value, small=False):
 def baselines(runs, data, rows, **strengths):
     """Write the baselines of a dataset: how far apart each puts the classes, or None for a problem.
 
-    They are drawn, so that 0 is guessing and 9 tells the label.
+    They are drawn, so that 0 is guessing and 9 predicts the label.
     """
     draw, found = random.Random(7), []
     for name, strength in strengths.items():

@@ -43,12 +43,12 @@ def test_a_warning_stands_in_the_data_with_its_picture_and_at_the_top(data, tmp_
     write_findings(data, findings, samples(lying=True))
     page = Page(page_of(tmp_path).text)
     sentence = findings.warnings()[0].removesuffix("; see shortcuts.png")
-    assert sentence.startswith("orientation alone tells the label: AUC")
+    assert sentence.startswith("orientation alone predicts the label: AUC")
     assert f"Shortcut probe of the preprocessed images: {sentence}." in page.text
     (picture,) = pictures(page)
     assert picture["src"].startswith("data:image/jpeg;base64,")
     assert BANNER in page.text
-    assert "nothing tells the label" not in page.text
+    assert "nothing predicts the label" not in page.text
 
 
 def test_a_quiet_probe_is_one_line(data, tmp_path):
@@ -58,7 +58,7 @@ def test_a_quiet_probe_is_one_line(data, tmp_path):
     for folder in (data, data.parent / "dataset"):
         write_findings(folder, findings, samples(lying=False))
     page = Page(page_of(tmp_path).text)
-    line = "nothing tells the label (all features together: AUC 0.50, 0.45 to 0.56)."
+    line = "nothing predicts the label (all features together: AUC 0.50, 0.45 to 0.56)."
     assert page.text.count(f"Shortcut probe: {line}") == 1
     assert not pictures(page)
     assert BANNER not in page.text
@@ -68,8 +68,8 @@ def test_what_preprocessing_has_put_right_is_told_but_not_of_the_figures(data, t
     write_findings(data.parent / "dataset", probe(samples(True), 1), samples(True))
     write_findings(data, probe(samples(lying=False), 1), samples(lying=False))
     page = Page(page_of(tmp_path).text)
-    assert "Shortcut probe of the organised images: orientation alone tells" in page.text
-    assert "Shortcut probe: nothing tells the label" in page.text
+    assert "Shortcut probe of the organised images: orientation alone predicts" in page.text
+    assert "Shortcut probe: nothing predicts the label" in page.text
     assert len(pictures(page)) == 1
     assert BANNER not in page.text
 

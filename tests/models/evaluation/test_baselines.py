@@ -97,7 +97,7 @@ def with_mark(number, malignant):
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory):
-    """A dataset in which only what the radiologist says tells the label; not to be written to."""
+    """A dataset in which only the assessment predicts the label; not to be written to."""
 
     def said(malignant):
         return SAID | {"assessment": "5" if malignant else "2"}

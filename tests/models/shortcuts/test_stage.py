@@ -110,7 +110,7 @@ def test_it_is_silent_where_nothing_tells(films, tmp_path):
     folder = dataset(tmp_path / "dataset", films)
     result = checked(folder)
     assert result.notes == ()
-    assert result.headline.endswith("patients: nothing tells the label")
+    assert result.headline.endswith("patients: nothing predicts the label")
     assert result.facts["images"] == len(films)
     assert (result.next_stage, result.next_options) == ("preprocess", {"data": folder})
     facts = found(folder)
@@ -150,7 +150,7 @@ def test_a_shortcut_is_named(films, tmp_path, change, named, not_named):
     assert groups[named]["told"]
     assert groups[named]["low"] > 0.6
     assert not groups[not_named]["told"]
-    verb = "tell" if named == "borders" else "tells"
+    verb = "predict" if named == "borders" else "predicts"
     (sentence,) = (note for note in result.notes if note.startswith(f"{named} alone {verb}"))
     figures = groups[named]
     assert sentence == (
@@ -159,7 +159,7 @@ def test_a_shortcut_is_named(films, tmp_path, change, named, not_named):
     )
     assert named in result.headline
     verdicts = {row[0]: row[-1] for row in result.tables[0].rows}
-    assert (verdicts[named], verdicts[not_named]) == ("tells the label", "does not")
+    assert (verdicts[named], verdicts[not_named]) == ("predicts the label", "no")
     assert result.facts["summary"] == found(folder)["summary"]
 
 
@@ -175,7 +175,7 @@ def test_the_picture_shows_the_mean_of_each_class(turned, tmp_path):
 def test_preprocessing_a_turned_set_warns_in_its_notes_record_and_menu(turned, tmp_path):
     options = Preprocess(data=turned, out=tmp_path / "p", size=256, workers=1)
     result = preprocess(options, Silent())
-    assert any(note.startswith("orientation alone tells the label") for note in result.notes)
+    assert any(note.startswith("orientation alone predicts the label") for note in result.notes)
     facts = found(tmp_path / "p")
     assert facts["groups"]["orientation"]["low"] > 0.9
     assert facts["groups"]["size"]["auc"] == 0.5, "all are of one size"
@@ -300,7 +300,7 @@ def test_the_command_line(run_here, turned, tmp_path):
     shutil.copytree(turned, tmp_path / "dataset")
     done = run_here("probe", "--data", "dataset", "--batch")
     assert done.returncode == 0, done.stderr
-    assert "Note: orientation alone tells the label: AUC" in done.stdout
+    assert "Note: orientation alone predicts the label: AUC" in done.stdout
     assert "Next: python main.py preprocess" in done.stdout
     table = [line for line in done.stdout.splitlines() if line.split()[:1] and
              line.split()[0] in (*GROUPS, "group")]  # fmt: skip
@@ -341,11 +341,11 @@ def test_several_groups_are_listed_and_all_of_them_only_where_none_tells_alone()
 
     assert summary(unsure, unsure, unsure, unsure, unsure) == ""
     assert summary(sure, sure, sure, unsure, sure) == (
-        "size, borders and orientation tell the label"
+        "size, borders and orientation predict the label"
     )
-    assert summary(sure, unsure, unsure, sure, sure) == "size and histogram tell the label"
+    assert summary(sure, unsure, unsure, sure, sure) == "size and histogram predict the label"
     together = Findings(dict(zip(GROUPS, [*[unsure] * 4, sure], strict=True)))
-    assert together.summary == "all features together tell the label"
+    assert together.summary == "all features together predict the label"
     assert together.warnings() == [
-        "all features together tell the label: AUC 0.90 (0.80 to 0.97); see shortcuts.png"
+        "all features together predict the label: AUC 0.90 (0.80 to 0.97); see shortcuts.png"
     ]

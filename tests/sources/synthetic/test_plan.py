@@ -1,4 +1,4 @@
-"""The plan: both classes everywhere, every trap, nothing but the lesion tells the label."""
+"""The plan: both classes everywhere, every trap, nothing but the lesion predicts the label."""
 
 from collections import Counter, defaultdict
 
