@@ -19,18 +19,18 @@ from interface.report.images import SHEET, Outcome, Thumbnails, jpeg, samples
 from interface.report.methods import methods
 from interface.report.published import LEAK, published_sheet
 from interface.report.repeats import repeats_of, repeats_sheet
-from interface.report.run_sheets import (
+from interface.report.runs import RunView
+from interface.report.scores import NONE
+from interface.report.searches import Search, searches_of
+from interface.report.sheets import Sheet, cell_text
+from interface.report.shortcuts import shortcuts_of
+from interface.report.tables import (
     cost_sheet,
     metrics_sheet,
     settings_sheet,
     strata_line,
     strata_sheet,
 )
-from interface.report.runs import RunView
-from interface.report.scores import NONE
-from interface.report.searches import Search, searches_of
-from interface.report.sheets import Sheet, cell_text
-from interface.report.shortcuts import shortcuts_of
 from interface.report.verdicts import alarms_of, result_of
 from pipeline.progress import Progress
 from pipeline.records import plain_options

@@ -12,7 +12,7 @@ from models.evaluation.baselines import read_baselines
 from models.evaluation.leakage import price_of_leakage
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.predictions import read_predicted
-from models.evaluation.scored import Scored, finite
+from models.evaluation.scored import ScoredSplit, finite
 from models.evaluation.significance import Pair, compare_all, in_words
 from models.evaluation.units import grouped
 from models.metrics import METRICS
@@ -45,7 +45,7 @@ class Entry:
     name: str
     kind: str  # "run" or "baseline"
     data_hash: str
-    scored: Scored
+    scored: ScoredSplit
 
     @property
     def tested_on(self) -> tuple[Any, ...]:
@@ -138,7 +138,7 @@ def _of_run(run: Run, options: Compare) -> Entry:
     rows, scores = read_predicted(run.folder / "predictions_test.csv")
     threshold = OperatingPoint(float(point["threshold"]), str(point["rule"]))
     unit = grouped(rows, np.array(scores, np.float64), options.unit, str(measured["aggregate"]))
-    scored = Scored.of(unit, threshold, options.replicates, options.seed)
+    scored = ScoredSplit.of(unit, threshold, options.replicates, options.seed)
     return Entry(run.name, "run", measured["data_hash"], scored)
 
 
@@ -158,7 +158,7 @@ def _beside(entries: Sequence[Entry], options: Compare) -> list[Entry]:
             if known:
                 scores = np.array([float(one["test"][row.image_id]) for row in known])
                 unit, point = grouped(known, scores, options.unit, "max"), OperatingPoint(0.5, "")
-                scored = Scored.of(unit, point, options.replicates, options.seed)
+                scored = ScoredSplit.of(unit, point, options.replicates, options.seed)
                 found.append(Entry(one["title"], "baseline", name, scored))
     return found
 

@@ -64,7 +64,7 @@ def measure_cost(
     }
 
 
-def together(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def total_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the members of an ensemble cost together, one after the other on one machine.
 
     Memory is that of the member that needs most; a figure is None where that of a member is.

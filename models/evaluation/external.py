@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.evaluation.predictions import read_predictions
-from models.evaluation.scoring import ELSEWHERE, Logits, Subject
+from models.evaluation.scoring import ELSEWHERE, Logits, ScoredRun
 from models.inference import save_facts
 from models.registry import MODELS
 from pipeline.errors import UserError
@@ -16,7 +16,7 @@ from pipeline.runs import create_run
 from pipeline.stages.evaluation import Evaluate
 
 
-def read_external(options: Evaluate) -> Subject:
+def read_external(options: Evaluate) -> ScoredRun:
     """Read predictions made elsewhere and make a run folder for them, named after their file.
 
     Raises:
@@ -37,7 +37,7 @@ def read_external(options: Evaluate) -> Subject:
     save_facts(run.folder, facts)
     counts = {f"{split}_images": len(logits.rows) for split, logits in splits.items()}
     close_folder(run.folder, "evaluate", options, counts, file_digest(path), 0.0)
-    return Subject(run, facts, data, found, record, rows, splits)
+    return ScoredRun(run, facts, data, found, record, rows, splits)
 
 
 def _images(splits: Mapping[str, Logits]) -> str:

@@ -25,7 +25,7 @@ from models.evaluation.bands import (
     roc_band,
 )
 from models.evaluation.decision_curve import net_benefit
-from models.evaluation.scored import Scored
+from models.evaluation.scored import ScoredSplit
 from models.metrics import cumulated, rank
 from pipeline.records import atomic
 
@@ -40,7 +40,7 @@ BINS = 20  # of the histogram of probabilities
 
 
 def write_figures(
-    folder: Path, model: str, images: Mapping[str, Scored], raw: NDArray[np.float64], seed: int
+    folder: Path, model: str, images: Mapping[str, ScoredSplit], raw: NDArray[np.float64], seed: int
 ) -> None:
     """Write the figures of an evaluated run into `folder/figures`.
 
@@ -92,7 +92,7 @@ def save(figure: Any, path: Path, description: str = "") -> None:
             figure.savefig(temporary, dpi=DOTS, metadata=metadata, transparent=False)
 
 
-def _curves(scored: Scored) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curves(scored: ScoredSplit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return true and false positives (K + 1,) for falling thresholds, in images, from 0 on."""
     ones = np.ones((1, len(scored.scores)))
     _, positives, negatives = cumulated(scored.targets, scored.scores, ones)
@@ -106,7 +106,7 @@ def _label(name: str, estimate: Estimate) -> str:
     return f"{name}: {estimate.value:.2f}{interval}"
 
 
-def _lines(images: Mapping[str, Scored]) -> Iterator[tuple[str, Scored, str, str]]:
+def _lines(images: Mapping[str, ScoredSplit]) -> Iterator[tuple[str, ScoredSplit, str, str]]:
     """Yield name, scores, colour and line style of each split."""
     for split, name, color, line in (("test", "Test", TEST, "-"), ("val", "Validation", VAL, "--")):
         if split in images:
@@ -122,7 +122,7 @@ def _unit_square(axes: Any) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
 
 
-def draw_roc(axes: Any, images: Mapping[str, Scored], seed: int) -> None:
+def draw_roc(axes: Any, images: Mapping[str, ScoredSplit], seed: int) -> None:
     """Draw the ROC curves of both splits, the band and the operating point of test."""
     test = images["test"]
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="guessing")
@@ -142,7 +142,7 @@ def draw_roc(axes: Any, images: Mapping[str, Scored], seed: int) -> None:
     _unit_square(axes)
 
 
-def draw_precision_recall(axes: Any, images: Mapping[str, Scored], seed: int) -> None:
+def draw_precision_recall(axes: Any, images: Mapping[str, ScoredSplit], seed: int) -> None:
     """Draw the precision-recall curves of both splits as the steps that average precision sums."""
     test = images["test"]
     for name, scored, color, line in _lines(images):
@@ -161,7 +161,7 @@ def draw_precision_recall(axes: Any, images: Mapping[str, Scored], seed: int) ->
     _unit_square(axes)
 
 
-def draw_confusion(axes: Any, test: Scored) -> None:
+def draw_confusion(axes: Any, test: ScoredSplit) -> None:
     """Draw the confusion matrix of the test images at the operating point."""
     cells = test.confusion
     matrix = np.array([[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]])  # rows: truth
@@ -178,7 +178,7 @@ def draw_confusion(axes: Any, test: Scored) -> None:
     axes.set(xlabel=f"Called at {test.point.threshold:.2f}", ylabel="Truth", title="test images")
 
 
-def draw_reliability(axes: Any, test: Scored, raw: NDArray[np.float64], seed: int) -> None:
+def draw_reliability(axes: Any, test: ScoredSplit, raw: NDArray[np.float64], seed: int) -> None:
     """Draw the share of malignant images against the predicted probability, in equal bins.
 
     DeGroot & Fienberg 1983.
@@ -210,7 +210,7 @@ def draw_reliability(axes: Any, test: Scored, raw: NDArray[np.float64], seed: in
     _unit_square(axes)
 
 
-def draw_decision(axes: Any, test: Scored, seed: int) -> None:
+def draw_decision(axes: Any, test: ScoredSplit, seed: int) -> None:
     """Draw the net benefit beside calling all or none malignant (Vickers & Elkin 2006)."""
     share = float(test.targets.mean())
     once, everybody = np.ones((1, len(test.scores))), np.ones_like(test.scores)
@@ -227,13 +227,13 @@ def draw_decision(axes: Any, test: Scored, seed: int) -> None:
              xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))  # fmt: skip
 
 
-def _mark_threshold(axes: Any, test: Scored) -> None:
+def _mark_threshold(axes: Any, test: ScoredSplit) -> None:
     threshold = test.point.threshold
     axes.axvline(threshold, color="black", linewidth=1, linestyle="-.",
                  label=f"operating point ({threshold:.2f})")  # fmt: skip
 
 
-def draw_probabilities(axes: Any, test: Scored) -> None:
+def draw_probabilities(axes: Any, test: ScoredSplit) -> None:
     """Draw the histogram of the probabilities of test images: malignant up, benign down."""
     for name, members, sign, color in (
         ("malignant", test.targets, 1, VAL), ("benign", ~test.targets, -1, "#5f7f9c")

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.evaluation.calibration import logistic
 from models.evaluation.operating_point import OperatingPoint
-from models.evaluation.scored import Scored, finite
+from models.evaluation.scored import ScoredSplit, finite
 from models.evaluation.scoring import ELSEWHERE, Logits, score_run
 from models.evaluation.units import grouped
 from models.inference import MODEL_FILE
@@ -109,14 +109,14 @@ def _priced(
     options: Compare, run: Run, leaky: Run, rows: Sequence[Row], place: Path, progress: Progress
 ) -> Leak:
     patients = {row.image_id: row.patient_id for row in rows}
-    found: dict[str, Scored] = {}
+    found: dict[str, ScoredSplit] = {}
     shared = 0.0
     for name, one in (("patient", run), ("image", leaky)):
-        subject = score_run(one, None, options.workers, "none", progress)
-        test = subject.splits["test"]
+        scored_run = score_run(one, None, options.workers, "none", progress)
+        test = scored_run.splits["test"]
         found[name] = _measured(test, options)
         if name == "image":
-            trained = {patients[row.image_id] for row in subject.rows if row.split == "train"}
+            trained = {patients[row.image_id] for row in scored_run.rows if row.split == "train"}
             shared = float(np.mean([patients[row.image_id] in trained for row in test.rows]))
     areas = {name: scored.estimates["auc"] for name, scored in found.items()}
     facts = {
@@ -145,6 +145,6 @@ def _priced(
     return Leak(facts, table, (note,))
 
 
-def _measured(test: Logits, options: Compare) -> Scored:
+def _measured(test: Logits, options: Compare) -> ScoredSplit:
     unit = grouped(test.rows, logistic(test.values), "image", "max")
-    return Scored.of(unit, OperatingPoint(0.5, "0.5"), options.replicates, options.seed)
+    return ScoredSplit.of(unit, OperatingPoint(0.5, "0.5"), options.replicates, options.seed)

@@ -14,7 +14,7 @@ from models.metrics import METRICS, confusion
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSplit:
     """Images, breasts or patients of one split.
 
     Attributes:
@@ -28,7 +28,7 @@ class Scored:
     estimates: Mapping[str, Estimate]
 
     @classmethod
-    def of(cls, unit: Unit, point: OperatingPoint, replicates: int, seed: int) -> "Scored":
+    def of(cls, unit: Unit, point: OperatingPoint, replicates: int, seed: int) -> "ScoredSplit":
         """Measure, with intervals from a bootstrap over patients."""
         found = estimates(
             unit.targets, unit.scores, point.threshold, unit.patients, replicates, seed

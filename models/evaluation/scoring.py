@@ -56,7 +56,7 @@ class Logits:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ScoredRun:
     """What is evaluated.
 
     Attributes:
@@ -101,7 +101,7 @@ def members_of(run: Run) -> list[Run]:
     return members
 
 
-def score_run(run: Run, data: Path | None, workers: int, tta: str, progress: Progress) -> Subject:
+def score_run(run: Run, data: Path | None, workers: int, tta: str, progress: Progress) -> ScoredRun:
     """Score a run, or an ensemble, on the validation and test images of a dataset.
 
     An ensemble's logit is the mean over its members. Validation images are scored only by members
@@ -138,7 +138,7 @@ def score_run(run: Run, data: Path | None, workers: int, tta: str, progress: Pro
 
 def _score_member(
     run: Run, given: Path | None, workers: int, tta: str, progress: Progress
-) -> Subject:
+) -> ScoredRun:
     model = load_run(run.folder)
     data = given or Path(str(model.facts["data"]))
     record = read_record(data, "preprocess", "organize")
@@ -153,7 +153,7 @@ def _score_member(
         for name in SPLITS
     }
     found = file_digest(data / MANIFEST)
-    return Subject(run, model.facts, data, found, record, rows, splits)
+    return ScoredRun(run, model.facts, data, found, record, rows, splits)
 
 
 def refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from models.evaluation.baselines import baselines, unexpected
 from models.evaluation.calibration import Calibration, fit_calibration, logistic
-from models.evaluation.cost import measure_cost, together
+from models.evaluation.cost import measure_cost, total_cost
 from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
 from models.evaluation.predictions import write_predictions
-from models.evaluation.scored import Scored, finite
-from models.evaluation.scoring import ELSEWHERE, SPLITS, Floats, Subject, members_of, score_run
+from models.evaluation.scored import ScoredSplit, finite
+from models.evaluation.scoring import ELSEWHERE, SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
 from models.inference import choose_compute, load_run, place, prepare_process
@@ -44,7 +44,7 @@ TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 PLACES = {"data", "out", "seed", "workers", "fold"}
 FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
 
-Judged = Mapping[str, Mapping[str, Scored]]  # by unit, then by split
+ByUnit = Mapping[str, Mapping[str, ScoredSplit]]  # by unit, then by split
 
 
 def evaluate(options: Evaluate, progress: Progress) -> Result:
@@ -61,36 +61,36 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
     """
     started = time.perf_counter()
     prepare_process(options.workers)
-    subject = _subject(options, progress)
-    calibration = _calibration(options, subject)
-    judged = _judge(options, subject, calibration)
-    images = judged["image"]
-    beside = _baselines(options, subject, progress)
-    notes = _notes(subject, images)
+    scored_run = _scored_run(options, progress)
+    calibration = _calibration(options, scored_run)
+    by_unit = _measure_units(options, scored_run, calibration)
+    images = by_unit["image"]
+    beside = _baselines(options, scored_run, progress)
+    notes = _notes(scored_run, images)
     if beside:
-        notes += unexpected(beside, subject.rows, options.replicates, options.seed)
-    folder = subject.run.folder
+        notes += unexpected(beside, scored_run.rows, options.replicates, options.seed)
+    folder = scored_run.run.folder
     (folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
-    raw = {name: logistic(part.values) for name, part in subject.splits.items()}
+    raw = {name: logistic(part.values) for name, part in scored_run.splits.items()}
     for name, scored in images.items():
-        rows, point = subject.splits[name].rows, scored.point
+        rows, point = scored_run.splits[name].rows, scored.point
         write_predictions(
             folder / f"predictions_{name}.csv", rows, raw[name], scored.scores, point.threshold
         )
-    write_figures(folder, subject.run.model, images, raw["test"], options.seed)
-    set_aside = sorted({one for part in subject.splits.values() for one in part.set_aside})
+    write_figures(folder, scored_run.run.model, images, raw["test"], options.seed)
+    set_aside = sorted({one for part in scored_run.splits.values() for one in part.set_aside})
     _add_set_aside(folder, set_aside)
-    measured = _measured(options, subject, calibration, judged, raw, notes)
+    measured = _measured(options, scored_run, calibration, by_unit, raw, notes)
     write_json(folder / METRICS_FILE, measured)
-    fold = subject.run.fold
+    fold = scored_run.run.fold
     return Result(
         folder=folder,
-        headline=_headline(subject.facts, images["test"]),
-        facts={"run": str(folder), "model": subject.run.model, **fold.facts,
+        headline=_headline(scored_run.facts, images["test"]),
+        facts={"run": str(folder), "model": scored_run.run.model, **fold.facts,
                "threshold": images["test"].point.threshold, **measured["splits"],
                "units": measured["units"],
                "seconds": round(time.perf_counter() - started, 1)},
-        tables=(_table(images, fold), _units_table(judged), *_beside_table(beside, subject)),
+        tables=(_table(images, fold), _units_table(by_unit), *_beside_table(beside, scored_run)),
         notes=tuple(notes),
         set_aside=len(set_aside),
         next_stage="report",
@@ -98,50 +98,50 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
     )  # fmt: skip
 
 
-def _subject(options: Evaluate, progress: Progress) -> Subject:
+def _scored_run(options: Evaluate, progress: Progress) -> ScoredRun:
     if options.predictions is not None:
         return read_external(options)
     run = find_run(options.runs, options.run, options.fold)
     return score_run(run, options.data, options.workers, options.tta, progress)
 
 
-def _calibration(options: Evaluate, subject: Subject) -> Calibration:
-    val = subject.splits.get("val")
+def _calibration(options: Evaluate, scored_run: ScoredRun) -> Calibration:
+    val = scored_run.splits.get("val")
     if val is None:
         return fit_calibration("none", np.zeros(0, bool), np.zeros(0))
     return fit_calibration(options.calibration, val.targets, val.values)
 
 
-def _judge(options: Evaluate, subject: Subject, calibration: Calibration) -> Judged:
+def _measure_units(options: Evaluate, scored_run: ScoredRun, calibration: Calibration) -> ByUnit:
     """Measure images, breasts and patients, each at an operating point of its own."""
     target = options.target or TARGETS.get(options.operating_point, 0.0)
     if options.operating_point in ("sensitivity", "specificity") and target > 1:
         raise UserError(
             f"--target {target:g}: a {options.operating_point} is at most 1", "give one below it"
         )
-    judged: dict[str, dict[str, Scored]] = {}
+    by_unit: dict[str, dict[str, ScoredSplit]] = {}
     for unit in UNITS:
         items = {
             name: grouped(part.rows, calibration.apply(part.values), unit, options.aggregate)
-            for name, part in subject.splits.items()
+            for name, part in scored_run.splits.items()
         }
         point = OperatingPoint(0.5, "0.5, because there are no validation images")
         if "val" in items:
             val = items["val"]
             point = choose(options.operating_point, target, val.targets, val.scores)
-        judged[unit] = {
-            name: Scored.of(one, point, options.replicates, options.seed)
+        by_unit[unit] = {
+            name: ScoredSplit.of(one, point, options.replicates, options.seed)
             for name, one in items.items()
         }
-    return judged
+    return by_unit
 
 
-def _baselines(options: Evaluate, subject: Subject, progress: Progress) -> Mapping[str, Any]:
+def _baselines(options: Evaluate, scored_run: ScoredRun, progress: Progress) -> Mapping[str, Any]:
     """Return the sanity baselines of the dataset; empty where it is not here."""
-    if subject.data is None:
+    if scored_run.data is None:
         return {}
     return baselines(
-        subject.data, subject.rows, options.runs, options.workers, options.seed, progress
+        scored_run.data, scored_run.rows, options.runs, options.workers, options.seed, progress
     )
 
 
@@ -155,7 +155,7 @@ def _cost(run: Run) -> dict[str, Any]:
         peak = record["counts"].get("peak_memory")
         costs.append(measure_cost(model.network, model.size, compute, member.folder,
                                   float(record["seconds"]), peak))  # fmt: skip
-    return together(costs)
+    return total_cost(costs)
 
 
 def _add_set_aside(folder: Path, found: Sequence[tuple[str, str]]) -> None:
@@ -169,20 +169,20 @@ def _add_set_aside(folder: Path, found: Sequence[tuple[str, str]]) -> None:
 
 def _measured(
     options: Evaluate,
-    subject: Subject,
+    scored_run: ScoredRun,
     calibration: Calibration,
-    judged: Judged,
+    by_unit: ByUnit,
     raw: Mapping[str, Floats],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    run, facts, test = subject.run, subject.facts, subject.splits["test"]
+    run, facts, test = scored_run.run, scored_run.facts, scored_run.splits["test"]
     points = {
         unit: {"threshold": found["test"].point.threshold, "rule": found["test"].point.rule}
-        for unit, found in judged.items()
+        for unit, found in by_unit.items()
     }
     figures = {
         unit: {name: scored.figures for name, scored in found.items()}
-        for unit, found in judged.items()
+        for unit, found in by_unit.items()
     }
     external = facts["strategy"] == ELSEWHERE
     scores = calibration.apply(test.values)
@@ -190,8 +190,8 @@ def _measured(
         "model": run.model,
         "run": run.name,
         **run.fold.facts,
-        "data": str(subject.data.resolve()) if subject.data else "",
-        "data_hash": subject.data_hash,
+        "data": str(scored_run.data.resolve()) if scored_run.data else "",
+        "data_hash": scored_run.data_hash,
         "unit": facts["unit"],
         "weights": facts["weights"],
         "strategy": facts["strategy"],
@@ -206,7 +206,7 @@ def _measured(
             unit: {**points[unit], "splits": figures[unit]} for unit in UNITS if unit != "image"
         },
         "uncalibrated": {
-            name: uncalibrated(part.targets, raw[name]) for name, part in subject.splits.items()
+            name: uncalibrated(part.targets, raw[name]) for name, part in scored_run.splits.items()
         },
         "strata": strata(test.rows, scores, options.replicates, options.seed),
         "cost": {} if external else _cost(run),
@@ -220,7 +220,7 @@ def uncalibrated(targets: NDArray[np.bool_], scores: Floats) -> dict[str, float 
     return {name: finite(float(found[name][0])) for name in ("brier", "ece")}
 
 
-def _headline(facts: Mapping[str, Any], test: Scored) -> str:
+def _headline(facts: Mapping[str, Any], test: ScoredSplit) -> str:
     area, count = test.estimates["auc"], len(test.targets)
     where = f"on {count} images of {len(test.patients)} patients"
     control = "Control with an untrained head: " if facts["untrained_head"] else ""
@@ -232,7 +232,7 @@ def _headline(facts: Mapping[str, Any], test: Scored) -> str:
     return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
 
 
-def _table(images: Mapping[str, Scored], fold: Fold) -> Table:
+def _table(images: Mapping[str, ScoredSplit], fold: Fold) -> Table:
     shown = [name for name in reversed(SPLITS) if name in images]
     rows = [
         (TITLES[name], *(cell for split in shown for cell in _cells(images[split], name)))
@@ -245,15 +245,15 @@ def _table(images: Mapping[str, Scored], fold: Fold) -> Table:
     return Table(f"Images, called at {rule}{where}", columns, tuple(rows))
 
 
-def _cells(scored: Scored, name: str) -> tuple[float | None, str]:
+def _cells(scored: ScoredSplit, name: str) -> tuple[float | None, str]:
     found = scored.estimates[name]
     interval = "-" if np.isnan(found.low) else f"{found.low:.2f} to {found.high:.2f}"
     return finite(found.value), interval
 
 
-def _units_table(judged: Judged) -> Table:
+def _units_table(by_unit: ByUnit) -> Table:
     rows = []
-    for unit, found in judged.items():
+    for unit, found in by_unit.items():
         test = found["test"]
         called = (finite(test.estimates[name].value) for name in ("sensitivity", "specificity"))
         rows.append((unit, len(test.targets), *_cells(test, "auc"), *called))
@@ -261,11 +261,11 @@ def _units_table(judged: Judged) -> Table:
     return Table("Images, breasts, patients", columns, tuple(rows))
 
 
-def _beside_table(beside: Mapping[str, Any], subject: Subject) -> list[Table]:
+def _beside_table(beside: Mapping[str, Any], scored_run: ScoredRun) -> list[Table]:
     """Return the AUC of every baseline on the test images that were scored."""
     if not beside:
         return []
-    rows, test = [], subject.splits["test"]
+    rows, test = [], scored_run.splits["test"]
     for one in beside["baselines"]:
         scores = np.array([one["test"].get(row.image_id, np.nan) for row in test.rows])
         known = ~np.isnan(scores)
@@ -274,14 +274,14 @@ def _beside_table(beside: Mapping[str, Any], subject: Subject) -> list[Table]:
     return [Table("Sanity baselines", ("Baseline", "Test AUC"), tuple(rows))]
 
 
-def _notes(subject: Subject, images: Mapping[str, Scored]) -> list[str]:
-    facts, notes = subject.facts, []
+def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str]:
+    facts, notes = scored_run.facts, []
     if facts["untrained_head"]:
         notes.append("the head was left random on purpose: this is the control, which is chance")
     elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
         notes.append("the frozen layers are random: a control, not transfer learning")
-    if subject.data is not None and facts["strategy"] != ELSEWHERE:
-        notes += _notes_on_data(subject)
+    if scored_run.data is not None and facts["strategy"] != ELSEWHERE:
+        notes += _notes_on_data(scored_run)
     if "val" not in images:
         notes.append("no validation images: called at 0.5, not calibrated")
     for name, scored in images.items():
@@ -292,18 +292,18 @@ def _notes(subject: Subject, images: Mapping[str, Scored]) -> list[str]:
     return notes
 
 
-def _notes_on_data(subject: Subject) -> list[str]:
-    facts, record, notes = subject.facts, subject.record, []
-    if subject.data_hash != facts["data_hash"]:
+def _notes_on_data(scored_run: ScoredRun) -> list[str]:
+    facts, record, notes = scored_run.facts, scored_run.record, []
+    if scored_run.data_hash != facts["data_hash"]:
         notes.append("this is not the dataset that the run was trained on")
-        seen = {row.patient_id for row in subject.rows if row.split == "test"}
+        seen = {row.patient_id for row in scored_run.rows if row.split == "test"}
         if shared := seen & set(facts["patients"]["val"]):
             notes.append(f"{len(shared)} test patients helped to choose the weights (validation)")
     if _look(record["options"] if record["stage"] == "preprocess" else None) != _look(
         facts["preprocess"]
     ):
         notes.append("the images were preprocessed otherwise than those of the training")
-    if any(row.unit != facts["unit"] for row in subject.rows):
+    if any(row.unit != facts["unit"] for row in scored_run.rows):
         notes.append(f"the run was trained on images of another kind ({facts['unit']})")
     return notes
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
 from models.training.best_trial import Tuned, tuned_for
-from models.training.queue_result import (
+from models.training.summary import (
     BEFORE,
     DONE,
     FAILED,

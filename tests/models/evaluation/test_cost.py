@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.evaluation.cost import measure_cost, together
+from models.evaluation.cost import measure_cost, total_cost
 from models.inference import choose_compute, save_weights
 from models.networks import build, freeze, train_mode
 from models.registry import MODELS
@@ -85,9 +85,9 @@ def test_an_ensemble_costs_what_its_members_cost_together():
         "images_per_second_32": 60.0, "peak_memory_mb": 900.0, "disk_mb": 4.0, "device": "CPU",
         "precision": "fp32",
     }  # fmt: skip
-    assert together([one]) == one
+    assert total_cost([one]) == one
     two = one | {"images_per_second_1": 60.0, "peak_memory_mb": 500.0, "train_minutes": None}
-    assert together([one, two | {"precision": "bf16"}]) == {
+    assert total_cost([one, two | {"precision": "bf16"}]) == {
         "parameters": 200, "gflops": 3.0, "train_minutes": None, "images_per_second_1": 20.0,
         "images_per_second_32": 30.0, "peak_memory_mb": 900.0, "disk_mb": 8.0, "device": "CPU",
         "precision": "fp32, bf16",

@@ -17,7 +17,7 @@ from models.evaluation.figures import (
     write_figures,
 )
 from models.evaluation.operating_point import OperatingPoint
-from models.evaluation.scored import Scored
+from models.evaluation.scored import ScoredSplit
 from models.evaluation.units import Unit
 
 HISTORY = "epoch,train_loss,val_loss,val_auc\n1,0.7,0.8,nan\n2,0.5,0.6,0.9\n"
@@ -27,7 +27,7 @@ def scored(targets, scores, threshold=0.5):
     keys = [f"i{number}" for number in range(len(targets))]
     patients = [f"p{number}" for number in range(len(targets))]
     unit = Unit(keys, patients, np.array(targets) > 0, np.array(scores, float))
-    return Scored.of(unit, OperatingPoint(threshold, "by hand"), 100, 1)
+    return ScoredSplit.of(unit, OperatingPoint(threshold, "by hand"), 100, 1)
 
 
 MIXED = scored([0, 0, 1, 1, 0, 1], [0.1, 0.6, 0.7, 0.9, 0.2, 0.4])

@@ -25,7 +25,7 @@ def worker_of(tiny_data, tmp_path):
     opened = contextlib.ExitStack()
 
     def make(score, trials=8, model="MammoCNN", **given):
-        class Scored:
+        class ScoredSplit:
             def score(self, _params, folder, trial):
                 return score(int(folder.name), trial)
 
@@ -34,7 +34,7 @@ def worker_of(tiny_data, tmp_path):
         study = open_study(storage, "s", {"a": 1})
         base = Train(model=model, weights="none")
         return Worker(
-            study, Scored(), MODELS[model], base, tmp_path / "study", options, Listener(), True
+            study, ScoredSplit(), MODELS[model], base, tmp_path / "study", options, Listener(), True
         )
 
     with opened:
