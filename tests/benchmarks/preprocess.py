@@ -1,6 +1,6 @@
 """How quickly and how well films are preprocessed.
 
-    python -m tests.benchmarks.bench_preprocess --films 4 --rounds 3 --truth 60
+    python -m tests.benchmarks.preprocess --films 4 --rounds 3 --truth 60
 
 The first table holds this tool, in one pass on two processes, against the plain way: a pass for
 each step (border crop, annotation removal, blur, CLAHE, and resize or only 8 bits), each reading

@@ -1,6 +1,6 @@
 """How quickly films become PNG: this tool on two processes against the plain way on one.
 
-    python -m tests.benchmarks.bench_intake --films 6 --rounds 3
+    python -m tests.benchmarks.intake --films 6 --rounds 3
 
 The plain way is pydicom's pixel_array, a float64 minimum-maximum scaling to 8 bits and Pillow's
 PNG at its default. Both start from the same full-size DICOM files, in turns, in one process tree;

@@ -1,6 +1,6 @@
 """How quickly intervals and comparisons are computed on one core, against the plain way.
 
-    python -m tests.benchmarks.bench_statistics --rounds 3
+    python -m tests.benchmarks.statistics --rounds 3
 
 - intervals: every measure of 3,000 images of 1,500 patients with its interval from 10,000
   replicates. The plain way is a loop of scikit-learn's functions over drawn patients; some of its

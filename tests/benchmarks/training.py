@@ -1,6 +1,6 @@
 """How quickly models are trained: this tool against a plain loop over the same images.
 
-    python -m tests.benchmarks.bench_training --what cft opw pft loading full-size spread
+    python -m tests.benchmarks.training --what cft opw pft loading full-size spread
 
 The plain loop is `tests.benchmarks.plain_training`: float32, ImageFolder on the preprocessed PNGs
 with Resize, AdamW, a DataLoader of two workers. Each run is a process of its own, in turns, on a

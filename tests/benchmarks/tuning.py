@@ -1,6 +1,6 @@
 """What a search costs: 20 trials of this tool against 20 plain trainings of the same model.
 
-    python -m tests.benchmarks.bench_tuning --models EfficientNetB3_Optuna EfficientNetB3_OPW
+    python -m tests.benchmarks.tuning --models EfficientNetB3_Optuna EfficientNetB3_OPW
 
 The plain way is what is done without a tool: `tests.benchmarks.plain_training` once for each of 20
 points, float32, all epochs. Two of its epochs are measured and counted up; the search is run whole,
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from models.data.image_cache import CACHE
 from models.registry import MODELS
-from tests.benchmarks.bench_training import child, epoch_seconds, prepare
+from tests.benchmarks.training import child, epoch_seconds, prepare
 
 ROOT = Path(__file__).parents[2]
 
