@@ -13,23 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from images import augmentation
-from images import steps as film_steps
+from images import augmentation, steps
 from images.chain import preprocess_image, preprocessing_steps
 from images.files import read_image, write_png
 from images.jobs import (
-    FEW,
+    FEW_IMAGES,
     WORKING,
     Job,
-    Made,
+    JobResult,
     code_digest,
     make_image,
-    one_thread,
     plan_jobs,
     run_jobs,
+    use_one_thread,
 )
-from images.preview import Panel, Shown, draw_row, write_sheet
-from models.shortcuts import stage as shortcuts
+from images.preview import Panel, PreviewImage, draw_row, write_sheet
+from models.shortcuts.stage import probed
 from pipeline import records
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
@@ -54,13 +53,13 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
             folder is not usable, or not one image can be read.
     """
     started = time.monotonic()
-    _refuse(options)
+    _check_options(options)
     record = records.read_record(options.data, "organize")
     rows, fold = read_rows(options.data, record, options.fold)
     if not rows:
         raise UserError(f"{options.data / MANIFEST}: lists no image", "organise a collection first")
     if options.preview:
-        return _trial(options, rows, progress)
+        return _write_trial_preview(options, rows, progress)
     records.open_folder(options.out, "preprocess", options)
     (options.out / TRIAL).unlink(missing_ok=True)
     carry_folds(options.data, options.out, fold)
@@ -71,13 +70,13 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
         raise UserError(f"{options.data}: not one image can be used ({problems[0][1]})")
     copies, more = run_jobs(_make_copy, _copy_jobs(options, made), ledger, progress, "Augmenting")
     problems += more
-    _sheet(options, made, ledger)
-    _tidy(options.out, ledger, made, copies)
+    _update_preview(options, made, ledger)
+    _remove_stale(options.out, ledger, made, copies)
     written = [dataclasses.replace(one.job.row, **one.facts) for one in [*made, *copies]]
     write_manifest(options.out, written)
     records.write_set_aside(options.out, problems)
     result = _result(options, written, len(problems), fold)
-    result = shortcuts.probed(result, options, written, progress)
+    result = probed(result, options, written, progress)
     files = (options.data / MANIFEST, options.data / FOLDS)
     inputs = records.digest(*(records.file_digest(file) for file in files if file.is_file()))
     seconds = time.monotonic() - started
@@ -85,20 +84,20 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
     return result
 
 
-def _refuse(options: Preprocess) -> None:
+def _check_options(options: Preprocess) -> None:
     data, out = options.data.resolve(), options.out.resolve()
     if out == data or data in out.parents:
         raise UserError(
             f"{options.out}: lies in the dataset {options.data}", "choose another --out"
         )
-    if options.blur == "median" and options.blur_kernel not in film_steps.MEDIANS:
+    if options.blur == "median" and options.blur_kernel not in steps.MEDIANS:
         raise UserError(
             f"--blur-kernel {options.blur_kernel}: a median of 16-bit values takes 3 or 5",
             "choose another kernel or --blur",
         )
 
 
-def _copy_jobs(options: Preprocess, made: Sequence[Made]) -> list[Job]:
+def _copy_jobs(options: Preprocess, made: Sequence[JobResult]) -> list[Job]:
     if options.augment == "none":
         return []
     recipe = [
@@ -120,21 +119,24 @@ def _copy_jobs(options: Preprocess, made: Sequence[Made]) -> list[Job]:
     return jobs
 
 
-def _make_copy(job: Job) -> Made:
+def _make_copy(job: Job) -> JobResult:
     """Write an augmented copy, one that differs from its parent where the recipe can."""
-    one_thread()
-    image = film_steps.to_uint8(read_image(job.source))
+    use_one_thread()
+    image = steps.to_uint8(read_image(job.source))
     augment = augmentation.Augmenter(job.options.augment)
     copy = image
+    # Flips alone leave an image as it is one time in four; a duplicate would only weigh it twice.
     for turn in range(20):
         if not np.array_equal(copy, image):
             break
         copy = augment(image, augmentation.seed_for(job.options.seed, job.row.image_id, turn))
     write_png(job.target, copy)
-    return Made(job, {}, ((job.row.path, job.key, {}),))
+    return JobResult(job, {}, ((job.row.path, job.key, {}),))
 
 
-def _tidy(out: Path, ledger: Ledger, made: Sequence[Made], copies: Sequence[Made]) -> None:
+def _remove_stale(
+    out: Path, ledger: Ledger, made: Sequence[JobResult], copies: Sequence[JobResult]
+) -> None:
     """Remove what earlier runs made and this one does not want."""
     wanted = {PREVIEW, *(one.job.note for one in made)}
     wanted |= {one.job.row.path for one in [*made, *copies]}
@@ -149,7 +151,7 @@ def _tidy(out: Path, ledger: Ledger, made: Sequence[Made], copies: Sequence[Made
         working.rmdir()
 
 
-def _examples(options: Preprocess, rows: Sequence[Row], number: int) -> list[Shown]:
+def _examples(options: Preprocess, rows: Sequence[Row], number: int) -> list[PreviewImage]:
     """Return some images to show, benign and malignant in turn, one of each patient at first."""
     train = [row for row in rows if row.split == "train"] or list(rows)
     seen: dict[str, int] = {}
@@ -165,18 +167,18 @@ def _examples(options: Preprocess, rows: Sequence[Row], number: int) -> list[Sho
     most = max(map(len, by_label))
     mingled = [rows[at] for at in range(most) for rows in by_label if at < len(rows)]
     return [
-        Shown(options.data / row.path, row.unit, f"{row.image_id}, {row.label}", options)
+        PreviewImage(options.data / row.path, row.unit, f"{row.image_id}, {row.label}", options)
         for row in sorted(mingled[:number], key=lambda row: (row.label, row.image_id))
     ]
 
 
-def _trial(options: Preprocess, rows: Sequence[Row], progress: Progress) -> Result:
+def _write_trial_preview(options: Preprocess, rows: Sequence[Row], progress: Progress) -> Result:
     """Show the steps on some images, and leave the rest of the folder as it is."""
     records.claim_folder(options.out, "preprocess", options)
     panels: dict[Path, Panel] = {}
     notes = []
     examples = _examples(options, rows, options.preview)
-    workers = worker_count(options.workers) if len(examples) > FEW else 1
+    workers = worker_count(options.workers) if len(examples) > FEW_IMAGES else 1
     with progress.track("Drawing", len(examples), "images") as advance:
         for shown, drawn in run_all(draw_row, examples, workers):
             if isinstance(drawn, UserError):
@@ -198,7 +200,7 @@ def _trial(options: Preprocess, rows: Sequence[Row], progress: Progress) -> Resu
     )
 
 
-def _sheet(options: Preprocess, made: Sequence[Made], ledger: Ledger) -> None:
+def _update_preview(options: Preprocess, made: Sequence[JobResult], ledger: Ledger) -> None:
     """Keep a sheet of the steps beside the dataset, for the report."""
     organised = [dataclasses.replace(one.job.row, path=one.job.source.as_posix()) for one in made]
     examples = _examples(options, organised, PREVIEWED)
@@ -210,7 +212,7 @@ def _sheet(options: Preprocess, made: Sequence[Made], ledger: Ledger) -> None:
 
 
 def _result(options: Preprocess, rows: Sequence[Row], set_aside: int, fold: Fold) -> Result:
-    """Return what the stage tells of the rows it has written."""
+    """Summarise the rows that the stage has written."""
     lines: list[tuple[Cell, ...]] = []
     for split in SPLITS:
         here = [row for row in rows if row.split == split]

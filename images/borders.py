@@ -48,6 +48,7 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     factor = whole_factor(image.shape, DETAIL)
     small = reduce_by_area(image, factor)
     grey = small.astype(np.float32) / WHITE_16
+    # Bars first: their even black would pass for the film's own background below.
     bars = _bars(grey)
     grey = bars.of(grey)
     if not grey.any():
@@ -59,6 +60,8 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
         for side, mask in zip(_sides(grey), _sides(bright), strict=True)
     )
     film = grey[top : grey.shape[0] - bottom, left : grey.shape[1] - right]
+    # Relative to the film's own background: how dark unexposed film is differs by scanner.
+    # The first percentile of the inner part: single dead pixels and dust do not set the level.
     dark = film < 0.5 * float(np.percentile(_inner(film), 1))
     more = [_black_strip(side) for side in _sides(dark)]
     # A reduced pixel across the edge of a bright strip may still be bright: it goes as well.
@@ -95,6 +98,7 @@ def _bar(grey: NDArray[np.floating]) -> int:
         return 0
     share = (grey <= level).mean(axis=0)
     width = int(np.argmin(share >= BLACK_SHARE))
+    # Only a step across most of the side is the end of a bar; film fades without one.
     end = _past_wedge(share, width, _reach(grey.shape[1])[1])
     return end if width and share[end : end + 2].min(initial=1) <= 1 - BAR_STEP else 0
 

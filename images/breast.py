@@ -47,6 +47,7 @@ def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
         is found; everywhere where there is no background.
     """
     small = reduce_by_area(image, whole_factor(image.shape, DETAIL))
+    # Film grain would break the skin line, the faintest part of the breast, into specks.
     grey = cv2.GaussianBlur(small.astype(np.float32) / WHITE_16, (5, 5), 0)
     found = _breast(grey.astype(np.float32, copy=False))
     if found.all() or not found.any():
@@ -71,6 +72,7 @@ def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
     # Where the muscle is white, what it takes to stand out is measured at the rest of the breast.
     typical = min(contrast, float(np.median(rest[rest > 4 * spread])))
     bright = (rest > max(4 * spread, FAINTEST * typical)).astype(np.uint8)
+    # Before the opening, which would take a label that touches the breast for a part of it.
     bright[_labels(rest, bright)] = 0
     unit = max(grey.shape)
     body = _largest(_opened(bright, THICK * unit))
@@ -115,6 +117,7 @@ def _opened(mask: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
     sides = (reach * (left >= min(right, 0.5)), reach * (right >= min(left, 0.5)))
     wide = cv2.copyMakeBorder(mask, 0, 0, *sides, cv2.BORDER_REPLICATE)
     wide = cv2.copyMakeBorder(wide, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    # Thresholded distances open with a nearly exact disc in linear time, whatever its radius.
     core = (cv2.distanceTransform(wide, cv2.DIST_L2, 5) > radius).astype(np.uint8)
     grown = (_distance(core) <= radius).astype(np.uint8)
     return grown[1:-1, 1 + sides[0] : grown.shape[1] - 1 - sides[1]] & mask
@@ -163,9 +166,11 @@ def _background(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, 
         below = -rest[(rest <= 0) & (rest >= -3 * spread)]
         if not below.size:
             break
+        # 1.4826: from median absolute deviation to standard deviation of a normal distribution.
         spread = min(spread, 1.4826 * float(np.median(below)) + LEAST_SPREAD)
         kept = np.abs(rest) <= 2.5 * spread
         chosen = fitted[kept]
+        # Normal equations: 6 unknowns of similar size, so their condition does no harm.
         factors = np.linalg.lstsq(chosen.T @ chosen, chosen.T @ values[kept])[0]
         lowest, highest = values[kept].min(), values[kept].max()
     # Under the breast nothing holds the surface: it may not leave what it was fitted to.
@@ -179,7 +184,7 @@ def _background(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, 
 def _darkest(
     grey: NDArray[np.float32], dark: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell background from dim tissue and from what a scanner left black at the edges.
+    """Separate background from dim tissue and from what a scanner left black at the edges.
 
     Args:
         grey: (H, W) in [0, 1].

@@ -23,20 +23,13 @@ Step = tuple[str, Grey]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The head's result.
+class WorkingImage:
+    """The working image, before blur and contrast."""
 
-    Attributes:
-        image: (H, W) uint16 in [0, 65535], of the working size.
-        inside: (H, W) bool: the breast; everything, where it was not sought.
-        frame: Where the image lies in its film.
-        side: On which side of the image the chest wall is; CENTRE for a lesion crop.
-    """
-
-    image: Grey
-    inside: Mask
-    frame: Frame
-    side: str
+    image: Grey  # (H, W) uint16 in [0, 65535], of the working size
+    inside: Mask  # (H, W) bool: the breast; everything, where it was not sought
+    frame: Frame  # where the image lies in its film
+    side: str  # on which side of the image the chest wall is; CENTRE for a lesion crop
 
 
 def preprocess_image(
@@ -70,7 +63,7 @@ def preprocessing_steps(image: Grey, options: Preprocess, unit: str) -> list[Ste
     return [("original", image), *shown, *_tail(prepared, options)]
 
 
-def prepare(image: Grey, options: Preprocess, unit: str) -> Prepared:
+def prepare(image: Grey, options: Preprocess, unit: str) -> WorkingImage:
     """Run the head: crop, annotation removal, resize.
 
     Raises:
@@ -80,15 +73,16 @@ def prepare(image: Grey, options: Preprocess, unit: str) -> Prepared:
     return prepared
 
 
-def finish(prepared: Prepared, options: Preprocess) -> tuple[NDArray[np.uint8], Frame]:
+def finish(prepared: WorkingImage, options: Preprocess) -> tuple[NDArray[np.uint8], Frame]:
     """Run the tail: blur, CLAHE, turn to one side, 8 bits."""
     last = deque(_tail(prepared, options), maxlen=1)  # the others need not be kept in memory
+    # Nothing of the tail may be switched on: then the working image is the result.
     image = last[0][1] if last else prepared.image
     frame = prepared.frame.mirror() if _is_turned(prepared, options) else prepared.frame
     return steps.to_uint8(image), frame
 
 
-def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Prepared]]:
+def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, WorkingImage]]:
     """Yield what the head has made, step by step.
 
     A film is shrunk by a whole factor as soon as it is cropped, to no less than the working size
@@ -101,23 +95,23 @@ def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Pr
     box = Box(box.x, box.y, result.shape[1] * factor, result.shape[0] * factor)
     inside = np.ones(result.shape, np.bool_)
     if film and options.crop != "none":
-        yield "borders cropped", Prepared(result, inside, Frame.of_box(box), side)
+        yield "borders cropped", WorkingImage(result, inside, Frame.of_box(box), side)
     if film and options.annotations:
         inside = breast.breast_mask(result)
         if not inside.any():
             raise UserError("no breast can be found in it")
         result = steps.remove_annotations(result, inside)
-        yield "annotations removed", Prepared(result, inside, Frame.of_box(box), side)
+        yield "annotations removed", WorkingImage(result, inside, Frame.of_box(box), side)
     side = steps.chest_wall_side(result) if film else CENTRE
     if not options.size:
-        yield "full size", Prepared(result, inside, Frame.of_box(box), side)
+        yield "full size", WorkingImage(result, inside, Frame.of_box(box), side)
         return
     result, _ = steps.resize_and_pad(result, options.size, side)
     shown, _ = steps.resize_and_pad(inside.astype(np.uint16), options.size, side)
-    yield "resized", Prepared(result, shown > 0, Frame.around(box, options.size, side), side)
+    yield "resized", WorkingImage(result, shown > 0, Frame.around(box, options.size, side), side)
 
 
-def _tail(prepared: Prepared, options: Preprocess) -> Iterator[Step]:
+def _tail(prepared: WorkingImage, options: Preprocess) -> Iterator[Step]:
     result = prepared.image
     if options.blur != "none":
         result = BLURS[options.blur](result, options.blur_kernel)
@@ -130,7 +124,7 @@ def _tail(prepared: Prepared, options: Preprocess) -> Iterator[Step]:
         yield f"turned to the {options.side}", steps.flip(result)
 
 
-def _is_turned(prepared: Prepared, options: Preprocess) -> bool:
+def _is_turned(prepared: WorkingImage, options: Preprocess) -> bool:
     return options.side not in ("as-is", prepared.side) and prepared.side != CENTRE
 
 

@@ -41,51 +41,28 @@ WHITE = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of an image file says (PS3.3, C.7.1 to C.7.6); text is empty where absent.
-
-    Attributes:
-        series_uid: SeriesInstanceUID.
-        study_uid: StudyInstanceUID.
-        sop_uid: SOPInstanceUID.
-        subject: PatientID. In CBIS-DDSM it is unique for each image and is not the patient.
-        series_description: SeriesDescription.
-        laterality: "LEFT", "RIGHT" or empty.
-        view: "CC", "MLO" or empty; from ViewPosition or PatientOrientation.
-        rows: Height in pixels.
-        columns: Width in pixels.
-        bits_allocated: Bits that a sample takes in the file.
-        bits_stored: Bits of these that hold the grey value.
-        signed: Whether samples are two's complement.
-        samples: Samples of one pixel: 1 for grey, 3 for colour.
-        frames: Images in the file.
-        photometric: PhotometricInterpretation.
-        transfer_syntax: TransferSyntaxUID.
-        pixels_at: Offset of the pixel data in the file, in bytes; 0 where the data set is deflated.
-        pixels_length: What the header says of its length, in bytes; of fragments, all together.
-        encapsulated: Whether the pixel data comes in fragments, as compressed images do.
-        oddity: What is wrong with the header but does no harm; empty where nothing is.
-    """
+    """What the header of an image file says (PS3.3, C.7.1 to C.7.6); text is empty where absent."""
 
     series_uid: str
     study_uid: str
     sop_uid: str
-    subject: str
+    subject: str  # PatientID. In CBIS-DDSM it is unique for each image and is not the patient
     series_description: str
-    laterality: str
-    view: str
+    laterality: str  # "LEFT", "RIGHT" or empty
+    view: str  # "CC", "MLO" or empty; from ViewPosition or PatientOrientation
     rows: int
     columns: int
-    bits_allocated: int
-    bits_stored: int
-    signed: bool
-    samples: int
+    bits_allocated: int  # bits that a sample takes in the file
+    bits_stored: int  # bits of these that hold the grey value
+    signed: bool  # whether samples are two's complement
+    samples: int  # samples of one pixel: 1 for grey, 3 for colour
     frames: int
     photometric: str
     transfer_syntax: str
-    pixels_at: int
-    pixels_length: int
-    encapsulated: bool
-    oddity: str
+    pixels_at: int  # offset of the pixel data in bytes; 0 where the data set is deflated
+    pixels_length: int  # what the header says of its length, in bytes; of fragments, all together
+    encapsulated: bool  # whether the pixel data comes in fragments, as compressed images do
+    oddity: str  # what is wrong with the header but does no harm; empty where nothing is
 
 
 def read_header(path: Path) -> Header:
@@ -109,7 +86,7 @@ def read_header(path: Path) -> Header:
 
 
 def defect(header: Header, size: int) -> str:
-    """Tell from the header alone why the pixels of a file cannot be read.
+    """Return from the header alone why the pixels of a file cannot be read.
 
     Args:
         header: Of the file.
@@ -118,7 +95,7 @@ def defect(header: Header, size: int) -> str:
     Returns:
         The reason in the words of `read_pixels`; empty where the pixels can be expected to read.
     """
-    return _no_mammogram(header) or _wrong_syntax(header) or _wrong_length(header, size)
+    return _unsupported(header) or _wrong_syntax(header) or _wrong_length(header, size)
 
 
 def read_pixels(path: Path) -> NDArray[np.uint16]:
@@ -145,6 +122,7 @@ def read_pixels(path: Path) -> NDArray[np.uint16]:
     if samples.shape[:2] != (header.rows, header.columns):
         raise UserError(f"{path}: decodes to {samples.shape}, not to what its header says")
     if header.samples == 3:
+        # pydicom's pixel_array has already converted YBR to RGB.
         samples = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
     return to_full_range(samples, header)
 
@@ -159,15 +137,21 @@ def to_full_range(samples: NDArray[Any], header: Header) -> NDArray[np.uint16]:
     Returns:
         (H, W) uint16 in [0, 65535], 0 for black; never a view of `samples`.
     """
+    # A table of every bit pattern takes less time and memory than arithmetic on 15 megapixels.
+    # VOI LUT, window and rescale are for display and differ between files: they are not applied,
+    # so that grey values stay comparable between files.
     codes = np.arange(1 << 8 * samples.dtype.itemsize, dtype=np.int64)  # every bit pattern
     highest = (1 << header.bits_stored) - 1
-    values = codes & highest
+    # Bits above BitsStored may hold overlays or noise (PS3.5, 8.1.1).
+    values = codes & highest  # old files keep overlays in the bits above (retired, PS3.5, 8.1.2)
     if header.signed:
         values ^= 1 << (header.bits_stored - 1)  # two's complement to offset binary
+    # A table of every code: one lookup for each pixel, exact rounding, no float image.
     table: NDArray[np.uint16] = ((values * WHITE + highest // 2) // highest).astype(np.uint16)
     if header.photometric == "MONOCHROME1":
         table = np.subtract(WHITE, table, dtype=np.uint16)
     patterns = samples.view(np.uint8 if samples.dtype.itemsize == 1 else np.uint16)
+    # Full 16 bits, MONOCHROME2: a copy is faster than the look-up.
     if patterns.dtype == np.uint16 and np.array_equal(table, codes):
         return np.array(patterns, dtype=np.uint16)
     grey: NDArray[np.uint16] = table[patterns]
@@ -194,7 +178,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
         except UserError:
             raise
         except InvalidDicomError:
-            raise UserError(f"{path}: {_what_it_is(file)}") from None
+            raise UserError(f"{path}: {_guess_kind(file)}") from None
         except zlib.error:
             raise UserError(f"{path}: its header claims deflated data, but it is not") from None
         except OSError as error:
@@ -202,13 +186,13 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
         except Exception as error:  # pydicom's parsers raise anything when bytes are damaged
             raise UserError(f"{path}: its header is damaged ({_first_line(error)})") from None
     if any(tag.group == SWAPPED_GROUP for tag in dataset.keys()):
-        name = _named(_syntax(dataset)).name
+        name = _uid(_syntax(dataset)).name
         raise UserError(f"{path}: its header claims {name}, but its bytes are in the other order")
     raise UserError(f"{path}: is cut off before its pixel data, or is no image")
 
 
-def _what_it_is(file: BinaryIO) -> str:
-    """Say what a file without the DICOM prefix seems to be."""
+def _guess_kind(file: BinaryIO) -> str:
+    """Return what a file without the DICOM prefix seems to be."""
     file.seek(0)
     start = file.read(512)
     if not start:
@@ -229,7 +213,11 @@ def _header(
     encapsulated = length == UNDEFINED_LENGTH
     if encapsulated:
         length = _fragments_length(path, file, pixels_at)
+    # Laterality is of a series, ImageLaterality of an image (PS3.3, C.7.3.1 and C.8.11.7).
+    # Mammography objects state ImageLaterality; secondary captures, as in CBIS-DDSM, Laterality,
+    # and put the view into PatientOrientation.
     side = text("Laterality") or text("ImageLaterality")
+    # CBIS-DDSM puts the view into PatientOrientation, where the standard has directions.
     views = (text("ViewPosition"), text("PatientOrientation"))
     allocated = int(dataset.get("BitsAllocated", 16))
     return Header(
@@ -260,16 +248,16 @@ def _syntax(dataset: pydicom.FileDataset) -> str:
     return str(dataset.file_meta.get("TransferSyntaxUID", ""))
 
 
-def _named(syntax: str) -> UID:
+def _uid(syntax: str) -> UID:
     return UID(syntax, pydicom.config.IGNORE)  # or pydicom warns of a damaged one
 
 
 def _oddity(syntax: str, implicit: bool) -> str:
-    """Tell where pydicom had to read other value representations than the header claims."""
+    """Return how the value representations differ from the header's claim; empty where not."""
     if not syntax or implicit == (syntax == ImplicitVRLittleEndian):
         return ""
     found = "implicit" if implicit else "explicit"
-    return f"its header claims {_named(syntax).name}, but its data is {found} VR"
+    return f"its header claims {_uid(syntax).name}, but its data is {found} VR"
 
 
 def _fragments_length(path: Path, file: BinaryIO, pixels_at: int) -> int:
@@ -287,8 +275,8 @@ def _fragments_length(path: Path, file: BinaryIO, pixels_at: int) -> int:
         at += length
 
 
-def _no_mammogram(header: Header) -> str:
-    """Return why a file holds no mammogram, or nothing."""
+def _unsupported(header: Header) -> str:
+    """Return why the kind of image is not supported; empty where it is."""
     if header.frames > 1:
         return f"holds {header.frames} frames; only single images are read"
     if header.bits_allocated not in (1, 8, 16):
@@ -306,7 +294,7 @@ def _wrong_syntax(header: Header) -> str:
     """Return why the claimed transfer syntax cannot be that of the pixels, or nothing."""
     if not header.transfer_syntax:
         return "does not say its transfer syntax"
-    syntax = _named(header.transfer_syntax)
+    syntax = _uid(header.transfer_syntax)
     if not syntax.is_transfer_syntax:
         return f"has the unknown transfer syntax {header.transfer_syntax!r}"
     if syntax.is_encapsulated and not header.encapsulated:
@@ -357,6 +345,7 @@ def _map(file: BinaryIO, header: Header) -> NDArray[Any]:
     dtype = np.dtype(np.uint8 if header.bits_allocated == 8 else "<u2")
     shape = (header.rows, header.columns)
     mapped: NDArray[Any]
+    # Sign is dealt with by to_full_range, so two's complement is read as unsigned.
     if isinstance(file, io.BytesIO):
         count = header.rows * header.columns
         mapped = np.frombuffer(file.getvalue(), dtype, count, header.pixels_at).reshape(shape)
@@ -372,7 +361,7 @@ def _decode(path: Path, file: BinaryIO, header: Header) -> NDArray[Any]:
         try:
             samples = pixel_array(pydicom.dcmread(file))
         except Exception as error:  # whatever the codec of the transfer syntax raises
-            name = _named(header.transfer_syntax).name
+            name = _uid(header.transfer_syntax).name
             why = f"as {name}" if header.encapsulated else f"({_first_line(error)})"
             raise UserError(f"{path}: cannot be decoded {why}") from None
     return np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("="))

@@ -32,24 +32,15 @@ class Frame:
     The working image shows a window; what of it lies beyond the film is black padding, so `x` and
     `y` may be negative. Points are in pixels with (0, 0) at the upper left corner of the upper
     left pixel, whose centre is (0.5, 0.5).
-
-    Attributes:
-        x: Left edge of the window, in pixels of the original image.
-        y: Upper edge of the window.
-        width: Of the window, in pixels of the original image.
-        height: Of the window.
-        columns: Width of the working image, in its pixels.
-        rows: Height of the working image; the scale is the same both ways.
-        mirrored: Whether the working image is mirrored left to right.
     """
 
-    x: int
-    y: int
-    width: int
-    height: int
-    columns: int
-    rows: int
-    mirrored: bool = False
+    x: int  # left edge of the window, in pixels of the original image
+    y: int  # upper edge of the window
+    width: int  # of the window, in pixels of the original image
+    height: int  # of the window
+    columns: int  # width of the working image, in its pixels
+    rows: int  # height of the working image; the scale is the same both ways
+    mirrored: bool = False  # whether the working image is mirrored left to right
 
     @property
     def scale(self) -> float:
@@ -94,43 +85,44 @@ class Frame:
         return replace(self, mirrored=not self.mirrored)
 
     def to_working(self, points: NDArray[Any]) -> NDArray[np.float64]:
-        """Carry (..., 2) points x, y to the working image."""
-        carried = (np.asarray(points, np.float64) - (self.x, self.y)) * self.scale
-        return self._mirrored(carried)
+        """Map (..., 2) points x, y to the working image."""
+        mapped = (np.asarray(points, np.float64) - (self.x, self.y)) * self.scale
+        return self._mirrored(mapped)
 
     def to_original(self, points: NDArray[Any]) -> NDArray[np.float64]:
-        """Carry (..., 2) points x, y to the original image."""
+        """Map (..., 2) points x, y to the original image."""
         return self._mirrored(np.asarray(points, np.float64)) / self.scale + (self.x, self.y)
 
     def boxes_to_working(self, boxes: NDArray[Any]) -> NDArray[np.float64]:
-        """Carry (..., 4) boxes left, top, right, bottom to the working image."""
+        """Map (..., 4) boxes left, top, right, bottom to the working image."""
         return _upright(self.to_working(np.reshape(boxes, (*np.shape(boxes)[:-1], 2, 2))))
 
     def boxes_to_original(self, boxes: NDArray[Any]) -> NDArray[np.float64]:
-        """Carry (..., 4) boxes left, top, right, bottom to the original image."""
+        """Map (..., 4) boxes left, top, right, bottom to the original image."""
         return _upright(self.to_original(np.reshape(boxes, (*np.shape(boxes)[:-1], 2, 2))))
 
     def image_to_working(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Carry an (H, W) mask or map, uint8, uint16 or float32, to (rows, columns)."""
+        """Map an (H, W) mask or map, uint8, uint16 or float32, to (rows, columns)."""
         window = np.zeros((self.height, self.width), image.dtype)
         here, there = self._overlap(image.shape)
         window[here] = image[there]
-        way = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-        carried = cv2.resize(window, (self.columns, self.rows), interpolation=way)
-        return carried[:, ::-1].copy() if self.mirrored else carried
+        # Area averaging when shrinking: linear interpolation would skip pixels and alias.
+        interpolation = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
+        mapped = cv2.resize(window, (self.columns, self.rows), interpolation=interpolation)
+        return mapped[:, ::-1].copy() if self.mirrored else mapped
 
     def image_to_original(self, image: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-        """Carry a (rows, columns) mask or map, such as a heat-map, to (H, W) = shape, 0 beyond."""
+        """Map a (rows, columns) mask or map, such as a heat-map, to (H, W) = shape, 0 beyond."""
         upright = image[:, ::-1].copy() if self.mirrored else image
-        way = cv2.INTER_AREA if self.scale > 1 else cv2.INTER_LINEAR
-        window = cv2.resize(upright, (self.width, self.height), interpolation=way)
+        interpolation = cv2.INTER_AREA if self.scale > 1 else cv2.INTER_LINEAR
+        window = cv2.resize(upright, (self.width, self.height), interpolation=interpolation)
         whole = np.zeros(shape, image.dtype)
         here, there = self._overlap(shape)
         whole[there] = window[here]
         return whole
 
     def _mirrored(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mirror points of the working image where it is mirrored; this undoes itself."""
+        """Mirror points of the working image where it is mirrored; twice is the identity."""
         return points * (-1, 1) + (self.columns, 0) if self.mirrored else points
 
     def _overlap(self, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 
 from images import borders, breast, chain, frame, steps
-from images.chain import Prepared, finish, prepare
+from images.chain import WorkingImage, finish, prepare
 from images.files import read_image, write_png
 from images.frame import Frame
 from pipeline import records
@@ -25,33 +25,24 @@ from pipeline.work import Ledger, run_all, worker_count
 
 WORKING = "working"  # what the head of the chain made, for another tail
 # What neither the pixels of an image nor those of its working image depend on.
-INDIFFERENT = (
+IRRELEVANT_OPTIONS = (
     "data", "out", "seed", "workers", "cluster", "augment", "copies", "fold", "preview",
 )  # fmt: skip
-TAIL = ("blur", "blur_kernel", "clahe", "clahe_clip", "clahe_tiles", "side")
-FEW = 6  # files below which starting processes takes longer than the work
+TAIL_OPTIONS = ("blur", "blur_kernel", "clahe", "clahe_clip", "clahe_tiles", "side")
+FEW_IMAGES = 6  # files below which starting processes takes longer than the work
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to write, if it is not already there.
+    """One image to write, if it is not already there."""
 
-    Attributes:
-        row: What it becomes in the manifest, but for what is learnt while making it.
-        source: What it is made from; an absolute path, as is the next, for workers elsewhere.
-        folder: The dataset that it goes to.
-        content: Digest of the source's bytes; empty where it has not been read yet.
-        options: Of the stage.
-        head: Where the working image lies in its film, where that image is there already.
-    """
-
-    row: Row
-    source: Path
-    folder: Path
-    content: str
-    options: Preprocess
-    head: Facts | None = None
+    row: Row  # what it becomes in the manifest, but for what is learnt while making it
+    source: Path  # what it is made from; an absolute path, as is the next, for workers elsewhere
+    folder: Path  # the dataset that it goes to
+    content: str  # digest of the source's bytes; empty where it has not been read yet
+    options: Preprocess  # of the stage
+    head: Facts | None = None  # frame and side of a working image that is on disk already
 
     @property
     def target(self) -> Path:
@@ -82,18 +73,12 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a job gives back.
+class JobResult:
+    """What a finished job returns."""
 
-    Attributes:
-        job: With the content that was read.
-        facts: What its row says beside what was planned.
-        notes: What to enter in the ledger: (name, key, facts).
-    """
-
-    job: Job
-    facts: Facts
-    notes: tuple[tuple[str, str, Any], ...] = ()
+    job: Job  # with the content that was read
+    facts: Facts  # what its row says beside what was planned
+    notes: tuple[tuple[str, str, Any], ...] = ()  # what to enter in the ledger: (name, key, facts)
 
 
 def plan_jobs(
@@ -113,7 +98,7 @@ def plan_jobs(
         jobs.append(dataclasses.replace(job, content=content))
     doubtful = [job for job in jobs if not job.content and ledger.has(job.note)]
     contents = {}
-    workers = worker_count(options.workers) if len(doubtful) > FEW else 1
+    workers = worker_count(options.workers) if len(doubtful) > FEW_IMAGES else 1
     with progress.track("Comparing images", len(doubtful), "images") as advance:
         for job, content in run_all(_content, doubtful, workers):
             if not isinstance(content, UserError):
@@ -124,12 +109,12 @@ def plan_jobs(
 
 
 def run_jobs(
-    function: Callable[[Job], Made],
+    function: Callable[[Job], JobResult],
     jobs: Sequence[Job],
     ledger: Ledger,
     progress: Progress,
     text: str,
-) -> tuple[list[Made], list[tuple[str, str]]]:
+) -> tuple[list[JobResult], list[tuple[str, str]]]:
     """Do the jobs that are not yet done; return what was made, and what was set aside.
 
     Raises:
@@ -137,7 +122,7 @@ def run_jobs(
     """
     done = {job.row.path: known for job in jobs if (known := _known(job, ledger))}
     todo = [job for job in jobs if job.row.path not in done]
-    # From now on these may be either the old ones or the new ones.
+    # Their entries are cleared first: after a kill, a file may be the old or the new one.
     ledger.add_all((job.row.path, "", None) for job in todo if job.target.is_file())
     problems = []
     options = jobs[0].options if jobs else Preprocess()
@@ -157,14 +142,14 @@ def run_jobs(
     return [done[job.row.path] for job in jobs if job.row.path in done], problems
 
 
-def make_image(job: Job) -> Made:
+def make_image(job: Job) -> JobResult:
     """Write a preprocessed image, and its working image for another time.
 
     Raises:
         UserError: The film cannot be read, or shows no breast; or nothing can be written.
     """
-    one_thread()
-    seen = stamp(job.source)
+    use_one_thread()
+    seen = stamp(job.source)  # before reading: a later change must not go unnoticed
     job = dataclasses.replace(job, content=job.content or _content(job))
     prepared, notes = _read_head(job) if job.head else _make_head(job)
     result, frame = finish(prepared, job.options)
@@ -180,10 +165,10 @@ def make_image(job: Job) -> Made:
         "mirrored": int(frame.mirrored),
     }
     source = (job.note, seen, job.content)
-    return Made(job, facts, (source, *notes, (job.row.path, job.key, facts)))
+    return JobResult(job, facts, (source, *notes, (job.row.path, job.key, facts)))
 
 
-def one_thread() -> None:
+def use_one_thread() -> None:
     """Keep OpenCV to one thread in a worker; the other cores have their own."""
     main = threading.current_thread() is threading.main_thread()  # a cluster works in threads
     if multiprocessing.parent_process() is not None or not main:
@@ -208,7 +193,7 @@ def _chosen(options: Preprocess, tail: bool) -> Facts:
     return {
         name: value
         for name, value in records.plain_options(options).items()
-        if name not in INDIFFERENT and (name in TAIL) == tail
+        if name not in IRRELEVANT_OPTIONS and (name in TAIL_OPTIONS) == tail
     }
 
 
@@ -237,12 +222,12 @@ def _with_head(job: Job, contents: dict[str, str], ledger: Ledger) -> Job:
     return dataclasses.replace(job, head=head)
 
 
-def _known(job: Job, ledger: Ledger) -> Made | None:
+def _known(job: Job, ledger: Ledger) -> JobResult | None:
     facts = ledger.facts(job.row.path, job.key) if job.content else None
-    return Made(job, facts) if facts is not None and job.target.is_file() else None
+    return JobResult(job, facts) if facts is not None and job.target.is_file() else None
 
 
-def _make_head(job: Job) -> tuple[Prepared, list[tuple[str, str, Any]]]:
+def _make_head(job: Job) -> tuple[WorkingImage, list[tuple[str, str, Any]]]:
     image = read_image(job.source)
     try:
         prepared = prepare(image, job.options, job.row.unit)
@@ -257,7 +242,7 @@ def _make_head(job: Job) -> tuple[Prepared, list[tuple[str, str, Any]]]:
     return prepared, [(working, job.head_key, facts)]
 
 
-def _read_head(job: Job) -> tuple[Prepared, list[tuple[str, str, Any]]]:
+def _read_head(job: Job) -> tuple[WorkingImage, list[tuple[str, str, Any]]]:
     facts = job.head or {}
     image, breast = (read_image(job.folder / name) for name in job.working)
-    return Prepared(image, breast > 0, Frame(**facts["frame"]), facts["side"]), []
+    return WorkingImage(image, breast > 0, Frame(**facts["frame"]), facts["side"]), []

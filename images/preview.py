@@ -21,7 +21,7 @@ Panel = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreviewImage:
     """One image to show: its path, what it is and how it is called."""
 
     path: Path
@@ -30,7 +30,7 @@ class Shown:
     options: Preprocess
 
 
-def draw_row(shown: Shown) -> Panel:
+def draw_row(shown: PreviewImage) -> Panel:
     """Return the steps of one image side by side, each with its histogram below, (H, W) uint8.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What preprocessing does to a film, step by step: array functions of 16 bits until the last."""
+"""The preprocessing steps: functions on 16-bit arrays; the last one converts to 8 bits."""
 
 from collections.abc import Callable, Iterator
 
@@ -54,12 +54,14 @@ def remove_annotations(image: Grey, mask: Mask) -> Grey:
     Returns:
         (H, W) uint16 in [0, 65535].
     """
+    # Not blended: a soft edge would be a pattern that a network could learn.
     return np.multiply(image, mask)
 
 
 def chest_wall_side(image: Grey) -> str:
     """Return the side of an (H, W) film on which the breast lies: the brighter third of it."""
     third = max(1, image.shape[1] // 3)
+    # The breast lies at the chest wall; the opposite side of the film is background.
     left, right = cv2.mean(image[:, :third])[0], cv2.mean(image[:, -third:])[0]
     return LEFT if left >= right else RIGHT
 
@@ -78,8 +80,9 @@ def resize_and_pad(image: Grey, size: int, place: str) -> tuple[Grey, float]:
     """
     scale = size / max(image.shape)
     high, wide = (max(1, round(side * scale)) for side in image.shape)
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(image, (wide, high), interpolation=way)
+    # Area averaging keeps a calcification's share of grey; linear would skip pixels.
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.resize(image, (wide, high), interpolation=interpolation)
     y = (size - high) // 2 if place == CENTRE else 0
     x = {LEFT: 0, RIGHT: size - wide, CENTRE: (size - wide) // 2}[place]
     square = np.zeros((size, size), image.dtype)
@@ -199,7 +202,7 @@ def clahe(image: Grey, mask: Mask, clip: float, tiles: int) -> Grey:
         np.clip((np.arange(side, dtype=np.float32) + 0.5) * (tiles / side) - 0.5, 0, tiles - 1)
         for side in image.shape[::-1]
     )
-    above = np.floor(y)
+    above = np.floor(y)  # x and y count tiles from the centre of the first one
     weight = (y - above)[:, None]
     for there in _blocks(mask, 0, len(image)):
         rows, columns = there
@@ -237,13 +240,15 @@ def _curves(image: Grey, mask: Mask, clip: float, tiles: int) -> NDArray[np.floa
     height, width = image.shape
     counts = _counts(image, mask, tiles)
     area = height * width / tiles**2
+    # Pixels outside the mask are replaced by the mask's overall distribution, as a prior.
     lacking = np.maximum(area - counts.sum(axis=1, keepdims=True), 0)
     counts += lacking * counts.sum(axis=0) / counts.sum()
     clipped = np.minimum(counts, clip * area / BINS)
+    # The excess is spread once and evenly, as in OpenCV: bins may end a little above the limit.
     clipped += (counts - clipped).sum(axis=1, keepdims=True) / BINS
     curves = np.zeros((tiles * tiles, BINS + 1), np.float32)
     curves[:, 1:] = np.cumsum(clipped, axis=1) / clipped.sum(axis=1, keepdims=True)
-    return np.minimum(curves, 1)
+    return np.minimum(curves, 1)  # rounding above 1 would wrap white to black in uint16
 
 
 def _counts(image: Grey, mask: Mask, tiles: int) -> NDArray[np.float64]:
@@ -254,6 +259,7 @@ def _counts(image: Grey, mask: Mask, tiles: int) -> NDArray[np.float64]:
     edges = [-(-row * height // tiles) for row in range(tiles + 1)]
     for row in range(tiles):
         for there in _blocks(mask, edges[row], edges[row + 1]):
+            # A joint histogram of tile column and grey: one pass for a whole row of tiles.
             bins = (image[there] >> 8).astype(np.uint8)
             counts[row] += cv2.calcHist(
                 [column[: len(bins), there[1]], bins],

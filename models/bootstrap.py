@@ -84,6 +84,7 @@ def estimates(
         measure_sorted(targets[order], scores[order], threshold, weights)
         for weights in patient_weights(names[order].tolist(), replicates, seed)
     ]
+    # The class with fewer patients limits what the replicates can show of the spread.
     tail = tail_of(fewest_patients(targets, names))
     return {
         name: with_interval(
@@ -124,6 +125,7 @@ def with_interval(value: float, drawn: Floats, tail: float = TAIL) -> Estimate:
         drawn: Of each replicate.
         tail: The share of replicates beyond each end.
     """
+    # A replicate without one of the classes has no AUC; leaving it out conditions on both.
     known = drawn[~np.isnan(drawn)]
     if np.isnan(value) or not len(known):
         return Estimate(value, float("nan"), float("nan"))

@@ -89,6 +89,7 @@ def all_gather(value: Value) -> list[Value]:
     """Return the values of all ranks, in their order, on every rank."""
     if not dist.is_initialized():
         return [value]
+    # Pickled objects: shards differ in length, which all_gather of tensors does not allow.
     values: list[Value | None] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return cast("list[Value]", values)

@@ -75,6 +75,7 @@ def has_fast_bf16() -> bool:
     """Return whether this processor has instructions for bfloat16."""
     # Older torch has no list of what the processor can, but asks it for some of that.
     ask = getattr(torch.cpu, "get_capabilities", None)
+    # Without such instructions oneDNN emulates bfloat16, which is slower than float32.
     found = ask() if ask else {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 

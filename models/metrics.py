@@ -163,11 +163,13 @@ def measure_sorted(
     """Do the same for images in the order of falling scores; the weights are written over."""
     errors = weights @ _errors(targets, scores)  # (R, 1 + BINS)
     thresholds, positives, negatives = _cumulated(targets, scores, weights)
+    # The operating point stays fixed in all replicates: it was chosen on other patients.
     called = np.full(len(weights), np.count_nonzero(thresholds >= threshold))
     tp, fp = _at(positives, called), _at(negatives, called)
     fn, tn = positives[:, -1] - tp, negatives[:, -1] - fp
     total = tp + fn + fp + tn
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    # 0 / 0 is 0 for precision, as in scikit-learn, but only where there is a malignant image.
     known = tp + fn > 0
     spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     both = known & (tn + fp > 0)
@@ -208,6 +210,7 @@ def weighted_loss(
 
     The same figure as torch's BCEWithLogitsLoss with that pos_weight.
     """
+    # logaddexp(0, x) is log(1 + exp(x)) without overflow for large logits.
     signed = np.where(targets, -logits, logits)
     return float(np.mean(np.where(targets, positive_weight, 1.0) * np.logaddexp(0, signed)))
 

@@ -32,6 +32,7 @@ def build(architecture: str, head: Head) -> nn.Module:
     """
     if architecture == MAMMO_CNN:
         return mammo_cnn()
+    # One channel: timm sums the pretrained kernels of the first layer over the colours.
     network: nn.Module = timm.create_model(architecture, num_classes=1, in_chans=1)
     *_, (name, linear) = units(network).items()
     assert isinstance(linear, nn.Linear)

@@ -166,6 +166,7 @@ def _weights_file(path: Path, found: Any) -> WeightsFile:
         raise UserError(f"{path}: holds no weights", "give a state_dict, as torch.save writes it")
     if any(one.layout != torch.strided or one.is_meta or one.is_quantized for one in held.values()):
         raise UserError(f"{path}: holds sparse, quantised or absent numbers", "save it as float32")
+    # One NaN would spread to every logit, and training would stop with a puzzling message.
     if not all(torch.isfinite(tensor.float()).all() for tensor in held.values()):
         raise UserError(f"{path}: holds numbers that are not finite", "give another file")
     plain = {name: plain_name(name) for name in held}

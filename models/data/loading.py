@@ -108,6 +108,7 @@ def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         image = cv2.resize(image, shape, interpolation=method).astype(np.uint16, copy=False)
     grey = cv2.convertScaleAbs(image, alpha=1 / SPREAD)
+    # Padded, not stretched: the shape of a mass is one of its signs.
     square = np.zeros((size, size), np.uint8)
     top, left = (size - grey.shape[0]) // 2, (size - grey.shape[1]) // 2
     square[top : top + grey.shape[0], left : left + grey.shape[1]] = grey
@@ -153,6 +154,7 @@ class TrainTransform:
             return self._transform(split.images[indices])
         images = np.empty((len(indices), *split.images.shape[1:]), np.uint8)
         for place, index in enumerate(indices):
+            # By image and epoch, not by position: batch size and workers change no augmentation.
             seed = seed_for(self._seed, split.rows[index].image_id, variant)
             images[place] = self._augment(split.images[index], seed)
         return self._transform(images)

@@ -322,6 +322,7 @@ def _of_images(
     rows = images["train"].rows
     targets = _malignant(rows) if shuffled is None else shuffled_labels(rows, shuffled)
     middle, spread = features["train"].mean(axis=0), features["train"].std(axis=0)
+    # A constant feature would be divided by rounding errors.
     spread[spread < 1e-9] = 1  # the same in all images, but for rounding
     scaled = {split: (found - middle) / spread for split, found in features.items()}
     return _named(images, _predicted(scaled, targets, STRENGTH))
@@ -329,6 +330,8 @@ def _of_images(
 
 def shuffled_labels(rows: Sequence[Row], seed: int) -> NDArray[np.bool_]:
     """Return (N,) labels: each patient's images take that of another patient, as a whole."""
+    # By patient, since images of one patient share their label: shuffled one by one they would
+    # be easier to tell from the truth than a model that knows nothing is.
     ill: dict[str, bool] = {}
     for row in rows:
         ill[row.patient_id] = ill.get(row.patient_id, False) or row.label == LABELS[1]

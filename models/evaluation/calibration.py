@@ -55,6 +55,7 @@ class Calibration:
 
 def logistic(logits: NDArray[Any]) -> Floats:
     """Return the logistic function of (N,) logits, float64 in [0, 1]."""
+    # By tanh, which does not overflow where exp of a large logit does.
     result: Floats = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
     return result
 
@@ -103,6 +104,7 @@ def _temperature(targets: NDArray[np.bool_], logits: Floats) -> float:
         scaled = logits * np.exp(-log_temperature)
         return float(np.mean(np.logaddexp(0, scaled) - wanted * scaled))
 
+    # Over the logarithm: dividing logits by 0.5 and by 2 are steps of the same size.
     found = minimize_scalar(
         loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded", options={"xatol": 1e-9}
     )

@@ -78,6 +78,7 @@ def _last_called(choice: str, target: float, tp: Floats, fp: Floats) -> int:
         fp: (K,) benign ones.
     """
     if choice == "sensitivity":
+        # The highest threshold that reaches it, as lower ones only cost specificity.
         return int(np.count_nonzero(tp < (target - SLACK) * tp[-1]))
     if choice == "specificity":
         return int(np.count_nonzero(fp <= (1 - target + SLACK) * fp[-1])) - 1

@@ -142,6 +142,7 @@ def _score_member(
     model = load_run(run.folder)
     data = given or Path(str(model.facts["data"]))
     record = read_record(data, "preprocess", "organize")
+    # In the split of the run's own fold: the images of any other fold were trained on.
     rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
     refuse_leaks(run, model.facts, data, rows)
     # Computed as in training, so that the same images get the same scores; but for the layout,

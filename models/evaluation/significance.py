@@ -160,6 +160,7 @@ def bootstrap_difference(value: float, drawn: Floats) -> Difference:
         value: The difference in the data as they are.
         drawn: (R,), the difference in every replicate; NaN ones do not count.
     """
+    # Differences within a replicate are paired: what is hard in a draw is hard for both models.
     found = with_interval(value, drawn)
     beyond = min(np.count_nonzero(drawn <= EQUAL), np.count_nonzero(drawn >= -EQUAL))
     share = (beyond + 1) / (np.count_nonzero(~np.isnan(drawn)) + 1)
@@ -179,6 +180,7 @@ def mcnemar(targets: Flags, first: Flags, second: Flags) -> float:
     """
     from scipy.stats import binomtest
 
+    # Images that both call rightly, or both wrongly, say nothing about which is better.
     right, other = first == targets, second == targets
     alone, opposite = int((right & ~other).sum()), int((other & ~right).sum())
     discordant = alone + opposite
@@ -195,6 +197,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(found)[: np.count_nonzero(~np.isnan(found))]  # NaN sorts last
     adjusted = np.full(len(found), NAN)
     factors = np.arange(len(order), 0, -1)
+    # Step-down: a larger p-value may not be adjusted to less than a smaller one.
     adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * found[order]))
     result: list[float] = adjusted.tolist()
     return result

@@ -120,6 +120,7 @@ def _figures(
 ) -> dict[str, Any]:
     value = float(aucs(targets, scores, np.ones((1, len(scores))))[0])
     estimate = Estimate(value, float("nan"), float("nan"))
+    # Few patients would give an interval of no width at all, which looks like certainty.
     if enough_patients(targets, patients):
         tail = tail_of(fewest_patients(targets, patients))
         estimate = with_interval(value, np.concatenate(areas), tail)

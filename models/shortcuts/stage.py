@@ -315,6 +315,7 @@ def probe(samples: Sequence[Sample], seed: int) -> Findings:
     # Imported here: worker processes of preprocessing load this module and fit nothing.
     from sklearn.model_selection import StratifiedGroupKFold
 
+    # Grouped by patient: seen patients would be recognised, not their label predicted.
     cutter = StratifiedGroupKFold(min(FOLDS, *counts), shuffle=True, random_state=seed)
     folds = list(cutter.split(malignant, malignant, patients))
     sides = np.array([(sample.height, sample.width) for sample in samples], np.float64)

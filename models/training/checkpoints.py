@@ -76,6 +76,7 @@ def load_checkpoint(
         if averaged is not None:
             averaged.load_state_dict(state["averaged"])
         course: dict[str, Any] = state["course"]
+        # Last: whatever loading drew from the generators does not matter then.
         set_random_state(state["random"])
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -106,6 +106,7 @@ class FrozenLayers:
             text: What is being done, for the bar.
             progress: Where it reports.
         """
+        # By content, not by path or time: a dataset that was moved or touched is still the same.
         content = hashlib.blake2b(digest_size=16)
         for image in split.images:
             content.update(image.data)

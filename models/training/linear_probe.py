@@ -185,9 +185,11 @@ def _solve(
     from sklearn.linear_model import LogisticRegression  # a second or two that others need not wait
     from sklearn.preprocessing import StandardScaler
 
+    # On the training images alone; in float64, or the solver stops early on ill-scaled features.
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=strength, class_weight=balance, max_iter=ITERATIONS)
     model.fit(scaler.transform(features).astype(np.float64), targets)
+    # Folding the scaler into the layer makes the probe an ordinary head, saved as one network.
     weight = model.coef_[0] / scaler.scale_
     return weight, float(model.intercept_[0] - weight @ scaler.mean_)
 

@@ -82,6 +82,7 @@ def fit(
         while state.epochs < hparams.epochs and not state.stopped(hparams.patience):
             started, epoch = time.perf_counter(), state.epochs + 1
             train_loss = trainer.epoch(epoch)
+            # Before scoring: with few images, lagging statistics move the AUC by a tenth.
             trainer.recalibrate_batch_norm()
             scores = trainer.scores(data.val)
             if not (np.isfinite(train_loss) and np.isfinite(scores).all()):
@@ -304,6 +305,7 @@ class _Trainer:
         return loss
 
     def _gradients(self, indices: NDArray[np.int64], epoch: int, batch: int) -> torch.Tensor:
+        # Gradients of all parts add up, so they are cleared once for the whole batch.
         self._optimizer.zero_grad()
         mix = draw_mix(indices, self._hparams, epoch, batch)
         total = torch.zeros((), device=self._targets.device)
@@ -358,6 +360,7 @@ class _Trainer:
     def scores(self, split: Split) -> NDArray[np.float32]:
         """Return (N,) float32 logits of malignancy of a split, in eval mode, on every rank."""
         self.scored.eval()
+        # Contiguous shards without padding: gathered in order, each image is scored once.
         shard = self._world.shard(np.arange(len(split)))
         size = scoring_batch(split.images.shape[1])
         return gather_shards(self._score(split, batches(len(shard), size, shard)))

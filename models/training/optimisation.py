@@ -44,6 +44,7 @@ def _groups(network: nn.Module, hparams: HyperParameters) -> Iterator[dict[str, 
         chain = [[p for trained in chain for p in trained]]
     for depth, trained in enumerate(reversed(chain)):
         rate = hparams.learning_rate * hparams.layer_decay**depth
+        # Decay would pull scales of batch norm towards 0, which switches channels off.
         kernels = [p for p in trained if p.ndim > 1]
         others = [p for p in trained if p.ndim <= 1]
         for parameters, decay in ((kernels, hparams.weight_decay), (others, 0.0)):
@@ -100,6 +101,7 @@ class Loss:
 
         Smoothing moves targets towards one half (Szegedy et al. 2016, section 7).
         """
+        # Binary: the smoothed share goes half to each class.
         smooth = targets * (1 - self._smoothing) + 0.5 * self._smoothing
         result: Tensor = self._loss(logits, smooth)
         return result
@@ -132,5 +134,6 @@ def draw_mix(indices: NDArray[np.int64], hparams: HyperParameters, epoch: int, b
     if not hparams.mixup:
         return Mix(1.0, indices)
     random = np.random.default_rng((hparams.seed, epoch, batch))
+    # One share for the batch, and at least one half: each image keeps the larger part of itself.
     share = float(random.beta(hparams.mixup, hparams.mixup))
     return Mix(max(share, 1 - share), random.permutation(indices))

@@ -141,6 +141,7 @@ class Worker:
         """Return the point of a trial; it follows from seed, place and the trials before."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
+            # constant_liar: trials that are running count as bad ones, so processes spread out.
             sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
                 seed=int(digest(self.options.seed, place)[:8], 16),
                 n_startup_trials=RANDOM_TRIALS,

@@ -279,6 +279,7 @@ def _films(lesions: Sequence[Lesion]) -> list[PlannedImage]:
     for (patient, laterality, view), shown in _grouped(
         lesions, lambda lesion: (lesion.patient_id, lesion.laterality, lesion.view)
     ):
+        # A film stored twice may be listed in both: test wins, or its twin would leak into train.
         split = "test" if any(lesion.split == "test" for lesion in shown) else "train"
         series = tuple(dict.fromkeys(lesion.mammogram_series for lesion in shown))
         image_id = f"{patient}_{laterality}_{view}"

@@ -170,6 +170,7 @@ class Layout:
             pathology=joined("pathology"),
             lesions=len(shown),
             abnormality="|".join(map(abnormality, shown)),
+            # The lesions of one mammogram sometimes disagree, and one row of all says 0.
             density=max(lesion.density for lesion in shown),
             assessment=joined("assessment"),
             subtlety=joined("subtlety"),

@@ -19,6 +19,7 @@ def assign_splits(images: Sequence[PlannedImage], val_share: float, seed: int) -
         seed: Of the choice.
     """
     splits = dict.fromkeys((image.patient_id for image in images), "train")
+    # By patient: views and breasts of one woman are too alike to stand on both sides.
     splits.update({image.patient_id: "test" for image in images if image.split == "test"})
     chosen = validation_patients(_strata(images, splits), val_share, seed)
     splits.update(dict.fromkeys(chosen, "val"))
@@ -101,4 +102,5 @@ def _grouped(strata: Mapping[str, Stratum]) -> dict[str, dict[Stratum, list[str]
 
 
 def _draw(seed: int, name: str) -> str:
+    # A hash and no generator: another patient in the list does not change anyone's draw.
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()

@@ -302,6 +302,7 @@ def _lesion(where: str, record: Mapping[str, str]) -> Lesion:
     if not all(column in record for column in SHAPE_COLUMNS[finding]):
         raise _unexpected(where, "abnormality type", record, "what the columns are of")
     subject, mammogram_series = _subject_and_series(where, "image file path", record)
+    # The split stands in the paths alone; a spreadsheet may have renamed the file.
     prefix = SUBJECT.match(subject)
     if not prefix or FINDING_OF[prefix[1]] != finding:
         raise _unexpected(where, "image file path", record, f"one of a {finding}")

@@ -36,7 +36,7 @@ def test_a_killed_process_ends_all_in_one_line_and_they_continue(tiny_data, tmp_
     runs, printed = tmp_path / "runs", tmp_path / "printed.txt"
     training = torchrun(
         tmp_path, "train", "--data", tiny_data, "--runs", runs, "--model", "MammoCNN",
-        "--weights", "none", "--size", "32", "--batch-size", "6", "--epochs", "30", "--batch",
+        "--weights", "none", "--size", "32", "--batch-size", "6", "--epochs", "12", "--batch",
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
