@@ -34,15 +34,10 @@ KEPT_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how to compute.
+    """Where and how to compute."""
 
-    Attributes:
-        device: The processor or a GPU.
-        dtype: Of autocast arithmetic; None for float32 throughout.
-    """
-
-    device: torch.device
-    dtype: torch.dtype | None
+    device: torch.device  # the processor or a GPU
+    dtype: torch.dtype | None  # of autocast arithmetic; None for float32 throughout
 
     @property
     def precision(self) -> str:

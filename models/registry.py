@@ -24,53 +24,36 @@ KEPT_VARIANTS = 4  # of each image in partial fine tuning
 
 @dataclass(frozen=True)
 class Head:
-    """The classifier on top of the pooled features.
+    """The classifier on top of the pooled features."""
 
-    Attributes:
-        widths: Of its hidden layers, in units; empty for one linear layer.
-        dropout: Share of units dropped in training, before the first and each hidden layer.
-    """
-
-    widths: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()  # of its hidden layers, in units; empty for one linear layer
+    # Share of units dropped in training, before the first and each hidden layer.
     dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """One model that people can name.
+    """One model that people can name."""
 
-    Attributes:
-        name: What people type.
-        architecture: A timm name with its pretrained tag, or "mammo_cnn".
-        strategy: "opw" (only pretrained weights: a linear probe on frozen features), "pft"
-            (partial fine tuning) or "cft" (complete fine tuning).
-        trained_from: The first unit of the network that is trained (see
-            `models.networks.units`); everything before it is the frozen prefix. Empty: all.
-        size: Side of the square one-channel input, in pixels.
-        batch_size: Images in a batch when starting from pretrained weights.
-        learning_rate: AdamW's peak learning rate, likewise.
-        scratch_batch_size: Images in a batch when starting from random weights.
-        scratch_learning_rate: AdamW's peak learning rate, likewise.
-        weight_decay: AdamW's decoupled weight decay.
-        variants: Augmented variants of each training image; 0 for a new one every epoch. With few
-            of them the frozen prefix is computed once for each.
-        head: The classifier.
-        description: What it is, in one line.
-    """
-
-    name: str
-    architecture: str
+    name: str  # what people type
+    architecture: str  # A timm name with its pretrained tag, or "mammo_cnn"
+    # "opw" (only pretrained weights: a linear probe on frozen features), "pft" (partial fine
+    # tuning) or "cft" (complete fine tuning).
     strategy: str
+    # The first unit of the network that is trained (see `models.networks.units`); everything before
+    # it is the frozen prefix. Empty: all.
     trained_from: str
-    size: int
-    batch_size: int
-    learning_rate: float
-    scratch_batch_size: int = 8
-    scratch_learning_rate: float = 1e-3
-    weight_decay: float = 0.01
+    size: int  # side of the square one-channel input, in pixels
+    batch_size: int  # images in a batch when starting from pretrained weights
+    learning_rate: float  # adamW's peak learning rate, likewise
+    scratch_batch_size: int = 8  # images in a batch when starting from random weights
+    scratch_learning_rate: float = 1e-3  # adamW's peak learning rate, likewise
+    weight_decay: float = 0.01  # adamW's decoupled weight decay
+    # Augmented variants of each training image; 0 for a new one every epoch. With few of them the
+    # frozen prefix is computed once for each.
     variants: int = 0
-    head: Head = field(default_factory=Head)
-    description: str
+    head: Head = field(default_factory=Head)  # the classifier
+    description: str  # what it is, in one line
 
 
 @dataclass(frozen=True, kw_only=True)

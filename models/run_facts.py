@@ -43,38 +43,24 @@ class HyperParameters:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training gave.
+    """What training gave."""
 
-    Attributes:
-        history: One row for each epoch, or for each linear probe that was tried.
-        best: The row of the weights that were kept.
-        epochs: Epochs that were trained; 0 for a linear probe.
-        best_epoch: The epoch of the weights that were kept; 0 for a linear probe.
-    """
-
+    # One row for each epoch, or for each linear probe that was tried.
     history: Sequence[Mapping[str, Cell]]
-    best: Mapping[str, Any]
-    epochs: int
-    best_epoch: int
+    best: Mapping[str, Any]  # the row of the weights that were kept
+    epochs: int  # epochs that were trained; 0 for a linear probe
+    best_epoch: int  # the epoch of the weights that were kept; 0 for a linear probe
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a model is trained from: images, and how they become tensors.
+    """What a model is trained from: images, and how they become tensors."""
 
-    Attributes:
-        folder: The dataset on disk.
-        train: Its training images.
-        val: Its validation images.
-        transform: Makes tensors of them.
-        compute: Device and arithmetic.
-    """
-
-    folder: Path
-    train: Split
-    val: Split
-    transform: EvalTransform
-    compute: Compute
+    folder: Path  # the dataset on disk
+    train: Split  # its training images
+    val: Split  # its validation images
+    transform: EvalTransform  # makes tensors of them
+    compute: Compute  # device and arithmetic
 
     @property
     def images(self) -> str:

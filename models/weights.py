@@ -35,19 +35,12 @@ NAMES_SHOWN = 2
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a weights file holds.
+    """What a weights file holds."""
 
-    Attributes:
-        path: The file.
-        tensors: By timm's names, in the order of the file.
-        file_names: What the file calls each of them.
-        wrapper: The keys that led to them inside the file; empty for none.
-    """
-
-    path: Path
-    tensors: dict[str, Tensor]
-    file_names: dict[str, str]
-    wrapper: str
+    path: Path  # the file
+    tensors: dict[str, Tensor]  # by timm's names, in the order of the file
+    file_names: dict[str, str]  # what the file calls each of them
+    wrapper: str  # the keys that led to them inside the file; empty for none
 
 
 def load_weights(network: nn.Module, architecture: str, weights: str) -> str:

@@ -48,17 +48,13 @@ def fingerprint(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What must hold on every worker as it does here.
+    """What must hold on every worker as it does here."""
 
-    Attributes:
-        paths: Fingerprints by path; text, since another system cannot make a path of ours.
-        code: Returns a digest of the code that does the work; None asks for no such check.
-        version: What it returns here.
-    """
-
+    # Fingerprints by path; text, since another system cannot make a path of ours.
     paths: Mapping[str, str]
+    # Returns a digest of the code that does the work; None asks for no such check.
     code: Callable[[], str] | None
-    version: str
+    version: str  # what it returns here
 
     def check(self) -> None:
         """Raise UserError for what does not hold where this is called."""

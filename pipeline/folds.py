@@ -19,15 +19,10 @@ REMEDY = "run: python main.py organize --folds 5, and then preprocess"
 
 @dataclass(frozen=True)
 class Fold:
-    """Which patients are validated on.
+    """Which patients are validated on."""
 
-    Attributes:
-        number: From 1; 0 for the plain validation split.
-        count: How many folds there are; 0 where that is not known.
-    """
-
-    number: int = 0
-    count: int = 0
+    number: int = 0  # from 1; 0 for the plain validation split
+    count: int = 0  # how many folds there are; 0 where that is not known
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Fold":

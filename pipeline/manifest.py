@@ -24,65 +24,37 @@ class Row:
 
     Clinical columns hold what the case description says, for an image with several lesions
     joined with "|" in the order of the lesions. Empty numbers are None.
-
-    Attributes:
-        image_id: Unique in the dataset; the file's name without suffix.
-        patient_id: "P_00001"; one id space for masses and calcifications.
-        split: "train", "val" or "test".
-        label: "benign" or "malignant"; for an image with several lesions, any malignant one.
-        path: Of the image, relative to the dataset's folder, with forward slashes.
-        unit: "mammogram" (a whole film) or "crop" (one lesion).
-        laterality: "LEFT" or "RIGHT".
-        view: "CC" or "MLO".
-        finding: "mass", "calcification", or both joined.
-        pathology: MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK, as in the source.
-        lesions: How many lesions the image shows.
-        abnormality: Finding and number of each, "mass 1|mass 2": the name of its mask.
-        density: BI-RADS breast density, 1 to 4 (0 where the source says so).
-        assessment: BI-RADS assessment, 0 to 5.
-        subtlety: 1 (subtle) to 5 (obvious).
-        shape: Mass shape or calcification type.
-        margins: Mass margins or calcification distribution.
-        height: Of the image file, in pixels.
-        width: Of the image file, in pixels.
-        source_id: SeriesInstanceUID (or the like) of the file it was made from.
-        crop_x: Left edge, in pixels of the organised image, of the window that this image shows.
-            Beyond the film the window is black, so it may begin before it (negative).
-        crop_y: Upper edge of the same window.
-        crop_width: Width of the same window.
-        crop_height: Height of the same window.
-        scale: Pixels of this image for one pixel of the organised image.
-        mirrored: 1 where this image is mirrored left to right, else 0.
-        parent: For an augmented image, the image_id that it was made from.
     """
 
-    image_id: str
-    patient_id: str
-    split: str
-    label: str
-    path: str
-    unit: str = "mammogram"
-    laterality: str = ""
-    view: str = ""
-    finding: str = ""
-    pathology: str = ""
-    lesions: int = 1
-    abnormality: str = ""
-    density: int | None = None
-    assessment: str = ""
-    subtlety: str = ""
-    shape: str = ""
-    margins: str = ""
-    height: int = 0
-    width: int = 0
-    source_id: str = ""
+    image_id: str  # unique in the dataset; the file's name without suffix
+    patient_id: str  # "P_00001"; one id space for masses and calcifications
+    split: str  # "train", "val" or "test"
+    label: str  # "benign" or "malignant"; for an image with several lesions, any malignant one
+    path: str  # of the image, relative to the dataset's folder, with forward slashes
+    unit: str = "mammogram"  # "mammogram" (a whole film) or "crop" (one lesion)
+    laterality: str = ""  # "LEFT" or "RIGHT"
+    view: str = ""  # "CC" or "MLO"
+    finding: str = ""  # "mass", "calcification", or both joined
+    pathology: str = ""  # MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK, as in the source
+    lesions: int = 1  # how many lesions the image shows
+    abnormality: str = ""  # finding and number of each, "mass 1|mass 2": the name of its mask
+    density: int | None = None  # BI-RADS breast density, 1 to 4 (0 where the source says so)
+    assessment: str = ""  # BI-RADS assessment, 0 to 5
+    subtlety: str = ""  # 1 (subtle) to 5 (obvious)
+    shape: str = ""  # mass shape or calcification type
+    margins: str = ""  # mass margins or calcification distribution
+    height: int = 0  # of the image file, in pixels
+    width: int = 0  # of the image file, in pixels
+    source_id: str = ""  # SeriesInstanceUID (or the like) of the file it was made from
+    # Left edge, in pixels of the organised image, of the window that this image shows. Beyond the
+    # film the window is black, so it may begin before it (negative).
     crop_x: int | None = None
-    crop_y: int | None = None
-    crop_width: int | None = None
-    crop_height: int | None = None
-    scale: float | None = None
-    mirrored: int = 0
-    parent: str = ""
+    crop_y: int | None = None  # upper edge of the same window
+    crop_width: int | None = None  # width of the same window
+    crop_height: int | None = None  # height of the same window
+    scale: float | None = None  # pixels of this image for one pixel of the organised image
+    mirrored: int = 0  # 1 where this image is mirrored left to right, else 0
+    parent: str = ""  # for an augmented image, the image_id that it was made from
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(Row))

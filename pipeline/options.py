@@ -32,33 +32,22 @@ def _always(_answers: Answers) -> bool:
 
 @dataclass(frozen=True)
 class Spec:
-    """What one option means, beside its name, type and default.
+    """What one option means, beside its name, type and default."""
 
-    Attributes:
-        text: The question and the help text, with its unit, without a question mark.
-        check: Says what is wrong with a value, or None.
-        choices: The values it can take, each with its meaning: a mapping, or a function of the
-            answers so far.
-        other: What may be given beside the choices ("a file"); empty where nothing may.
-        several: Whether more than one of the choices may be given, with commas between them.
-        when: Whether the option applies, given the answers so far.
-        suggest: What a question offers instead of the default, given the answers so far.
-        counts: What a question adds to each choice, given the option's name and the answers so
-            far: how many images it would leave, say. It may look at the disk.
-        advanced: Whether a tour asks it only behind "Change advanced options?".
-        remember: Whether the answer of last time is offered next time.
-    """
-
-    text: str
-    check: Callable[[Any], str | None]
+    text: str  # the question and the help text, with its unit, without a question mark
+    check: Callable[[Any], str | None]  # says what is wrong with a value, or None
+    # The values it can take, each with its meaning: a mapping, or a function of the answers so far.
     choices: ChoicesSource
-    other: str
-    several: bool
-    when: Callable[[Answers], bool]
+    other: str  # what may be given beside the choices ("a file"); empty where nothing may
+    several: bool  # whether more than one of the choices may be given, with commas between them
+    when: Callable[[Answers], bool]  # whether the option applies, given the answers so far
+    # What a question offers instead of the default, given the answers so far.
     suggest: Callable[[Answers], Any] | None
+    # What a question adds to each choice, given the option's name and the answers so far: how many
+    # images it would leave, say. It may look at the disk.
     counts: Callable[[str, Answers], Mapping[str, str]] | None
-    advanced: bool
-    remember: bool
+    advanced: bool  # whether a tour asks it only behind "Change advanced options?"
+    remember: bool  # whether the answer of last time is offered next time
 
 
 def option(

@@ -23,19 +23,12 @@ class RankFailure(UserError):
 
 @dataclass(frozen=True)
 class World:
-    """The processes that torchrun started for one training, and which of them this is.
+    """The processes that torchrun started for one training, and which of them this is."""
 
-    Attributes:
-        rank: This process among all of them, from 0.
-        size: How many there are; 1 without torchrun.
-        local_rank: This process among those on this machine, from 0.
-        local_size: How many there are on this machine.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
+    rank: int = 0  # this process among all of them, from 0
+    size: int = 1  # how many there are; 1 without torchrun
+    local_rank: int = 0  # this process among those on this machine, from 0
+    local_size: int = 1  # how many there are on this machine
 
     @property
     def is_rank_zero(self) -> bool:

@@ -70,26 +70,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage returns.
+    """What a stage returns."""
 
-    Attributes:
-        folder: Where its output lies; None where it wrote nothing.
-        headline: One sentence that says what was made.
-        facts: The same in figures, for `--json` and for tests; values that JSON can hold.
-        tables: What to show a person.
-        notes: Warnings, one line each.
-        set_aside: How many inputs could not be used.
-        listed_in: The file in `folder` that lists each with its reason.
-        next_stage: The stage that comes next, or empty.
-        next_options: What it should be given, by option name.
-    """
-
-    folder: Path | None
-    headline: str
+    folder: Path | None  # where its output lies; None where it wrote nothing
+    headline: str  # one sentence that says what was made
+    # The same in figures, for `--json` and for tests; values that JSON can hold.
     facts: Mapping[str, Any]
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
-    set_aside: int = 0
-    listed_in: str = SET_ASIDE
-    next_stage: str = ""
+    tables: tuple[Table, ...] = ()  # what to show a person
+    notes: tuple[str, ...] = ()  # warnings, one line each
+    set_aside: int = 0  # how many inputs could not be used
+    listed_in: str = SET_ASIDE  # the file in `folder` that lists each with its reason
+    next_stage: str = ""  # the stage that comes next, or empty
+    # What it should be given, by option name.
     next_options: Mapping[str, Any] = field(default_factory=dict)

@@ -36,15 +36,11 @@ def remember(stage: str, options: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the work stands.
+    """Where the work stands."""
 
-    Attributes:
-        lines: For each kind of output its name and state, in the order of the work.
-        next_stage: The next sensible stage.
-    """
-
+    # For each kind of output its name and state, in the order of the work.
     lines: tuple[tuple[str, str], ...]
-    next_stage: str
+    next_stage: str  # the next sensible stage
 
 
 def survey(memory: Memory) -> Workspace:

@@ -22,22 +22,15 @@ REPLICATES = 1000  # of the bootstrap of models against baselines
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a score without a trained look at the breast reaches on the test images.
+    """What a score without a trained look at the breast reaches on the test images."""
 
-    Attributes:
-        name: "background", "assessment" and the like.
-        title: As people read it.
-        description: What it is, in a sentence.
-        problem: Why there is none, or empty.
-        units: Figures of images, breasts and patients; empty where there is none.
-        differences: AUC of each run, by name, minus that of the baseline, on the same images.
-    """
-
-    name: str
-    title: str
-    description: str
-    problem: str
+    name: str  # "background", "assessment" and the like
+    title: str  # as people read it
+    description: str  # what it is, in a sentence
+    problem: str  # why there is none, or empty
+    # Figures of images, breasts and patients; empty where there is none.
     units: Mapping[str, Mapping[str, Interval]]
+    # AUC of each run, by name, minus that of the baseline, on the same images.
     differences: Mapping[str, Interval]
 
     @property

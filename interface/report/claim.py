@@ -60,17 +60,11 @@ ITEMS = (
 
 @dataclass(frozen=True)
 class Study:
-    """What the checklist is filled from.
+    """What the checklist is filled from."""
 
-    Attributes:
-        group: The runs of the main comparison.
-        dataset: What they were tested on; None where it is not known.
-        versions: Of the packages behind the figures.
-    """
-
-    group: Group
-    dataset: Dataset | None
-    versions: Mapping[str, str]
+    group: Group  # the runs of the main comparison
+    dataset: Dataset | None  # what they were tested on; None where it is not known
+    versions: Mapping[str, str]  # of the packages behind the figures
 
 
 def claim_sheet(study: Study) -> Sheet:

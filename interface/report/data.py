@@ -46,20 +46,13 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage's folder on the way from the collection to the runs.
+    """One stage's folder on the way from the collection to the runs."""
 
-    Attributes:
-        stage: The stage that made it.
-        folder: Where it lies.
-        record: Its stage.json.
-        rows: Its manifest.
-        set_aside: (kind of reason, how many) of what it could not use, the most frequent first.
-    """
-
-    stage: str
-    folder: Path
-    record: Mapping[str, Any]
-    rows: Sequence[Row]
+    stage: str  # the stage that made it
+    folder: Path  # where it lies
+    record: Mapping[str, Any]  # its stage.json
+    rows: Sequence[Row]  # its manifest
+    # (kind of reason, how many) of what it could not use, the most frequent first.
     set_aside: Sequence[tuple[str, int]]
 
     @property
@@ -88,21 +81,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run learnt from, and where that came from.
+    """What a run learnt from, and where that came from."""
 
-    Attributes:
-        folder: As the runs name it.
-        steps: organize, then preprocess where it was done; as far as they can be found.
-        source: The raw collection's folder; None where it is not known.
-        collection: The record of its making, where the tool made it: then it is synthetic.
-        problems: What could not be read, one line each.
-    """
-
-    folder: Path
+    folder: Path  # as the runs name it
+    # Organize, then preprocess where it was done; as far as they can be found.
     steps: Sequence[Step]
-    source: Path | None
+    source: Path | None  # the raw collection's folder; None where it is not known
+    # The record of its making, where the tool made it: then it is synthetic.
     collection: Mapping[str, Any] | None
-    problems: Sequence[str]
+    problems: Sequence[str]  # what could not be read, one line each
 
     @property
     def hash(self) -> str:

@@ -20,18 +20,13 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Repeats:
-    """Two runs or more of one model with the same settings, on the same test images.
+    """Two runs or more of one model with the same settings, on the same test images."""
 
-    Attributes:
-        runs: Of each fold and seed.
-        pooled: AUC of the validation images of all folds together, each scored by runs that were
-            not trained on its patient; unknown without folds.
-        images: How many images that is.
-    """
-
-    runs: Sequence[RunView]
+    runs: Sequence[RunView]  # of each fold and seed
+    # AUC of the validation images of all folds together, each scored by runs that were not trained
+    # on its patient; unknown without folds.
     pooled: Interval
-    images: int
+    images: int  # how many images that is
 
     @property
     def title(self) -> str:

@@ -24,27 +24,16 @@ from pipeline.runs import Run
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of predictions_{val,test}.csv.
+    """One line of predictions_{val,test}.csv."""
 
-    Attributes:
-        image_id: Of the image.
-        patient_id: Whose it is.
-        laterality: "LEFT", "RIGHT" or empty.
-        view: "CC", "MLO" or empty.
-        malignant: The truth.
-        probability: Of malignancy, calibrated, in [0, 1].
-        positive: The call at the operating point.
-        raw: The probability before calibration.
-    """
-
-    image_id: str
-    patient_id: str
-    laterality: str
-    view: str
-    malignant: bool
-    probability: float
-    positive: bool
-    raw: float = 0.0
+    image_id: str  # of the image
+    patient_id: str  # whose it is
+    laterality: str  # "LEFT", "RIGHT" or empty
+    view: str  # "CC", "MLO" or empty
+    malignant: bool  # the truth
+    probability: float  # of malignancy, calibrated, in [0, 1]
+    positive: bool  # the call at the operating point
+    raw: float = 0.0  # the probability before calibration
 
     @property
     def label(self) -> str:
@@ -54,77 +43,45 @@ class Prediction:
 
 @dataclass(frozen=True)
 class RunView:
-    """An evaluated run, read.
+    """An evaluated run, read."""
 
-    Attributes:
-        name: "<model>/<time>-<seed>".
-        anchor: Its name as an HTML id.
-        folder: Where it lies.
-        model: The registry name of its model.
-        fold: What it was validated on.
-        trained_patients: Whose images it learnt from.
-        architecture: The network's name.
-        strategy: What of it was trained.
-        weights: What it started from.
-        parameters: Of the network.
-        trainable: Of these, how many were trained.
-        size: Side of the network's input in pixels.
-        channels: Of the network's input.
-        preprocessing: Options of preprocessing; None where there was none.
-        trained_on: The dataset of its training.
-        record: stage.json of what made the folder: its training, mostly.
-        recipe: Options of training as they were in the end, where they are not those of `record`.
-        tuning: The search that they come from; None where they come from none.
-        replicates: Of the bootstrap behind the intervals.
-        seed: Of the bootstrap.
-        notes: What evaluation warned of.
-        data: The dataset that it was evaluated on; None for predictions made elsewhere without one.
-        data_hash: Digest of which images that dataset holds.
-        unit: What one image is: "mammogram" or "crop".
-        calibration: Method and temperature.
-        aggregate: How the scores of images became one of a breast or a patient: "max" or "mean".
-        tta: Test-time augmentation: "none" or "flips".
-        units: Figures of images, breasts and patients.
-        uncalibrated: By split, Brier score and calibration error before calibration.
-        strata: Of the test images.
-        cost: By the names of COST_NAMES; None where it was not measured.
-        predictions: By split; empty where the file is missing.
-        history: One mapping of finite figures for each epoch.
-    """
-
-    name: str
-    anchor: str
-    folder: Path
-    model: str
-    fold: Fold
-    trained_patients: frozenset[str]
-    architecture: str
-    strategy: str
-    weights: str
-    parameters: int
-    trainable: int
-    size: int
-    channels: int
-    preprocessing: Mapping[str, Any] | None
-    trained_on: Path
-    record: Mapping[str, Any]
+    name: str  # "<model>/<time>-<seed>"
+    anchor: str  # its name as an HTML id
+    folder: Path  # where it lies
+    model: str  # the registry name of its model
+    fold: Fold  # what it was validated on
+    trained_patients: frozenset[str]  # whose images it learnt from
+    architecture: str  # the network's name
+    strategy: str  # what of it was trained
+    weights: str  # what it started from
+    parameters: int  # of the network
+    trainable: int  # of these, how many were trained
+    size: int  # side of the network's input in pixels
+    channels: int  # of the network's input
+    preprocessing: Mapping[str, Any] | None  # options of preprocessing; None where there was none
+    trained_on: Path  # the dataset of its training
+    record: Mapping[str, Any]  # stage.json of what made the folder: its training, mostly
+    # Options of training as they were in the end, where they are not those of `record`.
     recipe: Mapping[str, Any]
+    # The search that they come from; None where they come from none.
     tuning: Mapping[str, Any] | None
-    replicates: int
-    seed: int
-    notes: Sequence[str]
+    replicates: int  # of the bootstrap behind the intervals
+    seed: int  # of the bootstrap
+    notes: Sequence[str]  # what evaluation warned of
+    # The dataset that it was evaluated on; None for predictions made elsewhere without one.
     data: Path | None
-    data_hash: str
-    unit: str
-    calibration: Mapping[str, Any]
-    aggregate: str
-    tta: str
-    units: Mapping[str, UnitScores]
+    data_hash: str  # Digest of which images that dataset holds
+    unit: str  # what one image is: "mammogram" or "crop"
+    calibration: Mapping[str, Any]  # method and temperature
+    aggregate: str  # how the scores of images became one of a breast or a patient: "max" or "mean"
+    tta: str  # test-time augmentation: "none" or "flips"
+    units: Mapping[str, UnitScores]  # figures of images, breasts and patients
+    # By split, Brier score and calibration error before calibration.
     uncalibrated: Mapping[str, Mapping[str, float | None]]
-    strata: Sequence[Stratum]
-    cost: Mapping[str, Any]
-    predictions: Mapping[str, list[Prediction]]
-    history: list[dict[str, float]]
+    strata: Sequence[Stratum]  # of the test images
+    cost: Mapping[str, Any]  # by the names of COST_NAMES; None where it was not measured
+    predictions: Mapping[str, list[Prediction]]  # by split; empty where the file is missing
+    history: list[dict[str, float]]  # one mapping of finite figures for each epoch
 
     @property
     def scores(self) -> Mapping[str, Scores]:

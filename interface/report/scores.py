@@ -73,23 +73,14 @@ UNKNOWN = Interval(None, None, None)
 
 @dataclass(frozen=True)
 class Scores:
-    """What evaluation measured on one split.
+    """What evaluation measured on one split."""
 
-    Attributes:
-        images: How many items (images, breasts or patients) were scored.
-        patients: How many patients they show.
-        benign: Items whose truth is benign.
-        malignant: Items whose truth is malignant.
-        metrics: By the names of metrics.json.
-        confusion: tn, fp, fn, tp at the operating point, in items.
-    """
-
-    images: int
-    patients: int
-    benign: int
-    malignant: int
-    metrics: Mapping[str, Interval]
-    confusion: Mapping[str, int]
+    images: int  # how many items (images, breasts or patients) were scored
+    patients: int  # how many patients they show
+    benign: int  # items whose truth is benign
+    malignant: int  # items whose truth is malignant
+    metrics: Mapping[str, Interval]  # by the names of metrics.json
+    confusion: Mapping[str, int]  # tn, fp, fn, tp at the operating point, in items
 
     @property
     def base_rate(self) -> float | None:
@@ -108,17 +99,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class UnitScores:
-    """Images, breasts or patients at their operating point.
+    """Images, breasts or patients at their operating point."""
 
-    Attributes:
-        threshold: The operating point, a probability in [0, 1].
-        rule: How it was chosen on validation.
-        splits: "test", and "val" where there is one.
-    """
-
-    threshold: float
-    rule: str
-    splits: Mapping[str, Scores]
+    threshold: float  # the operating point, a probability in [0, 1]
+    rule: str  # how it was chosen on validation
+    splits: Mapping[str, Scores]  # "test", and "val" where there is one
 
 
 @dataclass(frozen=True)

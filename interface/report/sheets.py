@@ -66,20 +66,13 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Forest:
-    """The scale on which a table's whiskers are drawn.
+    """The scale on which a table's whiskers are drawn."""
 
-    Attributes:
-        title: What is drawn, for who cannot see it.
-        scale: From the figure to pixels.
-        ticks: Of the scale.
-        chance: Where a model that guesses lies, in pixels.
-        bands: (CSS class, left, right) in pixels, drawn behind the whiskers.
-    """
-
-    title: str
-    scale: Scale
-    ticks: tuple[Tick, ...]
-    chance: float
+    title: str  # what is drawn, for who cannot see it
+    scale: Scale  # from the figure to pixels
+    ticks: tuple[Tick, ...]  # of the scale
+    chance: float  # where a model that guesses lies, in pixels
+    # (CSS class, left, right) in pixels, drawn behind the whiskers.
     bands: tuple[tuple[str, float, float], ...] = ()
 
     @property
@@ -111,25 +104,15 @@ def forest_of(
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One row.
+    """One row."""
 
-    Attributes:
-        head: What it is of.
-        cells: One for each column but the first.
-        detail: A second line under the head.
-        anchor: The id that the head links to; empty for no link.
-        part: The heading of the rows that it stands among; empty for none.
-        kind: Its CSS class: "small" where it says little, or empty.
-        whisker: What the forest shows of it.
-    """
-
-    head: str
-    cells: Sequence[Cell]
-    detail: str = ""
-    anchor: str = ""
-    part: str = ""
-    kind: str = ""
-    whisker: Whisker | None = None
+    head: str  # what it is of
+    cells: Sequence[Cell]  # one for each column but the first
+    detail: str = ""  # A second line under the head
+    anchor: str = ""  # the id that the head links to; empty for no link
+    part: str = ""  # the heading of the rows that it stands among; empty for none
+    kind: str = ""  # its CSS class: "small" where it says little, or empty
+    whisker: Whisker | None = None  # what the forest shows of it
 
 
 def run_row(
@@ -141,21 +124,13 @@ def run_row(
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table.
+    """One table."""
 
-    Attributes:
-        name: Of its files, with a folder in front where it is one run's.
-        caption: What it shows, in a sentence or two.
-        columns: Headings, of the row heads too.
-        rows: Its rows.
-        forest: Drawn behind the first cell, where there is one.
-    """
-
-    name: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[SheetRow]
-    forest: Forest | None = None
+    name: str  # of its files, with a folder in front where it is one run's
+    caption: str  # what it shows, in a sentence or two
+    columns: Sequence[str]  # headings, of the row heads too
+    rows: Sequence[SheetRow]  # its rows
+    forest: Forest | None = None  # drawn behind the first cell, where there is one
 
     @property
     def parts(self) -> Iterator[tuple[str, list[SheetRow]]]:

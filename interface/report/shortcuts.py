@@ -17,21 +17,13 @@ IMAGES = {"organize": "organised", "preprocess": "preprocessed"}
 
 @dataclass(frozen=True)
 class ShortcutView:
-    """The probe of one step's images.
+    """The probe of one step's images."""
 
-    Attributes:
-        images: "organised" or "preprocessed".
-        seen: Whether the runs saw these images.
-        warnings: What predicts the label.
-        line: What to say where nothing does.
-        picture: The classes' mean images as a data URI, where something does and it is there.
-    """
-
-    images: str
-    seen: bool
-    warnings: Sequence[str]
-    line: str
-    picture: str
+    images: str  # "organised" or "preprocessed"
+    seen: bool  # whether the runs saw these images
+    warnings: Sequence[str]  # what predicts the label
+    line: str  # what to say where nothing does
+    picture: str  # the classes' mean images as a data URI, where something does and it is there
 
 
 def shortcuts_of(dataset: Dataset) -> list[ShortcutView]:

@@ -19,21 +19,13 @@ COMPARED = 16  # models at most: more pairs than a page can show or a correction
 
 @dataclass(frozen=True)
 class Significance:
-    """All pairs of the runs of a group, or of those that were best on validation.
+    """All pairs of the runs of a group, or of those that were best on validation."""
 
-    Attributes:
-        pairs: As models.evaluation.significance gives them.
-        words: What can be ranked and what cannot.
-        matrix: Differences and corrected p-values, as the page shows them.
-        sheet: The pairs, one a line.
-        left_out: What was not compared, and why; empty where all were.
-    """
-
-    pairs: Sequence["Pair"]
-    words: str
-    matrix: Sheet
-    sheet: Sheet
-    left_out: str
+    pairs: Sequence["Pair"]  # as models.evaluation.significance gives them
+    words: str  # what can be ranked and what cannot
+    matrix: Sheet  # differences and corrected p-values, as the page shows them
+    sheet: Sheet  # the pairs, one a line
+    left_out: str  # what was not compared, and why; empty where all were
 
 
 def titles_of(runs: Sequence[RunView]) -> dict[str, str]:

@@ -24,19 +24,12 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, decoded; they lie in a file that is mapped into memory.
+    """The images of one split, decoded; they lie in a file that is mapped into memory."""
 
-    Attributes:
-        rows: One for each image.
-        images: (N, S, S) uint8 in [0, 255]; an index into them gives a copy.
-        targets: (N,) float32, 1 for malignant.
-        set_aside: What could not be read, with the reason.
-    """
-
-    rows: tuple[Row, ...]
-    images: NDArray[np.uint8]
-    targets: NDArray[np.float32]
-    set_aside: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]  # one for each image
+    images: NDArray[np.uint8]  # (N, S, S) uint8 in [0, 255]; an index into them gives a copy
+    targets: NDArray[np.float32]  # (N,) float32, 1 for malignant
+    set_aside: tuple[tuple[str, str], ...]  # what could not be read, with the reason
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,17 +110,11 @@ def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Turns decoded images into what a network takes; the only place where that is done.
+    """Turns decoded images into what a network takes; the only place where that is done."""
 
-    Attributes:
-        mean: Of the grey values in [0, 1] that the network expects.
-        std: Their standard deviation.
-        device: Where the tensors go.
-    """
-
-    mean: float
-    std: float
-    device: torch.device
+    mean: float  # of the grey values in [0, 1] that the network expects
+    std: float  # their standard deviation
+    device: torch.device  # where the tensors go
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
         """Return (B, 1, S, S) float32 normalised tensors of (B, S, S) uint8 images."""

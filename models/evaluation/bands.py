@@ -77,21 +77,13 @@ def benefit_band(unit: Unit, thresholds: Floats, seed: int) -> Band:
 
 @dataclass(frozen=True)
 class Reliability:
-    """The share of malignant images in each bin of predicted probability that holds images.
+    """The share of malignant images in each bin of predicted probability that holds images."""
 
-    Attributes:
-        means: (B,) mean probability.
-        shares: (B,) share of malignant images.
-        counts: (B,) images.
-        low: (B,) of the share's 95 % interval, NaN where there is none.
-        high: (B,) of the same.
-    """
-
-    means: Floats
-    shares: Floats
-    counts: NDArray[np.int_]
-    low: Floats
-    high: Floats
+    means: Floats  # (B,) mean probability
+    shares: Floats  # (B,) share of malignant images
+    counts: NDArray[np.int_]  # (B,) images
+    low: Floats  # (B,) of the share's 95 % interval, NaN where there is none
+    high: Floats  # (B,) of the same
 
 
 def reliability(unit: Unit, scores: Floats, seed: int | None = None) -> Reliability:

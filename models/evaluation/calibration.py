@@ -15,19 +15,13 @@ TEMPERATURES = (0.01, 100.0)
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become probabilities; its facts are all that a run needs to keep of it.
+    """How logits become probabilities; its facts are all that a run needs to keep of it."""
 
-    Attributes:
-        method: One of `METHODS`.
-        temperature: What logits are divided by; None but for that method.
-        x: Probabilities before isotonic calibration, rising; empty but for that method.
-        y: What they become, never falling; between them it goes straight.
-    """
-
-    method: str
-    temperature: float | None = None
+    method: str  # one of `METHODS`
+    temperature: float | None = None  # what logits are divided by; None but for that method
+    # Probabilities before isotonic calibration, rising; empty but for that method.
     x: tuple[float, ...] = ()
-    y: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()  # what they become, never falling; between them it goes straight
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Calibration":

@@ -19,15 +19,10 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where scores are called malignant.
+    """Where scores are called malignant."""
 
-    Attributes:
-        threshold: A score at or above it is.
-        rule: How it was found, as people read it.
-    """
-
-    threshold: float
-    rule: str
+    threshold: float  # A score at or above it is
+    rule: str  # how it was found, as people read it
 
 
 def choose(

@@ -15,17 +15,11 @@ from models.metrics import METRICS, confusion
 
 @dataclass(frozen=True)
 class ScoredSplit:
-    """Images, breasts or patients of one split.
+    """Images, breasts or patients of one split."""
 
-    Attributes:
-        unit: The items with their truth and scores, probabilities of malignancy.
-        point: The operating point.
-        estimates: Of each measure, with its interval.
-    """
-
-    unit: Unit
-    point: OperatingPoint
-    estimates: Mapping[str, Estimate]
+    unit: Unit  # the items with their truth and scores, probabilities of malignancy
+    point: OperatingPoint  # the operating point
+    estimates: Mapping[str, Estimate]  # of each measure, with its interval
 
     @classmethod
     def of(cls, unit: Unit, point: OperatingPoint, replicates: int, seed: int) -> "ScoredSplit":

@@ -37,17 +37,11 @@ MIRRORS: dict[str, tuple[tuple[int, ...], ...]] = {  # axes of (N, S, S) that ar
 
 @dataclass(frozen=True)
 class Logits:
-    """Images of one split with what was said of them, before calibration.
+    """Images of one split with what was said of them, before calibration."""
 
-    Attributes:
-        rows: One for each image.
-        values: (N,) float64 logits of malignancy.
-        set_aside: (image, reason) of those that could not be read.
-    """
-
-    rows: tuple[Row, ...]
-    values: Floats
-    set_aside: tuple[tuple[str, str], ...] = ()
+    rows: tuple[Row, ...]  # one for each image
+    values: Floats  # (N,) float64 logits of malignancy
+    set_aside: tuple[tuple[str, str], ...] = ()  # (image, reason) of those that could not be read
 
     @property
     def targets(self) -> NDArray[np.bool_]:
@@ -57,24 +51,15 @@ class Logits:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """What is evaluated.
+    """What is evaluated."""
 
-    Attributes:
-        run: Whose folder gets the figures.
-        facts: model.json.
-        data: The dataset; None for predictions made elsewhere without one.
-        data_hash: Digest of which images it holds.
-        record: stage.json of the dataset; empty without one.
-        rows: Of the dataset, in the splits of the run's fold.
-        splits: Logits of validation and test; predictions made elsewhere may have test alone.
-    """
-
-    run: Run
-    facts: Mapping[str, Any]
-    data: Path | None
-    data_hash: str
-    record: Mapping[str, Any]
-    rows: Sequence[Row]
+    run: Run  # whose folder gets the figures
+    facts: Mapping[str, Any]  # model.json
+    data: Path | None  # the dataset; None for predictions made elsewhere without one
+    data_hash: str  # Digest of which images it holds
+    record: Mapping[str, Any]  # stage.json of the dataset; empty without one
+    rows: Sequence[Row]  # of the dataset, in the splits of the run's fold
+    # Logits of validation and test; predictions made elsewhere may have test alone.
     splits: Mapping[str, Logits]
 
 

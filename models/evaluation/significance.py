@@ -37,29 +37,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models compared on the same images.
+    """Two models compared on the same images."""
 
-    Attributes:
-        first: Name of a model.
-        second: Name of the other one.
-        difference: AUC of the first minus that of the second.
-        low: Lower end of its 95 % interval over patients; NaN with too few patients of a class.
-        high: Upper end.
-        p_bootstrap: Two-sided, from the bootstrap over patients.
-        p_delong: DeLong's, which takes every image for independent.
-        p_mcnemar: Exact McNemar of what each calls rightly, which does so too.
-        p_adjusted: `p_bootstrap` after Holm's correction over all pairs.
-    """
-
-    first: str
-    second: str
-    difference: float
-    low: float
-    high: float
-    p_bootstrap: float
-    p_delong: float
-    p_mcnemar: float
-    p_adjusted: float
+    first: str  # name of a model
+    second: str  # name of the other one
+    difference: float  # AUC of the first minus that of the second
+    low: float  # lower end of its 95 % interval over patients; NaN with too few patients of a class
+    high: float  # upper end
+    p_bootstrap: float  # two-sided, from the bootstrap over patients
+    p_delong: float  # deLong's, which takes every image for independent
+    p_mcnemar: float  # exact McNemar of what each calls rightly, which does so too
+    p_adjusted: float  # `p_bootstrap` after Holm's correction over all pairs
 
     @property
     def ordered(self) -> tuple[str, str]:

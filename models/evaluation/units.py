@@ -18,19 +18,12 @@ _KEYS: dict[str, Callable[[Row], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Unit:
-    """Images, breasts or patients with their truth and their scores.
+    """Images, breasts or patients with their truth and their scores."""
 
-    Attributes:
-        keys: What each is called, N of them: image_id, "P_00001 LEFT" or patient_id.
-        patients: The patient of each.
-        targets: (N,), true for malignant.
-        scores: (N,) probabilities of malignancy.
-    """
-
-    keys: list[str]
-    patients: list[str]
-    targets: NDArray[np.bool_]
-    scores: NDArray[np.float64]
+    keys: list[str]  # what each is called, N of them: image_id, "P_00001 LEFT" or patient_id
+    patients: list[str]  # the patient of each
+    targets: NDArray[np.bool_]  # (N,), true for malignant
+    scores: NDArray[np.float64]  # (N,) probabilities of malignancy
 
 
 def grouped(rows: Sequence[Row], scores: NDArray[np.float64], unit: str, how: str) -> Unit:

@@ -44,41 +44,25 @@ PATIENT = re.compile(r"P_\d+")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, as far as the probe looks at it.
+    """One image, as far as the probe looks at it."""
 
-    Attributes:
-        patient_id: Its patient.
-        label: "benign" or "malignant".
-        height: Of the image file, in pixels.
-        width: Of the image file, in pixels.
-        thumbnail: (h, w) uint8, from `images.thumbnails.thumbnail`.
-    """
-
-    patient_id: str
-    label: str
-    height: int
-    width: int
-    thumbnail: Thumbnail
+    patient_id: str  # its patient
+    label: str  # "benign" or "malignant"
+    height: int  # of the image file, in pixels
+    width: int  # of the image file, in pixels
+    thumbnail: Thumbnail  # (h, w) uint8, from `images.thumbnails.thumbnail`
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How well a group of features predicts the label.
+    """How well a group of features predicts the label."""
 
-    Attributes:
-        auc: Of images of patients that the classifier was not fitted on.
-        low: Lower end of its 95 % interval over patients.
-        high: Upper end.
-        images: How many it rests on.
-        patients: Of how many patients.
-        bar: What the lower end must pass: 0.6, and more where there are few patients.
-    """
-
-    auc: float
-    low: float
-    high: float
-    images: int
-    patients: int
+    auc: float  # of images of patients that the classifier was not fitted on
+    low: float  # lower end of its 95 % interval over patients
+    high: float  # upper end
+    images: int  # how many it rests on
+    patients: int  # of how many patients
+    # What the lower end must pass: 0.6, and more where there are few patients.
     bar: float = PREDICTS
 
     @property
@@ -89,15 +73,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the probe found.
+    """What the probe found."""
 
-    Attributes:
-        groups: The verdict on each group of features and on "all"; empty where there is none.
-        problem: Why there is no verdict; empty where there is one.
-    """
-
+    # The verdict on each group of features and on "all"; empty where there is none.
     groups: Mapping[str, Verdict]
-    problem: str = ""
+    problem: str = ""  # why there is no verdict; empty where there is one
 
     @property
     def predicting_groups(self) -> list[str]:

@@ -30,19 +30,12 @@ COMMON = ("epochs", "patience")  # of all trials of a study; training takes them
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best trial of a study.
+    """The best trial of a study."""
 
-    Attributes:
-        study: The name of the study.
-        trial: The number of the trial.
-        val_auc: Its validation AUC.
-        params: The hyper-parameters, and what all trials had in common.
-    """
-
-    study: str
-    trial: int
-    val_auc: float
-    params: Mapping[str, Any]
+    study: str  # the name of the study
+    trial: int  # the number of the trial
+    val_auc: float  # its validation AUC
+    params: Mapping[str, Any]  # the hyper-parameters, and what all trials had in common
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Tuned":
@@ -122,17 +115,11 @@ def _searches(runs: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a training is done.
+    """How a training is done."""
 
-    Attributes:
-        options: With the values of the search in place.
-        row: The model, likewise.
-        tuned: Where they come from; None for the recorded defaults.
-    """
-
-    options: Train
-    row: ModelRow
-    tuned: Tuned | None
+    options: Train  # with the values of the search in place
+    row: ModelRow  # the model, likewise
+    tuned: Tuned | None  # where they come from; None for the recorded defaults
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -24,19 +24,12 @@ Coefficients = tuple[NDArray[np.float64], float]  # weights (F,) and bias
 
 @dataclass(frozen=True)
 class Plan:
-    """How a linear probe is fitted.
+    """How a linear probe is fitted."""
 
-    Attributes:
-        strengths: Each C that is tried.
-        balance: "weights" to weigh the classes equally, or "none".
-        augment: A recipe of `images.augmentation`.
-        variants: Augmented variants of each training image, beside the image itself.
-    """
-
-    strengths: tuple[float, ...] = STRENGTHS
-    balance: str = "weights"
-    augment: str = "none"
-    variants: int = 0
+    strengths: tuple[float, ...] = STRENGTHS  # each C that is tried
+    balance: str = "weights"  # "weights" to weigh the classes equally, or "none"
+    augment: str = "none"  # A recipe of `images.augmentation`
+    variants: int = 0  # augmented variants of each training image, beside the image itself
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Plan":
@@ -51,15 +44,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted linear probe.
+    """A fitted linear probe."""
 
-    Attributes:
-        history: One row for each C that was tried.
-        best: The row of the one that was kept.
-    """
-
-    history: tuple[dict[str, Cell], ...]
-    best: dict[str, Cell]
+    history: tuple[dict[str, Cell], ...]  # one row for each C that was tried
+    best: dict[str, Cell]  # the row of the one that was kept
 
 
 def features_of(

@@ -114,23 +114,14 @@ def _keep_best(folder: Path, last: nn.Module, network: nn.Module) -> None:
 
 @dataclass
 class TrainingState:
-    """How far a training has come.
+    """How far a training has come."""
 
-    Attributes:
-        history: One row for each finished epoch.
-        best: The row of the best one.
-        risen: The last epoch in which the AUC (without one: the loss) was better than before.
-        batches: Of the epoch in work that are done.
-        loss: Sum of their losses over images.
-        parts: That a batch is computed in.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)
-    risen: int = 0
-    batches: int = 0
-    loss: float = 0.0
-    parts: int = 1
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row for each finished epoch
+    best: dict[str, Any] = field(default_factory=dict)  # the row of the best one
+    risen: int = 0  # the last epoch in which the AUC (without one: the loss) was better than before
+    batches: int = 0  # of the epoch in work that are done
+    loss: float = 0.0  # sum of their losses over images
+    parts: int = 1  # that a batch is computed in
 
     @property
     def epochs(self) -> int:

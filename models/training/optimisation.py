@@ -109,14 +109,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Mix:
-    """How the images of a batch are mixed with others of it (mixup, Zhang et al. 2018).
+    """How the images of a batch are mixed with others of it (mixup, Zhang et al. 2018)."""
 
-    Attributes:
-        share: Of an image itself, in [0, 1]; 1 leaves it as it is.
-        partners: The image that each is mixed with, as indices like the batch's own.
-    """
-
-    share: float
+    share: float  # of an image itself, in [0, 1]; 1 leaves it as it is
+    # The image that each is mixed with, as indices like the batch's own.
     partners: NDArray[np.int64]
 
     @property

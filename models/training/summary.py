@@ -22,17 +22,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a queue.
+    """One training of a queue."""
 
-    Attributes:
-        number: Its place, from 1.
-        options: Of a single training.
-        of_seeds: Whether the queue has more than one seed, so that the name has to say which.
-    """
-
-    number: int
-    options: Train
-    of_seeds: bool
+    number: int  # its place, from 1
+    options: Train  # of a single training
+    of_seeds: bool  # whether the queue has more than one seed, so that the name has to say which
 
     @property
     def name(self) -> str:
@@ -46,31 +40,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a training.
+    """What became of a training."""
 
-    Attributes:
-        job: Which.
-        state: DONE, BEFORE or FAILED.
-        run: Its run; None where it failed.
-        auc: The best validation AUC; None where there is none.
-        epochs: That were trained; 0 for a linear probe, None where it failed.
-        best_epoch: The epoch of the weights that were kept, likewise.
-        seconds: How long it took.
-        reason: Why it failed.
-        trace: Python's traceback, where it was no person's mistake.
-        notes: What to know before believing the figures.
-    """
-
-    job: Job
-    state: str
-    run: Run | None = None
-    auc: float | None = None
-    epochs: int | None = None
-    best_epoch: int | None = None
-    seconds: float = 0.0
-    reason: str = ""
-    trace: str = ""
-    notes: tuple[str, ...] = ()
+    job: Job  # which
+    state: str  # DONE, BEFORE or FAILED
+    run: Run | None = None  # its run; None where it failed
+    auc: float | None = None  # the best validation AUC; None where there is none
+    epochs: int | None = None  # that were trained; 0 for a linear probe, None where it failed
+    best_epoch: int | None = None  # the epoch of the weights that were kept, likewise
+    seconds: float = 0.0  # how long it took
+    reason: str = ""  # why it failed
+    trace: str = ""  # Python's traceback, where it was no person's mistake
+    notes: tuple[str, ...] = ()  # what to know before believing the figures
 
     @property
     def facts(self) -> dict[str, Any]:

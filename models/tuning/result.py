@@ -19,29 +19,18 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a trial.
+    """What became of a trial."""
 
-    Attributes:
-        trial: Its number in the search, from 0.
-        number: Its number in the study, where a trial that was tried again has two.
-        state: COMPLETE, PRUNED or FAILED.
-        area: Its validation AUC; of one that was pruned the last; None where there is none.
-        params: Its point of the search space.
-        steps: Epochs that it was trained for; 0 for a linear probe.
-        seconds: How long it took.
-        own: Whether it has the model's own values.
-        reason: Why it failed.
-    """
-
-    trial: int
-    number: int
-    state: str
+    trial: int  # its number in the search, from 0
+    number: int  # its number in the study, where a trial that was tried again has two
+    state: str  # COMPLETE, PRUNED or FAILED
+    # Its validation AUC; of one that was pruned the last; None where there is none.
     area: float | None
-    params: Mapping[str, Any]
-    steps: int
-    seconds: float
-    own: bool
-    reason: str = ""
+    params: Mapping[str, Any]  # its point of the search space
+    steps: int  # epochs that it was trained for; 0 for a linear probe
+    seconds: float  # how long it took
+    own: bool  # whether it has the model's own values
+    reason: str = ""  # why it failed
 
     def cells(self, space: Space, best: float | None) -> dict[str, Cell]:
         """Return its row of the running table."""
@@ -54,21 +43,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Search:
-    """A search: what it is for and its trials that have come to their end.
+    """A search: what it is for and its trials that have come to their end."""
 
-    Attributes:
-        name: Of the study.
-        facts: What it is a search for.
-        space: What was searched.
-        entries: Its trials, in order.
-        common: What all trials had in common and training takes over.
-    """
-
-    name: str
-    facts: Mapping[str, Any]
-    space: Space
-    entries: Sequence[Entry]
-    common: Mapping[str, Any]
+    name: str  # of the study
+    facts: Mapping[str, Any]  # what it is a search for
+    space: Space  # what was searched
+    entries: Sequence[Entry]  # its trials, in order
+    common: Mapping[str, Any]  # what all trials had in common and training takes over
 
     @property
     def complete(self) -> list[Entry]:

@@ -12,26 +12,17 @@ Value = str | int | float
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One hyper-parameter of a search space.
+    """One hyper-parameter of a search space."""
 
-    Attributes:
-        name: As it is called in the study.
-        low: Smallest value of a number.
-        high: Largest value, likewise.
-        log: Whether a number is drawn evenly on a logarithmic scale.
-        choices: The values of one that is no number on a scale.
-        when: Another hyper-parameter and the values of it with which this one applies.
-        sets: The option or fact of a model that it decides, where that has another name.
-        short: What stands before its value in a line; None leaves it out of the line.
-    """
-
-    name: str
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    choices: tuple[Value, ...] = ()
+    name: str  # as it is called in the study
+    low: float = 0.0  # smallest value of a number
+    high: float = 0.0  # largest value, likewise
+    log: bool = False  # whether a number is drawn evenly on a logarithmic scale
+    choices: tuple[Value, ...] = ()  # the values of one that is no number on a scale
+    # Another hyper-parameter and the values of it with which this one applies.
     when: tuple[str, tuple[Value, ...]] | None = None
-    sets: str = ""
+    sets: str = ""  # the option or fact of a model that it decides, where that has another name
+    # What stands before its value in a line; None leaves it out of the line.
     short: str | None = None
 
     @property

@@ -27,20 +27,13 @@ FILMS_HOME = {"drop-train": "test", "drop-test": "train"}  # where pooled patien
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image that a dataset should hold.
+    """One image that a dataset should hold."""
 
-    Attributes:
-        image_id: "P_00001_LEFT_CC", for a crop "P_00001_LEFT_CC_mass_1".
-        unit: "mammogram" or "crop".
-        split: The official one, "train" or "test".
-        lesions: What it shows, masses first, by number; at least one.
-        series: SeriesInstanceUIDs whose files may hold it, in the order of preference.
-    """
-
-    image_id: str
-    unit: str
-    split: str
-    lesions: tuple[Lesion, ...]
+    image_id: str  # "P_00001_LEFT_CC", for a crop "P_00001_LEFT_CC_mass_1"
+    unit: str  # "mammogram" or "crop"
+    split: str  # the official one, "train" or "test"
+    lesions: tuple[Lesion, ...]  # what it shows, masses first, by number; at least one
+    # SeriesInstanceUIDs whose files may hold it, in the order of preference.
     series: tuple[str, ...]
 
     @property
@@ -66,36 +59,23 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What one rule cost.
+    """What one rule cost."""
 
-    Attributes:
-        why: In words.
-        lesions: Rows of the case descriptions that are in no image because of it.
-        images: Images lost.
-        patients: Patients of whom nothing is left.
-    """
-
-    why: str
-    lesions: int
-    images: int
-    patients: int
+    why: str  # in words
+    lesions: int  # rows of the case descriptions that are in no image because of it
+    images: int  # images lost
+    patients: int  # patients of whom nothing is left
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The images of a dataset, and what was left out on the way.
+    """The images of a dataset, and what was left out on the way."""
 
-    Attributes:
-        images: Sorted by image_id.
-        left_out: One entry for each rule that took something, in the order of the rules.
-        moved: Training images that became test images, since their patient is in test.
-        pooled: Patients in train for one finding and in test for the other.
-    """
-
-    images: tuple[PlannedImage, ...]
+    images: tuple[PlannedImage, ...]  # sorted by image_id
+    # One entry for each rule that took something, in the order of the rules.
     left_out: tuple[LeftOut, ...]
-    moved: int
-    pooled: tuple[str, ...]
+    moved: int  # training images that became test images, since their patient is in test
+    pooled: tuple[str, ...]  # patients in train for one finding and in test for the other
 
 
 def resolved(options: Organize) -> Organize:

@@ -34,18 +34,13 @@ MASK_COLUMNS = (
 
 @dataclass
 class Account:
-    """What came of the planned images.
+    """What came of the planned images."""
 
-    Attributes:
-        rows: Of the manifest.
-        masks: Lines of masks.csv.
-        set_aside: (what, reason) of what could not be used.
-        pixels: Digest of the pixels of each image, by image_id.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    masks: list[tuple[Any, ...]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # of the manifest
+    masks: list[tuple[Any, ...]] = field(default_factory=list)  # lines of masks.csv
+    # (what, reason) of what could not be used.
     set_aside: list[tuple[str, str]] = field(default_factory=list)
+    # Digest of the pixels of each image, by image_id.
     pixels: dict[str, str] = field(default_factory=dict)
 
 

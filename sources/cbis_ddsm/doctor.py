@@ -37,38 +37,23 @@ ListOfSeriesToDownload=
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is not as it should be.
+    """One thing that is not as it should be."""
 
-    Attributes:
-        kind: One of KINDS_OF_PROBLEM.
-        what: The file, or what is missing.
-        series: SeriesInstanceUID, where it is known.
-        reason: In words.
-    """
-
-    kind: str
-    what: str
-    series: str
-    reason: str
+    kind: str  # one of KINDS_OF_PROBLEM
+    what: str  # the file, or what is missing
+    series: str  # SeriesInstanceUID, where it is known
+    reason: str  # in words
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file that the case descriptions promise.
+    """A file that the case descriptions promise."""
 
-    Attributes:
-        kind: The case description, "mass train".
-        role: MAMMOGRAM, CROP or MASK.
-        name: As a person knows it.
-        subject: The folder that the archive puts it in.
-        series: Where it may be, most likely first.
-    """
-
-    kind: str
-    role: str
-    name: str
-    subject: str
-    series: tuple[str, ...]
+    kind: str  # the case description, "mass train"
+    role: str  # MAMMOGRAM, CROP or MASK
+    name: str  # as a person knows it
+    subject: str  # the folder that the archive puts it in
+    series: tuple[str, ...]  # where it may be, most likely first
 
     def files(self, index: Index) -> tuple[SourceFile, ...]:
         """Return its files, sound ones first."""

@@ -43,40 +43,24 @@ Table = dict[str, Line]  # its lines on one series, by the name of the file
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One image file of a download.
+    """One image file of a download."""
 
-    Attributes:
-        name: Path relative to the download, with forward slashes; of a file in a zip archive,
-            the archive's path and the name in it.
-        series: SeriesInstanceUID: from the header, or for JPEG copies from the folder's name.
-        sop: SOPInstanceUID; empty for JPEG copies.
-        role: MASK where it has 8 bits (for JPEG copies: where it is black and white), else IMAGE.
-        rows: Height in pixels.
-        columns: Width in pixels.
-        description: SeriesDescription; empty where the file has none.
-        laterality: "LEFT", "RIGHT" or empty.
-        view: "CC", "MLO" or empty.
-        size: In bytes.
-        changed: Time of the last change in nanoseconds.
-        listed: Whether the table of the JPEG copy says its role.
-        defect: Why its pixels cannot be read, as far as the header tells.
-        oddity: What is wrong with a header that can be read all the same.
-    """
-
+    # Path relative to the download, with forward slashes; of a file in a zip archive, the archive's
+    # path and the name in it.
     name: str
-    series: str
-    sop: str
-    role: str
-    rows: int
-    columns: int
-    description: str
-    laterality: str
-    view: str
-    size: int
-    changed: int
-    listed: bool = False
-    defect: str = ""
-    oddity: str = ""
+    series: str  # SeriesInstanceUID: from the header, or for JPEG copies from the folder's name
+    sop: str  # SOPInstanceUID; empty for JPEG copies
+    role: str  # MASK where it has 8 bits (for JPEG copies: where it is black and white), else IMAGE
+    rows: int  # height in pixels
+    columns: int  # width in pixels
+    description: str  # seriesDescription; empty where the file has none
+    laterality: str  # "LEFT", "RIGHT" or empty
+    view: str  # "CC", "MLO" or empty
+    size: int  # in bytes
+    changed: int  # time of the last change in nanoseconds
+    listed: bool = False  # whether the table of the JPEG copy says its role
+    defect: str = ""  # why its pixels cannot be read, as far as the header tells
+    oddity: str = ""  # what is wrong with a header that can be read all the same
 
     @property
     def strayed(self) -> tuple[int, int, int, str]:
@@ -104,17 +88,12 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Index:
-    """What a download holds.
+    """What a download holds."""
 
-    Attributes:
-        series: SeriesInstanceUID -> its files, sorted by name.
-        unreadable: (relative path, reason) of what should have been an image.
-        headers_read: How many files had to be opened; the others are known from last time.
-    """
-
-    series: dict[str, tuple[SourceFile, ...]]
+    series: dict[str, tuple[SourceFile, ...]]  # SeriesInstanceUID -> its files, sorted by name
+    # (relative path, reason) of what should have been an image.
     unreadable: tuple[tuple[str, str], ...]
-    headers_read: int
+    headers_read: int  # how many files had to be opened; the others are known from last time
 
     def candidates(self, series: Iterable[str], role: str = IMAGE) -> tuple[SourceFile, ...]:
         """Return the files of some series, the most likely one of the role first.

@@ -19,23 +19,14 @@ SPLIT_COLUMNS = ("images", "patients", "breasts", *LABELS)
 
 @dataclass(frozen=True)
 class Plan:
-    """What the case descriptions alone decide.
+    """What the case descriptions alone decide."""
 
-    Attributes:
-        options: Of the stage, presets resolved.
-        tables: The case descriptions, of every finding.
-        missing_csvs: Names of those of the wanted findings that are not there.
-        cohort: The images.
-        splits: patient_id -> split.
-        folds: patient_id -> fold; empty where none are wanted.
-    """
-
-    options: Organize
-    tables: list[CaseCsv]
-    missing_csvs: list[str]
-    cohort: Cohort
-    splits: dict[str, str]
-    folds: dict[str, int]
+    options: Organize  # of the stage, presets resolved
+    tables: list[CaseCsv]  # the case descriptions, of every finding
+    missing_csvs: list[str]  # names of those of the wanted findings that are not there
+    cohort: Cohort  # the images
+    splits: dict[str, str]  # patient_id -> split
+    folds: dict[str, int]  # patient_id -> fold; empty where none are wanted
 
     @property
     def lesions(self) -> list[Lesion]:

@@ -49,43 +49,25 @@ SPLIT_OF = {"Training": "train", "Test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Lesion:
-    """One abnormality in one view: a row of a case description.
+    """One abnormality in one view: a row of a case description."""
 
-    Attributes:
-        patient_id: "P_00001"; one id space for masses and calcifications.
-        laterality: "LEFT" or "RIGHT".
-        view: "CC" or "MLO".
-        finding: "mass" or "calcification".
-        number: The abnormality's id within the breast, from 1.
-        split: The official one, "train" or "test".
-        pathology: MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK.
-        density: BI-RADS breast density, 1 to 4; 0 where the source says so.
-        assessment: BI-RADS assessment, 0 to 5.
-        subtlety: 1 (subtle) to 5 (obvious); 0 where the source says so.
-        shape: Mass shape or calcification type.
-        margins: Mass margins or calcification distribution.
-        subject: First part of the mammogram's path, "Mass-Training_P_00001_LEFT_CC".
-        mammogram_series: SeriesInstanceUID of the mammogram.
-        crop_series: That of the crop, as the CSV says; a few rows have it exchanged with the mask.
-        mask_series: That of the region-of-interest mask.
-    """
-
-    patient_id: str
-    laterality: str
-    view: str
-    finding: str
-    number: int
-    split: str
-    pathology: str
-    density: int
-    assessment: int
-    subtlety: int
-    shape: str
-    margins: str
-    subject: str
-    mammogram_series: str
+    patient_id: str  # "P_00001"; one id space for masses and calcifications
+    laterality: str  # "LEFT" or "RIGHT"
+    view: str  # "CC" or "MLO"
+    finding: str  # "mass" or "calcification"
+    number: int  # the abnormality's id within the breast, from 1
+    split: str  # the official one, "train" or "test"
+    pathology: str  # MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK
+    density: int  # BI-RADS breast density, 1 to 4; 0 where the source says so
+    assessment: int  # BI-RADS assessment, 0 to 5
+    subtlety: int  # 1 (subtle) to 5 (obvious); 0 where the source says so
+    shape: str  # mass shape or calcification type
+    margins: str  # mass margins or calcification distribution
+    subject: str  # first part of the mammogram's path, "Mass-Training_P_00001_LEFT_CC"
+    mammogram_series: str  # SeriesInstanceUID of the mammogram
+    # That of the crop, as the CSV says; a few rows have it exchanged with the mask.
     crop_series: str
-    mask_series: str
+    mask_series: str  # that of the region-of-interest mask
 
 
 @dataclass(frozen=True)

@@ -32,23 +32,14 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One file to write.
+    """One file to write."""
 
-    Attributes:
-        name: Of the file, relative to the dataset.
-        out: The dataset.
-        source: The folder of the download.
-        candidates: Files that may hold it; the first that does is taken.
-        depth: Bits of a grey value: 8 or 16; 1 for a mask.
-        shape: Of a mask's mammogram, height and width in pixels.
-    """
-
-    name: str
-    out: Path
-    source: Path
-    candidates: tuple[SourceFile, ...]
-    depth: int
-    shape: tuple[int, int] | None = None
+    name: str  # of the file, relative to the dataset
+    out: Path  # the dataset
+    source: Path  # the folder of the download
+    candidates: tuple[SourceFile, ...]  # files that may hold it; the first that does is taken
+    depth: int  # bits of a grey value: 8 or 16; 1 for a mask
+    shape: tuple[int, int] | None = None  # of a mask's mammogram, height and width in pixels
 
     @property
     def key(self) -> str:

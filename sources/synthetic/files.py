@@ -27,70 +27,40 @@ ZIP = ".zip"
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:
-    """One file of the collection.
+    """One file of the collection."""
 
-    Attributes:
-        kind: MAMMOGRAM, CROP or MASK.
-        subject: The subject folder, which the header gives as PatientID.
-        finding: MASS or CALC.
-        split: "train" or "test".
-        study_uid: Of its study; every series has its own.
-        series_uid: Of its series.
-        instance_uid: Its own.
-        series_name: What the archive calls the series.
-        description: SeriesDescription in the file's own header; empty where it lacks one.
-        study_date: StudyDate in the header.
-        archive_date: What the archive says instead; for some, a day later.
-        clock: StudyTime in the header, in seconds after midnight.
-        position: Number in the series, from 1.
-        lesion: Index into the lesions of the film; None for a mammogram.
-        mask_stretch: Height and width of a mask over its mammogram's; (1, 1) but for a few.
-    """
-
-    kind: str
-    subject: str
-    finding: str
-    split: str
-    study_uid: str
-    series_uid: str
-    instance_uid: str
-    series_name: str
-    description: str
-    study_date: date
-    archive_date: date
-    clock: int
-    position: int = 1
-    lesion: int | None = None
+    kind: str  # MAMMOGRAM, CROP or MASK
+    subject: str  # the subject folder, which the header gives as PatientID
+    finding: str  # MASS or CALC
+    split: str  # "train" or "test"
+    study_uid: str  # of its study; every series has its own
+    series_uid: str  # of its series
+    instance_uid: str  # its own
+    series_name: str  # what the archive calls the series
+    description: str  # seriesDescription in the file's own header; empty where it lacks one
+    study_date: date  # studyDate in the header
+    archive_date: date  # what the archive says instead; for some, a day later
+    clock: int  # studyTime in the header, in seconds after midnight
+    position: int = 1  # number in the series, from 1
+    lesion: int | None = None  # index into the lesions of the film; None for a mammogram
+    # Height and width of a mask over its mammogram's; (1, 1) but for a few.
     mask_stretch: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A row of a case description with the three files that it names.
+    """A row of a case description with the three files that it names."""
 
-    Attributes:
-        film: The film.
-        lesion: One of its lesions.
-        finding: MASS or CALC.
-        split: "train" or "test".
-        mammogram: Shared by the rows of a film with several lesions.
-        crop: Cut from the film around the lesion.
-        mask: Of the lesion.
-        density: As the row says; 0 in one row of all.
-        margins: As the row says; "N/A" in a few rows.
-        swapped: Whether the row names crop and mask in each other's column.
-    """
-
-    film: FilmPlan
-    lesion: Lesion
-    finding: str
-    split: str
-    mammogram: PlannedFile
-    crop: PlannedFile
-    mask: PlannedFile
-    density: int
-    margins: str
-    swapped: bool
+    film: FilmPlan  # the film
+    lesion: Lesion  # one of its lesions
+    finding: str  # MASS or CALC
+    split: str  # "train" or "test"
+    mammogram: PlannedFile  # shared by the rows of a film with several lesions
+    crop: PlannedFile  # cut from the film around the lesion
+    mask: PlannedFile  # of the lesion
+    density: int  # as the row says; 0 in one row of all
+    margins: str  # as the row says; "N/A" in a few rows
+    swapped: bool  # whether the row names crop and mask in each other's column
 
 
 def plan_files(seed: int, films: Sequence[FilmPlan]) -> list[Listing]:

@@ -23,23 +23,14 @@ GRAIN = 0.012
 
 @dataclass(frozen=True)
 class Film:
-    """A rendered film and the truth about it; all arrays are (H, W).
+    """A rendered film and the truth about it; all arrays are (H, W)."""
 
-    Attributes:
-        pixels: uint16, 0 to 65535.
-        breast: uint8, 1 on the breast and the pectoral muscle.
-        marks: uint8, 1 on letters, labels and tape.
-        border: uint8, 1 on what the scanner added around the film.
-        lesions: For each lesion of the plan, uint8, 1 inside its outline.
-        clear: The rows and columns that no border touches.
-    """
-
-    pixels: npt.NDArray[np.uint16]
-    breast: Mask
-    marks: Mask
-    border: Mask
-    lesions: tuple[Mask, ...]
-    clear: tuple[slice, slice]
+    pixels: npt.NDArray[np.uint16]  # uint16, 0 to 65535
+    breast: Mask  # uint8, 1 on the breast and the pectoral muscle
+    marks: Mask  # uint8, 1 on letters, labels and tape
+    border: Mask  # uint8, 1 on what the scanner added around the film
+    lesions: tuple[Mask, ...]  # for each lesion of the plan, uint8, 1 inside its outline
+    clear: tuple[slice, slice]  # the rows and columns that no border touches
 
 
 @dataclass

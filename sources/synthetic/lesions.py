@@ -28,17 +28,11 @@ SECTOR = 130  # half the angles that one spicule can touch beyond the core
 
 @dataclass(frozen=True)
 class Drawn:
-    """A lesion on its patch.
+    """A lesion on its patch."""
 
-    Attributes:
-        added: What it adds to the film, (S, S) float32, in shares of the film's grey scale.
-        cover: How much it hides the texture of the tissue, (S, S) float32, 0 to 1.
-        mask: Its outline as a radiologist would draw it, (S, S) uint8, 0 or 1.
-    """
-
-    added: Array
-    cover: Array
-    mask: Mask
+    added: Array  # what it adds to the film, (S, S) float32, in shares of the film's grey scale
+    cover: Array  # how much it hides the texture of the tissue, (S, S) float32, 0 to 1
+    mask: Mask  # its outline as a radiologist would draw it, (S, S) uint8, 0 or 1
 
 
 def draw_lesion(lesion: Lesion, radius: float, random: np.random.Generator) -> Drawn:

@@ -18,19 +18,13 @@ HEIGHTS, ASPECTS = (0.66, 1.42), (0.42, 0.8)
 
 @dataclass(frozen=True)
 class Frame:
-    """A film's size and the scanner's border around it, in pixels.
+    """A film's size and the scanner's border around it, in pixels."""
 
-    Attributes:
-        height: Of the whole image.
-        width: Of the whole image.
-        sides: Border on the (top, right, bottom, left), each as its width at either end.
-        white: Whether each of them is white; else it is black.
-    """
-
-    height: int
-    width: int
+    height: int  # of the whole image
+    width: int  # of the whole image
+    # Border on the (top, right, bottom, left), each as its width at either end.
     sides: tuple[tuple[int, int], ...]
-    white: tuple[bool, ...]
+    white: tuple[bool, ...]  # whether each of them is white; else it is black
 
     @property
     def inner(self) -> tuple[slice, slice]:

@@ -52,50 +52,30 @@ MARGINS = {  # the same for mass margins or calcification distribution
 
 @dataclass(frozen=True, kw_only=True)
 class Lesion:
-    """One abnormality of one breast, the same on both views.
+    """One abnormality of one breast, the same on both views."""
 
-    Attributes:
-        finding: MASS or CALC.
-        number: The "abnormality id" of the case description, from 1.
-        pathology: MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK.
-        assessment: BI-RADS assessment, 0 to 5.
-        subtlety: 1 (subtle) to 5 (obvious); the contrast that it is drawn with follows.
-        shape: Mass shape or calcification type.
-        margins: Mass margins or calcification distribution.
-        spiculated: Whether it is drawn as malignant ones usually look.
-        radius: As a share of the film's height.
-    """
-
-    finding: str
-    number: int
-    pathology: str
-    assessment: int
-    subtlety: int
-    shape: str
-    margins: str
-    spiculated: bool
-    radius: float
+    finding: str  # MASS or CALC
+    number: int  # the "abnormality id" of the case description, from 1
+    pathology: str  # MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK
+    assessment: int  # BI-RADS assessment, 0 to 5
+    subtlety: int  # 1 (subtle) to 5 (obvious); the contrast that it is drawn with follows
+    shape: str  # mass shape or calcification type
+    margins: str  # mass margins or calcification distribution
+    spiculated: bool  # whether it is drawn as malignant ones usually look
+    radius: float  # as a share of the film's height
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmPlan:
-    """One film: a breast in one view, with everything that it shows.
+    """One film: a breast in one view, with everything that it shows."""
 
-    Attributes:
-        patient_id: "P_00001".
-        laterality: "LEFT" or "RIGHT".
-        view: "CC" or "MLO".
-        density: BI-RADS breast density, 1 to 4.
-        lesions: Masses first, then calcifications.
-        splits: The case descriptions that list the film: finding -> "train" or "test". A film
-            listed under both findings is stored twice in the collection.
-    """
-
-    patient_id: str
-    laterality: str
-    view: str
-    density: int
-    lesions: tuple[Lesion, ...]
+    patient_id: str  # "P_00001"
+    laterality: str  # "LEFT" or "RIGHT"
+    view: str  # "CC" or "MLO"
+    density: int  # BI-RADS breast density, 1 to 4
+    lesions: tuple[Lesion, ...]  # masses first, then calcifications
+    # The case descriptions that list the film: finding -> "train" or "test". A film listed under
+    # both findings is stored twice in the collection.
     splits: dict[str, str]
 
     @property

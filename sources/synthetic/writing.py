@@ -40,23 +40,15 @@ Image = npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class FilmJob:
-    """All files of one film, for a worker process.
+    """All files of one film, for a worker process."""
 
-    Attributes:
-        film: What it shows.
-        files: What is to be written; those of a twin stand under both findings.
-        out: Folder of the collection.
-        layout: One of the layouts of the collection.
-        height: Typical height of a film in pixels.
-        seed: Of the collection.
-    """
-
-    film: FilmPlan
+    film: FilmPlan  # what it shows
+    # What is to be written; those of a twin stand under both findings.
     files: tuple[PlannedFile, ...]
-    out: Path
-    layout: str
-    height: int
-    seed: int
+    out: Path  # folder of the collection
+    layout: str  # one of the layouts of the collection
+    height: int  # typical height of a film in pixels
+    seed: int  # of the collection
 
 
 def write_film(job: FilmJob) -> dict[str, dict[str, int]]:
