@@ -49,10 +49,7 @@ class Augmenter:
     """
 
     def __init__(self, recipe: str) -> None:
-        """Build the transforms of a recipe.
-
-        Args:
-            recipe: A key of RECIPES.
+        """Build the transforms of a recipe, a key of RECIPES.
 
         Raises:
             ValueError: There is no such recipe.
@@ -62,14 +59,9 @@ class Augmenter:
         self._compose = _compose(RECIPES[recipe]) if RECIPES[recipe] else None
 
     def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Return an augmented image; corners that a rotation turns in are black.
+        """Return an augmented image, (H, W) uint8 in [0, 255] as the input; new corners are black.
 
-        Args:
-            image: (H, W) uint8 in [0, 255].
-            seed: Such as `seed_for` gives.
-
-        Returns:
-            (H, W) uint8 in [0, 255].
+        The seed is such as `seed_for` returns.
         """
         if self._compose is None:
             return image

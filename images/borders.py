@@ -21,12 +21,7 @@ BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
 
 
 def fixed_border_box(shape: tuple[int, int], margin: float) -> Box:
-    """Return what is left of an image without a margin on each side.
-
-    Args:
-        shape: Height and width in pixels.
-        margin: Share of the side, in [0, 0.5).
-    """
+    """Return the (height, width) image's box without a margin, a share in [0, 0.5) of each side."""
     dy, dx = (int(side * margin) for side in shape)
     return Box(dx, dy, shape[1] - 2 * dx, shape[0] - 2 * dy)
 
@@ -39,11 +34,8 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     straight step, so it is not taken for one. Black strips are darker than half of the film's
     own background. Even dark bars of any width go first: some collections fill films up to squares.
 
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-
     Returns:
-        The box to keep; all of the image where no border is found.
+        The box to keep of the (H, W) image in [0, 65535]; all of it where no border is found.
     """
     factor = whole_factor(image.shape, DETAIL)
     small = reduce_by_area(image, factor)
@@ -80,12 +72,9 @@ def _sides(image: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 
 
 def _bars(grey: NDArray[np.floating]) -> Box:
-    """Return what lies between even dark bars, of any width, that an image was filled up with.
+    """Return what of (H, W) grey values in [0, 1] lies between the even dark bars of a padding.
 
     Film may be as dark and even, but does not become lighter along a straight line.
-
-    Args:
-        grey: (H, W) in [0, 1].
     """
     top, bottom, left, right = (_bar(side) for side in _sides(grey))
     return Box(left, top, grey.shape[1] - left - right, grey.shape[0] - top - bottom)
@@ -109,12 +98,9 @@ def _inner(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bright_strip(grey: NDArray[np.float32], bright: NDArray[np.bool_], step: float) -> int:
-    """Return the width of the bright strip at the left side.
+    """Return the width of the bright strip at the left side of (H, W) grey values in [0, 1].
 
-    Args:
-        grey: (H, W) in [0, 1].
-        bright: (H, W): where that is as bright as a strip.
-        step: How much darker it is just inside of a strip.
+    `bright` is where they are as bright as a strip, `step` how much darker it is just inside.
     """
     zone, reach = _reach(grey.shape[1])
     until = max(0, min(zone + 2 * reach, grey.shape[1] - reach))
@@ -141,10 +127,7 @@ def _reach(width: int) -> tuple[int, int]:
 def _past_wedge(share: NDArray[np.floating], cut: int, reach: int) -> int:
     """Return where a tilted strip has ended for good, at most `reach` beyond `cut`.
 
-    Args:
-        share: (W,): of each column, how much is strip.
-        cut: Where most of it has ended.
-        reach: How far its end may spread.
+    `share` (W,) is how much of each column is strip; at `cut`, most of the strip has ended.
     """
     beyond = share[cut + reach : cut + 2 * reach]
     settled = share[cut : cut + reach] <= (float(beyond.max()) if beyond.size else 0.0) + 0.01

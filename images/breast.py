@@ -88,11 +88,9 @@ def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _small_parts(rest: NDArray[np.uint8], away: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the pieces of a mask of 0 and 1 that are small and sit on the breast.
+    """Return the small pieces of a mask of 0 and 1 that touch the breast.
 
-    Args:
-        rest: (H, W): what is bright and not yet breast.
-        away: (H, W): distance from the breast in pixels.
+    `rest` is what is bright and not yet breast, `away` the distance from the breast in pixels.
     """
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(rest)
     there = rest > 0
@@ -186,12 +184,8 @@ def _darkest(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Separate background from dim tissue and from what a scanner left black at the edges.
 
-    Args:
-        grey: (H, W) in [0, 1].
-        dark: (H, W): not empty; what is dark enough for background.
-
-    Returns:
-        What is background rather than tissue; and what is neither, (H, W) each.
+    `dark`, not empty, is what is dark enough for background. Returns what is background rather
+    than tissue, and what is neither, (H, W) each.
     """
     while True:
         black = dark & (grey < 0.5 * float(np.median(grey[dark])))

@@ -54,13 +54,7 @@ class Frame:
 
     @classmethod
     def around(cls, box: Box, size: int, place: str) -> "Frame":
-        """Return the frame of what `steps.resize_and_pad` makes of a box.
-
-        Args:
-            box: In pixels of the original image.
-            size: Side of the working image.
-            place: LEFT, RIGHT or CENTRE.
-        """
+        """Return the frame of a box that `steps.resize_and_pad` brought to (size, size)."""
         side = max(box.width, box.height)
         spare_x, spare_y = side - box.width, side - box.height
         x = box.x - {LEFT: 0, RIGHT: spare_x, CENTRE: spare_x // 2}[place]

@@ -48,9 +48,7 @@ class DamagedError(ValueError):
 def write_grey(file: BinaryIO, image: NDArray[Any]) -> None:
     """Write an image as PNG: the same bytes for the same pixels, and little memory beside them.
 
-    Args:
-        file: Open for writing.
-        image: (H, W), not empty: bool (True is white), uint8 in [0, 255] or uint16 in [0, 65535].
+    It is (H, W), not empty: bool (True is white), uint8 in [0, 255] or uint16 in [0, 65535].
     """
     height, width = image.shape
     depth = DEPTHS[image.dtype]
@@ -73,7 +71,7 @@ def write_grey(file: BinaryIO, image: NDArray[Any]) -> None:
 
 
 def fault(content: NDArray[np.uint8]) -> str:
-    """Tell from the checksums what is wrong with a PNG file, without decoding it.
+    """Return from the checksums what is wrong with a PNG file, without decoding it.
 
     Args:
         content: The file, (N,); it begins with the signature.

@@ -1,4 +1,7 @@
-"""The preprocessing steps: functions on 16-bit arrays; the last one converts to 8 bits."""
+"""The preprocessing steps: functions on 16-bit arrays; the last one converts to 8 bits.
+
+Images (`Grey`) are (H, W) uint16 in [0, 65535] and masks (`Mask`) (H, W) bool, in and out.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -26,11 +29,7 @@ def whole_factor(shape: tuple[int, ...], longer: float) -> int:
 
 
 def reduce_by_area(image: Grey, factor: int) -> Grey:
-    """Shrink an image by a whole factor: several times faster than by any other.
-
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        factor: At least 1, at most H and W.
+    """Shrink an image by a whole factor in [1, min(H, W)]: several times faster than by others.
 
     Returns:
         (H // factor, W // factor) uint16 of mean grey values; the last rows and columns that do
@@ -44,16 +43,8 @@ def reduce_by_area(image: Grey, factor: int) -> Grey:
 
 
 def remove_annotations(image: Grey, mask: Mask) -> Grey:
-    """Set everything outside the breast to 0, with a hard edge.
-
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        mask: (H, W) bool, from `breast_mask`: it ends in the background beyond the skin line, so
-            that the edge cuts through nothing bright.
-
-    Returns:
-        (H, W) uint16 in [0, 65535].
-    """
+    """Set everything outside the breast to 0, with a hard edge; the mask is from `breast_mask`."""
+    # The mask ends in the background beyond the skin line, so the edge cuts through nothing bright.
     # Not blended: a soft edge would be a pattern that a network could learn.
     return np.multiply(image, mask)
 
@@ -91,15 +82,10 @@ def resize_and_pad(image: Grey, size: int, place: str) -> tuple[Grey, float]:
 
 
 def blur(image: Grey, kernel: int) -> Grey:
-    """Smooth film grain with a Gaussian.
+    """Smooth film grain with a Gaussian; the kernel's side in pixels is odd.
 
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        kernel: Side in pixels, odd. Sides of 3, 5 and 7 are OpenCV's small binomial-like kernels
-            ((1, 2, 1) / 4 for 3); beyond, the deviation is 0.3 ((kernel - 1) / 2 - 1) + 0.8 pixels.
-
-    Returns:
-        (H, W) uint16 in [0, 65535].
+    Sides of 3, 5 and 7 are OpenCV's small binomial-like kernels ((1, 2, 1) / 4 for 3); beyond, the
+    standard deviation is 0.3 ((kernel - 1) / 2 - 1) + 0.8 pixels.
     """
     if kernel > SMALL_KERNEL:
         return _gaussian(image, kernel)
@@ -115,14 +101,8 @@ def bilateral(image: Grey, kernel: int) -> Grey:
 
     After C. Tomasi and R. Manduchi, "Bilateral filtering for gray and color images", ICCV (1998),
     839-846. The deviation in space is that of `blur` for the same side, 0.3 ((kernel - 1) / 2 - 1)
-    + 0.8 pixels; that in grey is 3 % of the range: grain is smoothed, calcifications stay.
-
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        kernel: Diameter in pixels, odd.
-
-    Returns:
-        (H, W) uint16 in [0, 65535].
+    + 0.8 pixels; that in grey is 3 % of the range: grain is smoothed, calcifications stay. The
+    kernel is the diameter in pixels, odd.
     """
     grey, space = GRAIN * WHITE_16, 0.3 * (kernel // 2 - 1) + 0.8
 
@@ -134,17 +114,10 @@ def bilateral(image: Grey, kernel: int) -> Grey:
 
 
 def median(image: Grey, kernel: int) -> Grey:
-    """Replace each pixel by the median around it: specks go, edges stay.
+    """Replace each pixel by the median of a square of 3 or 5 pixels: specks go, edges stay.
 
     After T. Huang, G. Yang and G. Tang, "A fast two-dimensional median filtering algorithm", IEEE
     Trans. Acoustics, Speech, and Signal Processing 27 (1979), 13-18.
-
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        kernel: Side in pixels, 3 or 5.
-
-    Returns:
-        (H, W) uint16 in [0, 65535].
 
     Raises:
         ValueError: The kernel has another side.
@@ -160,12 +133,9 @@ def flip(image: Grey) -> Grey:
 
 
 def _in_rows(image: Grey, reach: int, smooth: Callable[[Grey], Grey]) -> Grey:
-    """Apply a filter to some rows after another, which makes no difference to the result.
+    """Apply a filter to blocks of rows; the result is that of the whole image.
 
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        reach: How many rows above and below a row the filter looks at.
-        smooth: The filter, from (n, W) to (n, W).
+    The filter maps (n, W) to (n, W) and looks at `reach` rows above and below each row.
     """
     result = np.empty_like(image)
     for top in range(0, len(image), ROWS):
@@ -185,14 +155,8 @@ def clahe(image: Grey, mask: Mask, clip: float, tiles: int) -> Grey:
     pixels of the mask count; what a tile lacks is made up from the histogram of the whole mask, so
     that tiles at the skin line are not stretched to their few pixels.
 
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        mask: (H, W) bool.
-        clip: The most that a bin may hold, in multiples of an even histogram's.
-        tiles: Number of tiles along each side.
-
-    Returns:
-        (H, W) uint16 in [0, 65535].
+    The clip limit is the most that a bin may hold, in multiples of an even histogram's; there are
+    `tiles` x `tiles` tiles.
     """
     result = np.zeros_like(image)
     if not mask.any():

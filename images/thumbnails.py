@@ -60,12 +60,9 @@ def letterbox(image: Thumbnail, side: int) -> Thumbnail:
 
 
 def write_contact_sheet(path: Path, title: str, entries: Sequence[tuple[str, Thumbnail]]) -> None:
-    """Write one page of thumbnails with their names, as PNG.
+    """Write one page of thumbnails with their names, as PNG about 1,600 pixels wide.
 
-    Args:
-        path: Of the page, about 1,600 pixels wide.
-        title: What is shown; how many of how many is added to it.
-        entries: Names and (H, W) uint8 thumbnails. Of more than 60, an even sample is shown.
+    Of more than 60 entries, an even sample is shown; the title states how many of how many.
 
     Raises:
         UserError: The page cannot be written.
@@ -91,13 +88,10 @@ def write_contact_sheet(path: Path, title: str, entries: Sequence[tuple[str, Thu
 
 
 def write_mean_images(path: Path, title: str, classes: Mapping[str, Sequence[Thumbnail]]) -> None:
-    """Write the mean images of two classes side by side, and what the second has more.
+    """Write the mean images of two classes and the second's difference from the first, as PNG.
 
-    Args:
-        path: Of the picture, PNG.
-        title: Its title.
-        classes: Two names, each with its (H, W) uint8 thumbnails, at least one. They are centred
-            in a black square, so that size and orientation show.
+    Each class has at least one thumbnail. They are centred in a black square, so that size and
+    orientation show.
 
     Raises:
         UserError: The picture cannot be written.

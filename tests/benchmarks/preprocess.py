@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from images import steps as film_steps
+from images import steps
 from images.borders import find_border_box
 from images.breast import breast_mask
 from images.files import read_image, write_png
@@ -90,19 +90,19 @@ def plain(film, out, size):
     def remove(pixels):
         nonlocal mask
         mask = breast_mask(pixels)
-        return film_steps.remove_annotations(pixels, mask)
+        return steps.remove_annotations(pixels, mask)
 
     def blur(pixels):
-        return film_steps.blur(pixels, OPTIONS.blur_kernel)
+        return steps.blur(pixels, OPTIONS.blur_kernel)
 
     def enhance(pixels):
-        return film_steps.clahe(pixels, mask, OPTIONS.clahe_clip, OPTIONS.clahe_tiles)
+        return steps.clahe(pixels, mask, OPTIONS.clahe_clip, OPTIONS.clahe_tiles)
 
     def finish(pixels):
         if size:
-            side = film_steps.chest_wall_side(pixels)
-            pixels, _ = film_steps.resize_and_pad(pixels, size, side)
-        return film_steps.to_uint8(pixels)
+            side = steps.chest_wall_side(pixels)
+            pixels, _ = steps.resize_and_pad(pixels, size, side)
+        return steps.to_uint8(pixels)
 
     source = film
     for number, step in enumerate((crop, remove, blur, enhance, finish)):
