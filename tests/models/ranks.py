@@ -17,6 +17,7 @@ import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import main
+from interface import torchrun as terminal
 from models.distributed import (
     all_gather,
     barrier,
@@ -107,6 +108,7 @@ def main_here(world, runs, data):
 
 def run(path, runs, data):
     warnings.simplefilter("error")
+    terminal.GRACE = 0.1  # nobody kills the other rank here
     torch.set_num_threads(1)
     with process_group() as world:
         found = dict(main_here(world, runs, data)) | dict(checks(world, data))

@@ -199,7 +199,8 @@ def test_an_address_that_can_be_one_is_taken(address):
     assert address_problem(address) is None
 
 
-def test_an_address_where_nobody_answers_is_refused():
+def test_an_address_where_nobody_answers_is_refused(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster.PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     told, seconds = refusal(f"127.0.0.1:{port}")
@@ -350,9 +351,6 @@ def test_a_job_that_ends_its_worker_and_then_a_lost_scheduler_are_told(make_clus
 
 def test_preprocessing_on_a_cluster_gives_the_same_bytes(cluster, prepared, run_main, tmp_path):
     flags = ("--data", prepared / "dataset", "--out", "there", "--batch")
-    lost = run_main("preprocess", *flags, "--cluster", "127.0.0.1:1")
-    assert (lost.returncode, lost.stderr.count("\n")) == (1, 1)
-    assert "main.py: 127.0.0.1:1: no Dask scheduler answers there" in lost.stderr
     done = run_main("preprocess", *flags, "--cluster", cluster.address)
     assert done.returncode == 0, done.stderr
     here, there = prepared / "preprocessed", tmp_path / "there"
