@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pipeline.errors import UserError
 from pipeline.processes import RankFailure, World
 
 SHARED_STAGE = "train"
-GRACE = 1.0  # seconds that each lower rank has to print why it ends
+GRACE = 1.0  # seconds for rank zero to print, before torchrun ends it as another rank has ended
+_reported = 0  # failures of this process: one, but in tests
 
 
 def check_start(world: World, stage: str | None, asks: bool) -> None:
@@ -35,14 +37,26 @@ def check_start(world: World, stage: str | None, asks: bool) -> None:
 
 @contextlib.contextmanager
 def process_group(world: World) -> Iterator[None]:
-    """Join the other processes; with one process torch is not even loaded."""
+    """Join the other processes; with one process torch is not even loaded.
+
+    Raises:
+        RankFailure: Another process died.
+    """
     if not world.distributed:
         yield
         return
     from models import distributed
 
-    with distributed.process_group():
-        yield
+    def stop(_signal: int, _frame: object) -> None:
+        raise RankFailure(*distributed.LOST)
+
+    # torchrun terminates all ranks when one dies, mostly before they notice it by themselves.
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with distributed.process_group():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to say why
 
 
 @contextlib.contextmanager
@@ -78,12 +92,18 @@ def stderr_of_rank_zero(world: World) -> Iterator[None]:
 
 
 def report_failure(world: World, error: BaseException, text: str) -> None:
-    """Print on stderr why this process ends: once for what all ranks met, else with the rank."""
-    if not world.is_rank_zero:
-        # torchrun kills all ranks as soon as one exits: let the lower ones print first.
-        time.sleep(GRACE * world.rank)
-        met_by_all = isinstance(error, UserError) and not isinstance(error, RankFailure)
-        if met_by_all or isinstance(error, KeyboardInterrupt):
+    """Print on stderr why this process ends: once for all ranks; the rank if it is one's own."""
+    global _reported
+    _reported += 1
+    torch_is_loaded = "models.distributed" in sys.modules
+    if world.distributed and torch_is_loaded:
+        from models import distributed
+
+        if not distributed.is_first_to_call(f"failure {_reported}"):
             return
-        text = f"rank {world.rank}: {text}"
-    print(f"main.py: {text}", file=sys.stderr, flush=True)
+    elif not world.is_rank_zero:
+        time.sleep(GRACE)  # all ranks met this before they joined: rank zero prints it
+        return
+    met_by_all = isinstance(error, UserError | KeyboardInterrupt)
+    rank = "" if met_by_all or world.is_rank_zero else f"rank {world.rank}: "
+    print(f"main.py: {rank}{text}", file=sys.stderr, flush=True)

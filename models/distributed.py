@@ -6,12 +6,13 @@ All processes run the same lines in the same order. Rank zero alone prints and w
 import datetime
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import UserError
 from pipeline.processes import RankFailure, World, world_here
@@ -20,6 +21,8 @@ Value = TypeVar("Value")
 # torchrun notices a process that dies at once. This is how long the others wait for one that is
 # busy, such as with decoding the images of a whole collection.
 TIMEOUT = datetime.timedelta(hours=2)
+LOST = "another process of this training was lost", "continue with --resume"
+_store: Any = None  # of torchrun, which outlives the processes
 
 
 @contextmanager
@@ -35,7 +38,11 @@ def process_group() -> Iterator[World]:
     if not world.distributed or dist.is_initialized():
         yield world
         return
-    dist.init_process_group(_backends(world), timeout=TIMEOUT)
+    global _store
+    _store, *_ = next(rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(
+        _backends(world), store=_store, rank=world.rank, world_size=world.size, timeout=TIMEOUT
+    )
     try:
         yield world
         # torchrun ends all processes as soon as one ends badly, so none leaves before the last.
@@ -43,9 +50,7 @@ def process_group() -> Iterator[World]:
     except RuntimeError as error:
         if not _is_connection_loss(error):
             raise
-        raise RankFailure(
-            "another process of this training was lost", "continue with --resume"
-        ) from None
+        raise RankFailure(*LOST) from None
     # After a failure the group is left as it is: destroying it would wait for the others.
     dist.destroy_process_group()
 
@@ -63,6 +68,14 @@ def _is_connection_loss(error: RuntimeError) -> bool:
         return True
     text = str(error)  # gloo raises plain RuntimeErrors
     return "gloo" in text or "Connection closed by peer" in text
+
+
+def is_first_to_call(purpose: str) -> bool:
+    """Return whether no other rank has called this for the same purpose."""
+    try:
+        return _store is None or bool(_store.add(purpose, 1) == 1)
+    except RuntimeError:  # torchrun is gone, and with it whoever would read what is printed
+        return True
 
 
 def is_rank_zero() -> bool:
