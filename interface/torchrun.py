@@ -95,8 +95,7 @@ def report_failure(world: World, error: BaseException, text: str) -> None:
     """Print on stderr why this process ends: once for all ranks; the rank if it is one's own."""
     global _reported
     _reported += 1
-    torch_is_loaded = "models.distributed" in sys.modules
-    if world.distributed and torch_is_loaded:
+    if world.distributed and "models.distributed" in sys.modules:
         from models import distributed
 
         if not distributed.is_first_to_call(f"failure {_reported}"):

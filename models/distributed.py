@@ -182,7 +182,7 @@ def rank_zero_first(function: Callable[[], Value]) -> Value:
 
 
 def require_equal(value: object, name: str) -> None:
-    """Refuse to go on where ranks do not see the same.
+    """Refuse to continue where ranks do not see the same.
 
     Args:
         value: What this rank sees.

@@ -130,7 +130,7 @@ def hyper_parameter_facts(hparams: HyperParameters, row: ModelRow) -> dict[str, 
 
 
 def headline(options: Train, fitted: FitResult, counts: Mapping[str, Any]) -> str:
-    """Return what training came to, in one sentence."""
+    """Return the result of training, in one sentence."""
     area, fold = counts["best_val_auc"], Fold.of(counts)
     known = "unknown (one class only)" if area is None else f"{area:.3f}"
     known += f" on {fold.name}" if fold.number else ""

@@ -18,7 +18,7 @@ Items = TypeVar("Items", bound=_Sliceable)
 
 
 class RankFailure(UserError):
-    """One rank failed while the others go on: all of them have to end."""
+    """One rank failed while the others continue: all of them have to end."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end."""
+        """Whether training finished."""
         return (self.folder / RECORD).is_file()
 
     @property
@@ -131,7 +131,7 @@ def find_unfinished(runs: Path, name: str) -> Run:
         if (folder / UNFINISHED).is_file():
             return Run(folder.resolve())
         if (folder / RECORD).is_file():
-            raise UserError(f"{name}: came to its end", "start a new run without --resume")
+            raise UserError(f"{name}: is finished", "start a new run without --resume")
     names = ", ".join(run.name for run in known[-3:]) or "none"
     raise UserError(f"{name}: no such stopped run in {runs}", f"those that there are: {names}")
 
@@ -174,7 +174,7 @@ def find_run(runs: Path, name: str, fold: int = 0) -> Run:
 def resume_choices(answers: Any) -> dict[str, str]:
     """Return what training can begin with: a new run, or one that was stopped, newest first."""
     stopped = reversed(list_unfinished(Path(answers.get("runs", "runs"))))
-    return {NEW_RUN: "start anew"} | {run.name: "go on where it was stopped" for run in stopped}
+    return {NEW_RUN: "start anew"} | {run.name: "continue where it was stopped" for run in stopped}
 
 
 def run_choices(answers: Any) -> dict[str, str]:

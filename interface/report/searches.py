@@ -41,7 +41,7 @@ class Search:
 
     @property
     def result(self) -> str:
-        """What it came to, in a sentence or two."""
+        """Its result, in a sentence or two."""
         facts = self.facts
         text = (
             f"{facts['trials']} trials ({facts['pruned']} ended early, {facts['failed']} failed) "
@@ -57,7 +57,7 @@ def searches_of(root: Path, runs: Sequence[RunView]) -> tuple[list[Search], list
     """Read the studies among the runs.
 
     Returns:
-        The studies that came to a result on a dataset of the runs, and one line for each that
+        The studies with a complete trial on a dataset of the runs, and one line for each that
         cannot be read.
     """
     found, problems = [], []

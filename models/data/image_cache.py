@@ -148,7 +148,7 @@ class ImageCache:
         try:
             facts = (self._folder / path).stat()
         except OSError:
-            return None  # decoding tells the reason
+            return None  # decoding raises the reason
         return facts.st_size, facts.st_mtime_ns
 
     def _open(self) -> _Kept:

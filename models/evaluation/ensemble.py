@@ -29,7 +29,7 @@ def ensemble(options: Ensemble, progress: Progress) -> Result:
         UserError: Fewer than two runs, runs on different datasets, or one that has no network.
     """
     started = time.perf_counter()
-    # Logits and not probabilities: their mean is not pulled towards 0.5 by one unsure member.
+    # Logits and not probabilities: their mean is pulled less towards 0.5 by one unsure member.
     members = _members(options)
     known = {member.name: read_json(member.folder / MODEL_FILE) for member in members}
     _check(known)

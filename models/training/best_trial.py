@@ -52,7 +52,7 @@ class Tuned:
 
 
 def weights_facts(weights: str) -> dict[str, str]:
-    """Return what tells starting weights apart: their name, or of a file its digest too."""
+    """Return what identifies starting weights: their name, or of a file its digest too."""
     if weights in (NO_WEIGHTS, IMAGENET):
         return {"weights": weights, "weights_hash": ""}
     file = Path(weights).expanduser()
@@ -152,7 +152,7 @@ def settings_of(options: Train, begun: Mapping[str, Any] | None) -> Settings:
 
     Args:
         options: What was given; an option at its default counts as not given.
-        begun: model.json of a run that goes on, which stays with what it was started with.
+        begun: model.json of a run that continues, which stays with what it was started with.
     """
     row = find_model(options.model)
     if begun is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if nothing had happened."""
+"""Checkpoints: all that a training needs to continue as if nothing had happened."""
 
 import io
 import pickle

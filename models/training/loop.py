@@ -66,7 +66,7 @@ def fit(
         data: Images and their transform.
         hparams: How.
         folder: Gets the history after every epoch and the weights whenever they are better; and
-            a checkpoint after every epoch and every ten minutes, from which it goes on.
+            a checkpoint after every epoch and every ten minutes, from which it continues.
         progress: Gets one row for each epoch.
 
     Raises:
@@ -82,7 +82,7 @@ def fit(
         while state.epochs < hparams.epochs and not state.stopped(hparams.patience):
             started, epoch = time.perf_counter(), state.epochs + 1
             train_loss = trainer.epoch(epoch)
-            # Before scoring: with few images, lagging statistics move the AUC by a tenth.
+            # Before scoring: lagging statistics cost most of the AUC (docs/performance.md).
             trainer.recalibrate_batch_norm()
             scores = trainer.scores(data.val)
             if not (np.isfinite(train_loss) and np.isfinite(scores).all()):
@@ -118,7 +118,7 @@ class TrainingState:
 
     history: list[dict[str, Any]] = field(default_factory=list)  # one row for each finished epoch
     best: dict[str, Any] = field(default_factory=dict)  # the row of the best one
-    risen: int = 0  # the last epoch in which the AUC (without one: the loss) was better than before
+    risen: int = 0  # the last epoch whose AUC (without one: its loss) was better than all before
     batches: int = 0  # of the epoch in work that are done
     loss: float = 0.0  # sum of their losses over images
     parts: int = 1  # that a batch is computed in

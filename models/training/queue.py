@@ -1,7 +1,7 @@
 """The stage `train` over several models, folds and seeds: one training after the other.
 
 A queue keeps no state of its own: what is done and what was stopped is read off the run folders.
-So the same command goes on where it was stopped, and one that is all done says so at once, before
+So the same command continues where it was stopped, and one that is all done says so at once, before
 torch is imported.
 """
 
@@ -49,7 +49,7 @@ PREPROCESS_PLACES = {"data", "out", "workers"}  # of the preprocessing, likewise
 def train_each(options: Train, progress: Progress) -> Result:
     """Train what the options name: one model, or each model, fold and seed in turn.
 
-    In a queue a training that is done is not done again, and one that was stopped goes on. One
+    In a queue a training that is done is not done again, and one that was stopped continues. One
     that fails does not stop the rest.
 
     Returns:
@@ -133,13 +133,13 @@ def _opening(done: Sequence[Run | None], stopped: Sequence[Run | None]) -> str:
     if before:
         parts.append("all were done before" if before == len(done) else f"{before} done before")
     if going_on:
-        parts.append(f"{going_on} stopped before, to go on")
+        parts.append(f"{going_on} stopped before, to continue")
     return "; ".join(parts) + "."
 
 
 @contextlib.contextmanager
 def _stoppable(job: Job, total: int, progress: Progress) -> Iterator[None]:
-    """Tell where the queue was stopped; who runs the stage names the command that goes on."""
+    """Say where the queue was stopped; main.py names the command that continues it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -150,7 +150,7 @@ def _stoppable(job: Job, total: int, progress: Progress) -> Iterator[None]:
 def _attempt(job: Job, begun: Run | None, progress: Progress) -> Entry:
     """Run one training; what stops this one alone becomes its reason.
 
-    Of several processes all meet the same mistake, or else none of them can go on.
+    Of several processes all meet the same mistake, or else none of them can continue.
     """
     started = time.monotonic()
     options = dataclasses.replace(job.options, resume=begun.name) if begun else job.options
@@ -272,7 +272,7 @@ class _KnownRuns:
         return same[-1] if same else None
 
     def _weights(self, options: Train) -> tuple[str, str]:
-        """Return what a training starts from as model.json tells it: name or file, and digest."""
+        """Return what a training starts from as model.json has it: name or file, and digest."""
         weights = options.weights if takes_weights({"model": options.model}) else NO_WEIGHTS
         if weights in (NO_WEIGHTS, IMAGENET):
             return weights, ""

@@ -53,7 +53,7 @@ class Search:
 
     @property
     def complete(self) -> list[Entry]:
-        """The trials that came to a result, best first; of equal ones the first."""
+        """The complete trials, best first; of equal ones the first."""
         found = [one for one in self.entries if one.state == COMPLETE and one.area is not None]
         return sorted(found, key=lambda one: -(one.area or 0.0))
 
@@ -96,7 +96,7 @@ def check_complete(search: Search, folder: Path) -> None:
         return
     reasons = list(dict.fromkeys(one.reason for one in search.entries if one.reason))
     if not reasons:
-        raise UserError(f"{search.name}: no trial came to its end", "give more --minutes")
+        raise UserError(f"{search.name}: no trial finished", "give more --minutes")
     problem = f"every one of the {len(search.entries)} trials failed"
     if len(reasons) == 1:
         raise UserError(f"{problem}: {reasons[0]}")

@@ -54,7 +54,7 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 def tune(options: Tune, progress: Progress) -> Result:
     """Search the hyper-parameters of a model for the best validation AUC.
 
-    A search that is stopped or killed goes on where it was; several processes can share it.
+    A search that is stopped or killed continues where it was; several processes can share it.
 
     Returns:
         The study's folder with its best trials.

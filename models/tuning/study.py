@@ -53,7 +53,7 @@ def shown(address: str) -> str:
 
 @contextlib.contextmanager
 def _reachable(address: str) -> Iterator[None]:
-    """Tell in one line what is wrong with a database that cannot be used.
+    """Report in one line what is wrong with a database that cannot be used.
 
     Raises:
         UserError: It cannot be reached or written.
@@ -180,7 +180,7 @@ def is_dead(trial: FrozenTrial) -> bool:
 
 
 def slots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Return the trial that each slot stands at, in the order of the slots."""
+    """Return the current trial of each slot, in the order of the slots."""
     found = {slot_of(one): one for one in trials if REDUNDANT not in one.user_attrs}
     return dict(sorted(found.items()))
 
@@ -260,7 +260,7 @@ def revive(study: optuna.Study, here: bool) -> list[int]:
 
 
 def worker_here() -> dict[str, Any]:
-    """Return what tells this process from all others on all machines."""
+    """Return what distinguishes this process from all others on all machines."""
     return {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 

@@ -26,7 +26,7 @@ class Trials(Protocol):
 
         Args:
             params: The point.
-            folder: For what the trial writes; one that was stopped goes on from there.
+            folder: For what the trial writes; one that was stopped continues from there.
             trial: Told how far it has come; never pruned where it says so.
 
         Raises:
@@ -77,7 +77,7 @@ class Watched(Silent):
         known = next(
             one for one in trial.study.get_trials(deepcopy=False) if one.number == trial.number
         )
-        self._known = set(known.intermediate_values)  # of a trial that goes on
+        self._known = set(known.intermediate_values)  # of a trial that continues
         self._own = bool(known.user_attrs.get("own"))
 
     def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:  # noqa: ARG002

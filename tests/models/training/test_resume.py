@@ -159,7 +159,7 @@ def test_a_damaged_checkpoint_is_refused(stopped, options_for, tmp_path):
 def test_what_is_no_stopped_run_is_refused(trained, options_for, tmp_path):
     with pytest.raises(UserError, match=r"no such stopped run in .*those that there are: none"):
         find_unfinished(tmp_path / "runs", "latest")
-    with pytest.raises(UserError, match="came to its end"):
+    with pytest.raises(UserError, match="is finished"):
         train(options_for(trained.folder.parents[1], resume=str(trained.folder)), Silent())
 
 
