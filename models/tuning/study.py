@@ -271,8 +271,8 @@ def is_gone(worker: Mapping[str, Any] | None) -> bool:
     try:
         process = psutil.Process(int(worker["pid"]))
         # A later process may have been given the same number.
-        started = process.create_time()
-        return process.status() == psutil.STATUS_ZOMBIE or abs(started - worker["started"]) > 1
+        same = abs(process.create_time() - worker["started"]) <= 1
+        return not same or bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
