@@ -33,6 +33,7 @@ def ranks_of(process):
     return [int(pid) for pid in children.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks ps for child processes")
 def test_a_killed_process_ends_all_in_one_line_and_one_continues(tiny_data, tmp_path, listener):
     runs, printed = tmp_path / "runs", tmp_path / "printed.txt"

@@ -37,6 +37,7 @@ def start(source, out):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_many_times_ends_like_an_undisturbed_one(larger, tmp_path):
     whole = run(larger, tmp_path / "whole", finding="both").folder
     out, dice = tmp_path / "dataset", random.Random(11)
@@ -65,6 +66,7 @@ def test_a_run_that_is_killed_many_times_ends_like_an_undisturbed_one(larger, tm
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_killed_parent_leave_with_it(larger, tmp_path):
     process = start(larger, tmp_path / "dataset")
     limit = time.monotonic() + 60

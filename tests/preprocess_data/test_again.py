@@ -189,6 +189,7 @@ def many(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_kills_and_ctrl_c_at_any_moment_end_in_the_same_bytes(many, tmp_path):
     flags = {"size": 300, "augment": "flip", "copies": 1}

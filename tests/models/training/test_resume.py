@@ -166,6 +166,7 @@ def test_what_is_no_stopped_run_is_refused(trained, options_for, tmp_path):
 # --- kills
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_kills_at_random_moments_change_nothing(tiny_data, options_for, begin, tmp_path):
     given = QUICK | {"epochs": 6, "augment": "none"}

@@ -207,6 +207,7 @@ def test_a_tuned_model_without_a_study_says_so(tiny_data, tmp_path):
     assert read_json(result.folder / "model.json")["tuning"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_data, begin, tmp_path):
     _, whole, _ = searched
@@ -235,6 +236,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(searched, tiny_dat
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address",
     ["", pytest.param(POSTGRES, marks=pytest.mark.skipif(not POSTGRES, reason="no server"))],
