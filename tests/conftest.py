@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 # that are taken cost many times what they save. (OMP_THREAD_LIMIT would stop oneDNN for good.)
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before numpy loads
+# As main.py does, for tests that call a stage themselves.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Small films: what is tested of a collection seldom hangs on their size.
 COLLECTION = {"patients": 16, "seed": 3, "size": "256", "workers": 1}
 # Tests never reach for weights over a network, whether there is one or not.

@@ -14,7 +14,7 @@ import time
 import pexpect
 import pytest
 
-from tests.conftest import ROOT, TERMINAL
+from tests.conftest import OFFLINE, ROOT, TERMINAL
 
 HEAVY = "torch torchvision timm albumentations cv2 pydicom optuna matplotlib sklearn".split()
 ENTER, DOWN, CTRL_C = "\r", "\x1b[B", "\x03"
@@ -29,7 +29,35 @@ def one_line(done, status):
     return done.stderr
 
 
+def test_threads_that_wait_leave_their_core_to_others():
+    ask = "import main, os; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP"))
+    }
+
+    def told(environment):
+        command = [sys.executable, "-c", ask]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    assert told(own) == ["PASSIVE", "0"]
+    assert told(own | {"OMP_WAIT_POLICY": "active"}) == ["active", "0"]
+
+
 # Errors
+
+
+def test_a_code_page_that_lacks_a_character_of_the_path_loses_nothing(tmp_path, collection):
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", "organize", "--source", collection, "--out", "\u03a9/ds",
+         "--batch", "--no-masks"],
+        cwd=tmp_path, env=OFFLINE | {"PYTHONIOENCODING": "cp1252"}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rb"\u03a9/ds" in done.stdout
+    assert (tmp_path / "\u03a9" / "ds" / "stage.json").is_file()
 
 
 def test_no_terminal_names_the_flags_that_would_do(run_main, tmp_path):
