@@ -33,6 +33,7 @@ from pipeline import records
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
 from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
+from pipeline.paths import inside
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.stages.data import Preprocess
 from pipeline.work import Ledger, run_all, worker_count
@@ -142,7 +143,7 @@ def _remove_stale(
     wanted |= {one.job.row.path for one in [*made, *copies]}
     wanted |= {name for one in made for name in one.job.working if one.job.options.size}
     for gone in ledger.keep_only(wanted):
-        (out / gone).unlink(missing_ok=True)
+        inside(out, gone).unlink(missing_ok=True)
     ledger.rewrite()
     working = out / WORKING
     for stale in {*working.glob("*.png")} - {out / name for name in wanted}:

@@ -18,6 +18,7 @@ from images.frame import Frame
 from pipeline import records
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST, Row, image_path
+from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import UNFINISHED
 from pipeline.stages.data import Preprocess
@@ -47,7 +48,7 @@ class Job:
     @property
     def target(self) -> Path:
         """The file to write."""
-        return self.folder / self.row.path
+        return inside(self.folder, self.row.path)
 
     @property
     def working(self) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Folds: the patients of training and validation parted k times, and the one place to apply one."""
 
-import csv
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.manifest import Row, in_order, read_manifest
 from pipeline.records import atomic, write_table
+from pipeline.tables import read_table
 
 FOLDS = "folds.csv"
 COLUMNS = ("patient_id", "fold")
+MOST_DIGITS = 4  # of a fold
 REMEDY = "run: python main.py organize --folds 5, and then preprocess"
 
 
@@ -59,25 +60,21 @@ def read_folds(folder: Path) -> dict[str, int]:
         UserError: The dataset has no folds, or their file is not what `write_folds` writes.
     """
     path = folder / FOLDS
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, so the dataset has no folds", REMEDY)
     folds: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := sorted(set(COLUMNS) - set(reader.fieldnames or ())):
-                raise UserError(f"{path}: lacks the columns {', '.join(missing)}", REMEDY)
-            for line, record in enumerate(reader, start=2):
-                patient, text = record["patient_id"] or "", record["fold"] or ""
-                if not patient or patient in folds:
-                    problem = f"patient {patient} stands there twice" if patient else "no patient"
-                    raise UserError(f"{path}: line {line}: {problem}", REMEDY)
-                if not text.isdecimal():
-                    raise UserError(f"{path}: line {line}: fold is {text!r}", REMEDY)
-                folds[patient] = int(text)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, so the dataset has no folds", REMEDY) from None
+    for line in read_table(path, COLUMNS, REMEDY).lines:
+        patient, text = line.cells["patient_id"], line.cells["fold"]
+        if not patient or patient in folds:
+            twice = f"patient {shown(patient)} stands there twice"
+            problem = twice if patient else "no patient"
+            raise UserError(f"{path}: line {line.number}: {problem}", REMEDY)
+        if not text.isdecimal() or len(text) > MOST_DIGITS:
+            raise UserError(f"{path}: line {line.number}: fold is {shown(text)!r}", REMEDY)
+        folds[patient] = int(text)
     numbers = set(folds.values())
     if numbers != set(range(1, len(numbers) + 1)) or not folds:
-        found = ", ".join(map(str, sorted(numbers))) or "none"
+        found = shown(", ".join(map(str, sorted(numbers)))) or "none"
         raise UserError(f"{path}: folds are numbered from 1, and it has {found}", REMEDY)
     return folds
 

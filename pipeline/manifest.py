@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
+from pipeline.paths import inside, is_file_name, is_inside
 from pipeline.records import write_text
+from pipeline.tables import Line, TableFile, read_table
 
 MANIFEST = "manifest.csv"
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
+REMEDY = "make the folder again with the stage that made it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,38 +94,37 @@ def read_manifest(folder: Path) -> list[Row]:
     """Read the manifest of a dataset.
 
     Raises:
-        UserError: It is missing, lacks columns, or holds values of the wrong type.
+        UserError: It is missing, lacks columns, holds values of the wrong type, or names a file
+            outside the folder.
     """
     path = folder / MANIFEST
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            required = {
-                item.name for item in dataclasses.fields(Row) if item.default is dataclasses.MISSING
-            }
-            if missing := sorted(required - set(reader.fieldnames or ())):
-                raise UserError(f"{path}: lacks the columns {', '.join(missing)}")
-            rows = [_row(path, number, record) for number, record in enumerate(reader, start=2)]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file", "make the folder with: python main.py organize"
-        ) from None
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", "make the folder with: python main.py organize")
+    needed = [item.name for item in dataclasses.fields(Row) if item.default is dataclasses.MISSING]
+    table = read_table(path, needed, REMEDY)
+    rows = [_row(table, line) for line in table.lines]
     validate(folder, rows)
+    for row in rows:
+        inside(folder, row.path)
     return rows
 
 
-def _row(path: Path, number: int, record: dict[str, str]) -> Row:
+def _row(table: TableFile, line: Line) -> Row:
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Row):
-        text = record.get(item.name)
+        text = line.cells.get(item.name)
         if text is None:
             continue
         optional = isinstance(item.type, types.UnionType)
         kind: Any = typing.get_args(item.type)[0] if optional else item.type
         try:
-            values[item.name] = None if optional and not text else kind(text)
+            if optional and not text:
+                values[item.name] = None
+            else:
+                values[item.name] = table.number(text) if kind is float else kind(text)
         except ValueError:
-            raise UserError(f"{path}: line {number}: {item.name} is {text!r}") from None
+            where = f"{table.path}: line {line.number}"
+            raise UserError(f"{where}: {item.name} is {shown(text)!r}", REMEDY) from None
     return Row(**values)
 
 
@@ -136,17 +138,22 @@ def validate(folder: Path, rows: Sequence[Row]) -> None:
     seen: set[str] = set()
     home: dict[str, str] = {}
     for row in rows:
-        where = f"{folder / MANIFEST}: {row.image_id}"
+        where = f"{folder / MANIFEST}: {shown(row.image_id) or 'an image without a name'}"
+        if not is_inside(row.path) or not is_file_name(row.image_id):
+            raise UserError(f"{where}: its name or path leads out of the dataset", REMEDY)
         if row.split not in SPLITS or row.label not in LABELS:
-            raise UserError(f"{where}: split {row.split!r}, label {row.label!r} are not known")
+            said = f"split {shown(row.split)!r}, label {shown(row.label)!r}"
+            raise UserError(f"{where}: {said} are not known", REMEDY)
+        if not row.patient_id:
+            raise UserError(f"{where}: has no patient_id", REMEDY)
         if row.image_id in seen:
-            raise UserError(f"{where}: stands there twice")
+            raise UserError(f"{where}: stands there twice", REMEDY)
         if row.parent and row.split != "train":
-            raise UserError(f"{where}: is an augmented image in {row.split}")
+            raise UserError(f"{where}: is an augmented image in {row.split}", REMEDY)
         seen.add(row.image_id)
         if home.setdefault(row.patient_id, row.split) != row.split:
-            splits = f"{home[row.patient_id]} and {row.split}"
+            found = f"{shown(row.patient_id)} is in {home[row.patient_id]} and {row.split}"
             raise UserError(
-                f"{where}: patient {row.patient_id} is in {splits}, so results would be false",
+                f"{where}: patient {found}, so results would be false",
                 "organise again with: python main.py organize",
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.paths import link_out_of
 
 RECORD = "stage.json"  # written last: its presence says that the folder is complete
 UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
@@ -148,6 +149,8 @@ def claim_folder(folder: Path, stage: str, options: Any) -> None:
         if not owned and not all(_was_begun(path) for path in folder.iterdir()):
             problem = f"{folder}: is not empty and was not made by {stage}"
             raise UserError(problem, "choose another --out")
+        if link := link_out_of(folder):
+            raise UserError(f"{link}: is a link out of {folder}", "remove the link")
         for path in folder.glob("**/.*.part*"):
             if LEFT_OVER.fullmatch(path.name) and path.is_file():
                 path.unlink()  # what a killed run was writing

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from pipeline.cluster import PULSE, dask_workers
 from pipeline.errors import UserError
+from pipeline.paths import is_inside
 from pipeline.processes import world_here
-from pipeline.records import atomic
+from pipeline.records import atomic, digest
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
@@ -152,12 +153,7 @@ class Ledger:
     def __init__(self, folder: Path, name: str = LEDGER) -> None:
         """Read what an earlier run left in `folder`."""
         self._path = folder / name
-        self._made: dict[str, dict[str, Any]] = {}
-        if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line)
-                    self._made[entry["name"]] = entry
+        self._made = {entry["name"]: entry for entry in _entries(self._path)}
 
     def has(self, name: str) -> bool:
         """Return whether anything is known of `name`."""
@@ -197,6 +193,20 @@ class Ledger:
             note(temporary, [(x["name"], x["key"], x["facts"]) for x in self._made.values()])
 
 
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a ledger; of a damaged one only the name, so that it is made again."""
+    if not path.is_file():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str):
+                continue
+            sound = _entry(name, str(entry.get("key")), entry.get("facts"))
+            if is_inside(name):
+                yield sound if entry == sound else _entry(name, "", None)
+
+
 def note(ledger: Path, entries: Iterable[tuple[str, str, Any]]) -> None:
     """Append to a ledger without reading it, as workers do: (name, key, facts)."""
     # The leading line end closes a line that a kill cut off.
@@ -206,4 +216,5 @@ def note(ledger: Path, entries: Iterable[tuple[str, str, Any]]) -> None:
 
 
 def _entry(name: str, key: str, facts: Any) -> dict[str, Any]:
-    return {"name": name, "key": key, "facts": facts}
+    # The check tells a line that was damaged or edited from one that the tool wrote.
+    return {"name": name, "key": key, "facts": facts, "check": digest(name, key, facts)}

@@ -1,6 +1,5 @@
 """Reads the datasets behind the runs: the cohort from the collection to its splits."""
 
-import csv
 import dataclasses
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from pipeline.manifest import MANIFEST, SPLITS, Row, read_manifest
 from pipeline.options import applies, as_text, defaults, kind_of, spec_of
 from pipeline.records import RECORD, SET_ASIDE, file_digest, read_record
 from pipeline.stages import data, evaluation, training
+from pipeline.tables import read_table
 
 OPTIONS = {
     "synthesize": data.Synthesize,
@@ -178,8 +178,8 @@ def _reasons(folder: Path) -> list[tuple[str, int]]:
     path = folder / SET_ASIDE
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        counts = Counter(reason_kind(row["reason"]) for row in csv.DictReader(file))
+    lines = read_table(path, ("what", "reason")).lines
+    counts = Counter(reason_kind(line.cells["reason"]) for line in lines)
     return counts.most_common()
 
 

@@ -1,6 +1,5 @@
 """Reads run folders into what the report shows; a run that cannot be read is refused in words."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.records import read_json
 from pipeline.runs import Run
+from pipeline.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,7 @@ def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
 def _table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return [dict(line.cells) for line in read_table(path).lines]
 
 
 def _predictions(folder: Path, split: str) -> list[Prediction]:

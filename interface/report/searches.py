@@ -1,6 +1,5 @@
 """The searches for hyper-parameters behind the runs, as studies leave them in their folders."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from interface.report.sheets import Cell, Note, Sheet, SheetRow
 from pipeline.errors import UserError
 from pipeline.records import read_json
 from pipeline.runs import STUDIES
+from pipeline.tables import read_table
 
 BEST, TRIALS = "best.json", "trials.csv"
 SHOWN = 10  # trials on the page; the file beside it lists all
@@ -76,8 +76,7 @@ def searches_of(root: Path, runs: Sequence[RunView]) -> tuple[list[Search], list
 
 def _search(folder: Path, facts: Mapping[str, Any], runs: Sequence[RunView]) -> Search:
     name = str(facts["study"])
-    with (folder / TRIALS).open(encoding="utf-8", newline="") as file:
-        trials = list(csv.DictReader(file))
+    trials = [line.cells for line in read_table(folder / TRIALS, sorted(OF_A_TRIAL)).lines]
     return Search(
         name=name,
         anchor="study-" + "".join(c if c.isalnum() else "-" for c in name),

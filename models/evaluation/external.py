@@ -11,12 +11,13 @@ from models.inference import save_facts
 from models.registry import MODELS
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.progress import Progress
 from pipeline.records import close_folder, digest, file_digest, open_folder, read_record
 from pipeline.runs import create_run
 from pipeline.stages.evaluation import Evaluate
 
 
-def read_external(options: Evaluate) -> ScoredRun:
+def read_external(options: Evaluate, progress: Progress) -> ScoredRun:
     """Read predictions made elsewhere and make a run folder for them, named after their file.
 
     Raises:
@@ -26,7 +27,9 @@ def read_external(options: Evaluate) -> ScoredRun:
     path, data = options.predictions, options.data
     record: Mapping[str, Any] = read_record(data, "preprocess", "organize") if data else {}
     rows = read_manifest(data) if data else []
-    splits = read_predictions(path, rows)
+    splits, unusual = read_predictions(path, rows)
+    if unusual:
+        progress.say(unusual)
     name = re.sub(r"[^\w.-]+", "_", path.stem).strip("._") or "predictions"
     if name in MODELS:
         raise UserError(f"{path}: {name} is the name of a model here", "rename the file")

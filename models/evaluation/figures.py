@@ -4,7 +4,6 @@ White ground and dark lines, so that they also read on a dark page. The same sco
 bytes: no date, and fixed ids in the SVG.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -27,7 +26,9 @@ from models.evaluation.bands import (
 from models.evaluation.decision_curve import net_benefit
 from models.evaluation.scored import ScoredSplit
 from models.metrics import cumulated, rank
+from pipeline.errors import UserError
 from pipeline.records import atomic
+from pipeline.tables import read_table
 
 FOLDER = "figures"
 SIZE = (4.4, 4.0)  # inches
@@ -251,11 +252,13 @@ def read_history(path: Path) -> dict[str, list[float]]:
     """Return the columns of history.csv as figures; empty where there are no epochs."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    if not lines or "epoch" not in lines[0]:
+    lines = read_table(path).lines
+    if not lines or "epoch" not in lines[0].cells:  # of a linear probe: it has no epochs
         return {}
-    return {name: [float(line[name]) for line in lines] for name in lines[0]}
+    try:
+        return {name: [float(line.cells[name]) for line in lines] for name in lines[0].cells}
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "remove it, or train again") from None
 
 
 def draw_history(axes: Any, history: dict[str, list[float]]) -> None:

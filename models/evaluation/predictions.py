@@ -1,21 +1,22 @@
 """Predictions as CSV: those of a run, and those that were made elsewhere."""
 
-import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from models.evaluation.scoring import SPLITS, Floats, Logits
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.manifest import Row
 from pipeline.records import write_table
+from pipeline.tables import TableFile, read_table
 
 COLUMNS = (
     "image_id", "patient_id", "laterality", "view", "label", "target", "probability", "predicted",
     "raw_probability",
 )  # fmt: skip
+READ_BACK = "image_id", "patient_id", "label", "probability", "laterality", "view"
 NEEDED = ("image_id", "patient_id", "label", "probability")
 LABELS = {"0": "benign", "1": "malignant", "benign": "benign", "malignant": "malignant"}
 LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
@@ -27,28 +28,27 @@ def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
     """Read predictions_test.csv of an evaluated run: its images and their probabilities.
 
     Raises:
-        UserError: The file is missing.
-        KeyError: It lacks a column.
-        ValueError: A probability is no number.
+        UserError: The file is missing, lacks a column or holds a line that is no prediction.
     """
     rows, scores = [], []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                rows.append(
-                    Row(
-                        image_id=line["image_id"],
-                        patient_id=line["patient_id"],
-                        split="test",
-                        label=line["label"],
-                        path="",
-                        laterality=line["laterality"],
-                        view=line["view"],
-                    )
-                )
-                scores.append(float(line["probability"]))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    table = read_table(path, READ_BACK, "evaluate the run again")
+    for line in table.lines:
+        cells, where = line.cells, f"{path}: line {line.number}"
+        label = LABELS.get(cells["label"])
+        if label is None or not cells["image_id"] or not cells["patient_id"]:
+            raise UserError(f"{where}: is no prediction", "evaluate the run again")
+        rows.append(
+            Row(
+                image_id=cells["image_id"],
+                patient_id=cells["patient_id"],
+                split="test",
+                label=label,
+                path="",
+                laterality=cells["laterality"],
+                view=cells["view"],
+            )
+        )
+        scores.append(_probability(where, cells["probability"], table))
     return rows, scores
 
 
@@ -72,7 +72,7 @@ def write_predictions(
     write_table(path, COLUMNS, lines)
 
 
-def read_predictions(path: Path, rows: Sequence[Row]) -> dict[str, Logits]:
+def read_predictions(path: Path, rows: Sequence[Row]) -> tuple[dict[str, Logits], str]:
     """Read predictions that were made elsewhere.
 
     The label is benign or malignant, 0 or 1; the probability is of malignancy. Without a column
@@ -84,7 +84,8 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> dict[str, Logits]:
         rows: Of the dataset that it speaks of, whose truth it must share; empty without one.
 
     Returns:
-        By split: the rows of the dataset, or rows that know what the file knows.
+        By split the rows of the dataset, or rows that know what the file knows; and what is
+        unusual in how the file is written, empty for UTF-8 with commas.
 
     Raises:
         UserError: The file is not like that; the message has the number of the line.
@@ -92,11 +93,12 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> dict[str, Logits]:
     known = {row.image_id: row for row in rows}
     lines: dict[str, Line] = {}
     homes: dict[str, str] = {}
-    for number, record in _records(path):
-        where = f"{path}: line {number}"
-        row, _ = line = _line(where, record, known)
+    table = read_table(path, NEEDED, REMEDY)
+    for one in table.lines:
+        where = f"{path}: line {one.number}"
+        row, _ = line = _line(where, one.cells, known, table)
         if row.image_id in lines:
-            raise UserError(f"{where}: {row.image_id} stands there twice", REMEDY)
+            raise UserError(f"{where}: {shown(row.image_id)} stands there twice", REMEDY)
         if homes.setdefault(row.patient_id, row.split) != row.split:
             raise UserError(
                 f"{where}: patient {row.patient_id} is in val and in test, so results would be "
@@ -109,48 +111,23 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> dict[str, Logits]:
     }
     if not splits["test"]:
         raise UserError(f"{path}: holds no test image", REMEDY)
-    return {name: _logits(found) for name, found in splits.items() if found}
+    return {name: _logits(found) for name, found in splits.items() if found}, table.note
 
 
-def _records(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Yield the number of each line and its cells, without the space around them."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            if missing := [name for name in NEEDED if name not in names]:
-                raise UserError(f"{path}: line 1: lacks {', '.join(missing)}", REMEDY)
-            if twice := sorted({name for name in names if name and names.count(name) > 1}):
-                raise UserError(f"{path}: line 1: {twice[0]} stands there twice", REMEDY)
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(names):
-                    problem = f"{len(cells)} cells, and the first line has {len(names)}"
-                    raise UserError(f"{path}: line {reader.line_num}: {problem}", REMEDY)
-                yield (
-                    reader.line_num,
-                    dict(zip(names, (cell.strip() for cell in cells), strict=True)),
-                )
-    except UnicodeDecodeError as error:
-        number = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}: line {number}: is no UTF-8 text", REMEDY) from None
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}", REMEDY) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})", REMEDY) from None
-
-
-def _line(where: str, record: Mapping[str, str], known: Mapping[str, Row]) -> Line:
+def _line(
+    where: str, record: Mapping[str, str], known: Mapping[str, Row], table: TableFile
+) -> Line:
     for name in ("image_id", "patient_id"):
         if not record[name]:
             raise UserError(f"{where}: {name} is empty", REMEDY)
     label = LABELS.get(record["label"].lower())
     if label is None:
-        raise UserError(f"{where}: label is {record['label']!r}, not benign or malignant", REMEDY)
+        raise UserError(
+            f"{where}: label is {shown(record['label'])!r}, not benign or malignant", REMEDY
+        )
     split = record.get("split", "").lower() or "test"
     if split not in SPLITS:
-        raise UserError(f"{where}: split is {record['split']!r}, not val or test", REMEDY)
+        raise UserError(f"{where}: split is {shown(record['split'])!r}, not val or test", REMEDY)
     row = Row(
         image_id=record["image_id"],
         patient_id=record["patient_id"],
@@ -160,16 +137,18 @@ def _line(where: str, record: Mapping[str, str], known: Mapping[str, Row]) -> Li
         laterality=record.get("laterality", "").upper(),
         view=record.get("view", "").upper(),
     )
-    return _checked(where, row, known), _probability(where, record["probability"])
+    return _checked(where, row, known), _probability(where, record["probability"], table)
 
 
-def _probability(where: str, text: str) -> float:
+def _probability(where: str, text: str, table: TableFile) -> float:
     try:
-        value = float(text)
+        value = table.number(text)
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise UserError(f"{where}: probability is {text!r}, not a number from 0 to 1", REMEDY)
+        raise UserError(
+            f"{where}: probability is {shown(text)!r}, not a number from 0 to 1", REMEDY
+        )
     return value
 
 

@@ -1,6 +1,5 @@
 """The stage `evaluate`: what scores are worth, on validation and on held-out test images."""
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from pipeline.records import SET_ASIDE, write_json, write_set_aside
 from pipeline.runs import METRICS as METRICS_FILE
 from pipeline.runs import Run, find_run
 from pipeline.stages.evaluation import Evaluate
+from pipeline.tables import read_table
 
 TITLES = {
     "auc": "ROC AUC", "partial_auc": "Partial AUC", "pr_auc": "PR AUC", "accuracy": "Accuracy",
@@ -100,7 +100,7 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
 
 def _scored_run(options: Evaluate, progress: Progress) -> ScoredRun:
     if options.predictions is not None:
-        return read_external(options)
+        return read_external(options, progress)
     run = find_run(options.runs, options.run, options.fold)
     return score_run(run, options.data, options.workers, options.tta, progress)
 
@@ -162,8 +162,8 @@ def _add_set_aside(folder: Path, found: Sequence[tuple[str, str]]) -> None:
     """Add to what training set aside in the same run folder."""
     earlier: list[tuple[str, str]] = []
     if (folder / SET_ASIDE).is_file():
-        with (folder / SET_ASIDE).open(encoding="utf-8", newline="") as file:
-            earlier = [(line["what"], line["reason"]) for line in csv.DictReader(file)]
+        table = read_table(folder / SET_ASIDE, ("what", "reason"), "remove it, or mend it")
+        earlier = [(line.cells["what"], line.cells["reason"]) for line in table.lines]
     write_set_aside(folder, sorted({*earlier, *found}))
 
 

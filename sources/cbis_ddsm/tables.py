@@ -136,7 +136,7 @@ def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     place = given or source
     others = ", ".join(path.name for path in paths[:3])
     raise UserError(
-        f"{place}: holds none of the case description CSVs {', '.join(OFFICIAL_CSVS)}"
+        f"{place}: holds none of the case description CSVs ({OFFICIAL_CSVS[0]} and the like)"
         + (f" (other columns: {others})" if others else ""),
         "get them from the CBIS-DDSM page of the Cancer Imaging Archive and name their folder "
         "with --csv",

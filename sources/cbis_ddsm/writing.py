@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from images.files import SPREAD, read_image, write_png
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
+from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import digest
 from pipeline.work import LEDGER, Ledger, note, run_all, worker_count
@@ -57,7 +58,7 @@ class Job:
 
     def files(self) -> list[Path]:
         """Return what it writes."""
-        target = self.out / self.name
+        target = inside(self.out, self.name)
         return [target] if self.depth == 1 else [target, self.thumbnail]
 
 
@@ -151,7 +152,8 @@ class Writer:
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove what earlier runs made and this one does not want."""
         for stale in self._ledger.keep_only(names):
-            for path in (self._out / stale, self._out / THUMBNAILS / Path(stale).name):
+            for name in (stale, f"{THUMBNAILS}/{Path(stale).name}"):
+                path = inside(self._out, name)
                 path.unlink(missing_ok=True)
                 self._remove_empty(path.parent)
         self._ledger.rewrite()

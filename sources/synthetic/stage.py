@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.paths import inside
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, digest, open_folder, write_text
 from pipeline.stages.data import Synthesize, film_height
@@ -88,7 +89,7 @@ def _open_ledger(out: Path, key: str, names: Sequence[str]) -> Ledger:
     if ledger.facts(WHOLE, key) is not None:
         return ledger
     for name in set(ledger.keep_only(())) - {WHOLE}:
-        path = out / on_disk(name)
+        path = inside(out, on_disk(name))
         path.unlink(missing_ok=True)
         for folder in path.parents:
             if folder == out or not folder.is_dir() or any(folder.iterdir()):

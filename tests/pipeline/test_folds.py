@@ -60,16 +60,17 @@ def test_folds_edited_in_a_spreadsheet_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("patient_id\nP_1\n", "lacks the columns fold"),
+        ("patient_id\nP_1\n", "line 1: lacks fold"),
         ("patient_id,fold\nP_1,1\nP_2,two\n", "line 3: fold is 'two'"),
         ("patient_id,fold\nP_1,1\nP_2,-2\n", "line 3: fold is '-2'"),
-        ("patient_id,fold\nP_1\n", "line 2: fold is ''"),
+        ("patient_id,fold\nP_1\n", "line 2: 1 cells, and the first line has 2"),
+        ("patient_id,fold\nP_1,\n", "line 2: fold is ''"),
         ("patient_id,fold\n,1\n", "line 2: no patient"),
         ("patient_id,fold\nP_1,1\nP_1,2\n", "line 3: patient P_1 stands there twice"),
         ("patient_id,fold\nP_1,0\nP_2,1\n", "numbered from 1, and it has 0, 1"),
         ("patient_id,fold\nP_1,1\nP_2,3\n", "numbered from 1, and it has 1, 3"),
         ("patient_id,fold\n", "numbered from 1, and it has none"),
-        ("", "lacks the columns fold, patient_id"),
+        ("", "line 1: lacks patient_id, fold"),
     ],
 )
 def test_bad_folds_are_refused(tmp_path, text, problem):

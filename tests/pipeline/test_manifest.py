@@ -64,7 +64,7 @@ def test_missing_file_missing_column_and_wrong_number(tmp_path):
         read_manifest(tmp_path)
     path = tmp_path / "manifest.csv"
     path.write_text("image_id,split\nA,train\n")
-    with pytest.raises(UserError, match="lacks the columns label, path, patient_id"):
+    with pytest.raises(UserError, match="line 1: lacks patient_id, label, path"):
         read_manifest(tmp_path)
     write_manifest(tmp_path, [dataclasses.replace(row(), height=7)])
     path.write_text(path.read_text().replace(",7,", ",tall,"))

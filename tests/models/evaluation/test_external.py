@@ -1,6 +1,7 @@
 """Predictions made elsewhere: read with care, measured like a run."""
 
 import csv
+import math
 
 import pytest
 
@@ -109,8 +110,8 @@ def test_what_is_malformed_is_refused_with_its_line(case, tmp_path):
 
 
 def test_what_is_no_text_is_refused_with_its_line(tmp_path):
-    (tmp_path / "m.csv").write_bytes(f"{HEAD}\n{GOOD}\nb,\xff".encode("latin-1"))
-    with pytest.raises(UserError, match=r"line 3: is no UTF-8 text"):
+    (tmp_path / "m.csv").write_bytes(f"{HEAD}\n{GOOD}\nb,".encode() + b"\xff\x81")
+    with pytest.raises(UserError, match=r"line 3: is no text"):
         read_predictions(tmp_path / "m.csv", [])
 
 
@@ -118,3 +119,20 @@ def test_a_refused_file_leaves_no_run(tmp_path):
     with pytest.raises(UserError):
         measured(written(tmp_path / "m.csv", "a,p,benign,x"), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize(
+    ("separator", "decimal"), [(",", "."), (";", ","), (";", "."), ("\t", ",")]
+)
+def test_what_a_spreadsheet_saved_is_understood(tmp_path, encoding, separator, decimal):
+    lines = [HEAD.split(","), ["Bär", "p", "benign", f"0{decimal}25"], ["b", "q", "1", "1"], [], []]
+    text = "\r\n".join(separator.join([*line, *[""] * (6 - len(line))]) for line in lines)
+    path = tmp_path / "m.csv"
+    path.write_bytes(text.encode(encoding))
+    splits, note = read_predictions(path, [])
+    assert [row.image_id for row in splits["test"].rows] == ["Bär", "b"]
+    assert splits["test"].values[0] == pytest.approx(math.log(1 / 3))
+    plain = separator == "," and encoding.startswith("utf-8")
+    assert (note == "") == plain
+    assert ("semicolons" in note) == (separator == ";")

@@ -1,0 +1,65 @@
+"""Names that a file of a workspace gives: they lead to files inside their folder, or are refused.
+
+A workspace may come from somebody else. What its tables and ledgers name is read, written and
+removed, so a name like "../thesis.docx" must not be followed.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+from pipeline.errors import UserError, shown
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a file of the folder names; the one way to join the two.
+
+    Args:
+        folder: A folder of the workspace.
+        name: Relative to it, with forward slashes.
+
+    Raises:
+        UserError: The name leads out of the folder, by itself or over a link in the folder.
+    """
+    path = folder / name if is_inside(name) else None
+    if path is None or not _stays(folder.absolute(), path.absolute()):
+        raise UserError(
+            f"{folder}: a file in it names {shown(name)!r}, which lies outside of it",
+            "do not use this folder, or make it again",
+        )
+    return path
+
+
+def link_out_of(folder: Path) -> Path | None:
+    """Return a link below a folder that leads out of it, or None where there is none."""
+    own = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(own):
+                return path
+    return None
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a relative path stays below the folder that it starts from."""
+    # Windows takes a backslash for a separator, and "C:name" for a path of another drive.
+    if not name or "\0" in name or "\\" in name or name[1:2] == ":":
+        return False
+    return name[0] != "/" and ".." not in name.split("/") and name != "."
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a text is the name of a file, without a folder."""
+    return is_inside(name) and "/" not in name and ":" not in name
+
+
+def _stays(folder: Path, path: Path) -> bool:
+    """Return whether no link on the way leads out of the folder; both paths are absolute."""
+    if not _resolves_inside(folder, path.parent):
+        return False
+    return not path.is_symlink() or path.resolve().is_relative_to(folder.resolve())
+
+
+@functools.lru_cache(maxsize=256)  # thousands of images lie in six folders
+def _resolves_inside(folder: Path, parent: Path) -> bool:
+    return parent.resolve().is_relative_to(folder.resolve())
