@@ -22,9 +22,12 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
+from images import lookup
 from images.archives import inside, open_binary, size_of
+from images.lookup import WHITE, StoredValues
 from pipeline.errors import UserError
 
 MAPPABLE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # PS3.5, A.1 and A.2: plain arrays
@@ -35,12 +38,12 @@ SWAPPED_GROUP = 0x0800  # group 0008 with its bytes exchanged; no such group is 
 UNDEFINED_LENGTH = 0xFFFFFFFF  # of pixel data: it comes in fragments (PS3.5, A.4)
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # of fragments (PS3.5, 7.5)
 START = 256 * 1024  # bytes of a file inside a zip file that are unpacked for its header
-DEFERRED = 4096  # bytes; no value that is used here is longer
-WHITE = 65535
+DEFERRED = (1 << 17) + 4096  # bytes; no value that is used is longer: a LUT for every 16 bits
+NARROW = WHITE // 16  # what 12 bits under a header of 16 span at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class Header(StoredValues):
     """What the header of an image file says (PS3.3, C.7.1 to C.7.6); text is empty where absent."""
 
     series_uid: str
@@ -52,12 +55,7 @@ class Header:
     view: str  # "CC", "MLO" or empty; from ViewPosition or PatientOrientation
     rows: int
     columns: int
-    bits_allocated: int  # bits that a sample takes in the file
-    bits_stored: int  # bits of these that hold the grey value
-    signed: bool  # whether samples are two's complement
-    samples: int  # samples of one pixel: 1 for grey, 3 for colour
     frames: int
-    photometric: str
     transfer_syntax: str
     pixels_at: int  # offset of the pixel data in bytes; 0 where the data set is deflated
     pixels_length: int  # what the header says of its length, in bytes; of fragments, all together
@@ -101,9 +99,11 @@ def defect(header: Header, size: int) -> str:
 def read_pixels(path: Path) -> NDArray[np.uint16]:
     """Read one image as grey values that span the full 16-bit range.
 
-    The range follows from BitsStored and never from the values, so that a crop and its mammogram
-    keep one grey scale. MONOCHROME1 is inverted (PS3.3, C.7.6.3.1.2), signed samples are moved to
-    start at 0, colour becomes ITU-R BT.601 luma.
+    Stored values become grey values as the standard defines it (`images.lookup.grey_table`): high
+    bit, sign, modality LUT, rescale, presentation LUT, MONOCHROME1 (PS3.3, C.7.6.3 and C.11);
+    padding becomes black. The range follows from BitsStored, or from the bits of a LUT, and never
+    from the pixels, so that a crop and its mammogram keep one grey scale. Colour becomes ITU-R
+    BT.601 luma.
 
     Args:
         path: A DICOM file with one frame of at most 16 bits; it may lie in a zip file.
@@ -127,8 +127,29 @@ def read_pixels(path: Path) -> NDArray[np.uint16]:
     return to_full_range(samples, header)
 
 
-def to_full_range(samples: NDArray[Any], header: Header) -> NDArray[np.uint16]:
-    """Map stored samples to [0, 65535] by BitsStored, sign and photometric interpretation.
+def range_note(pixels: NDArray[np.uint16]) -> str:
+    """Say where an image spans a sixteenth of its range or less, as 12 bits in 16 do.
+
+    The image is not scaled to its own range: crops and mammograms would get different grey scales.
+    Whether its header states too many bits, or it is a dull film, is for a person to judge.
+
+    Args:
+        pixels: (H, W) uint16 in [0, 65535], as `read_pixels` gives it; not empty.
+
+    Returns:
+        The note; empty where the image spans more.
+    """
+    lowest, highest = int(pixels.min()), int(pixels.max())
+    if highest - lowest > NARROW:
+        return ""
+    return (
+        f"its grey values are {lowest:,} to {highest:,} of 0 to {WHITE:,}, a sixteenth or less: "
+        "does its header state too many bits?"
+    )
+
+
+def to_full_range(samples: NDArray[Any], header: StoredValues) -> NDArray[np.uint16]:
+    """Map stored samples to [0, 65535].
 
     Args:
         samples: (H, W), uint8, int8, uint16 or int16, as stored.
@@ -138,21 +159,10 @@ def to_full_range(samples: NDArray[Any], header: Header) -> NDArray[np.uint16]:
         (H, W) uint16 in [0, 65535], 0 for black; never a view of `samples`.
     """
     # A table of every bit pattern takes less time and memory than arithmetic on 15 megapixels.
-    # VOI LUT, window and rescale are for display and differ between files: they are not applied,
-    # so that grey values stay comparable between files.
-    codes = np.arange(1 << 8 * samples.dtype.itemsize, dtype=np.int64)  # every bit pattern
-    highest = (1 << header.bits_stored) - 1
-    # Bits above BitsStored may hold overlays or noise (PS3.5, 8.1.1).
-    values = codes & highest  # old files keep overlays in the bits above (retired, PS3.5, 8.1.2)
-    if header.signed:
-        values ^= 1 << (header.bits_stored - 1)  # two's complement to offset binary
-    # A table of every code: one lookup for each pixel, exact rounding, no float image.
-    table: NDArray[np.uint16] = ((values * WHITE + highest // 2) // highest).astype(np.uint16)
-    if header.photometric == "MONOCHROME1":
-        table = np.subtract(WHITE, table, dtype=np.uint16)
+    table = lookup.grey_table(header, 8 * samples.dtype.itemsize)
     patterns = samples.view(np.uint8 if samples.dtype.itemsize == 1 else np.uint16)
     # Full 16 bits, MONOCHROME2: a copy is faster than the look-up.
-    if patterns.dtype == np.uint16 and np.array_equal(table, codes):
+    if patterns.dtype == np.uint16 and np.array_equal(table, np.arange(len(table))):
         return np.array(patterns, dtype=np.uint16)
     grey: NDArray[np.uint16] = table[patterns]
     return grey
@@ -219,8 +229,10 @@ def _header(
     side = text("Laterality") or text("ImageLaterality")
     # CBIS-DDSM puts the view into PatientOrientation, where the standard has directions.
     views = (text("ViewPosition"), text("PatientOrientation"))
-    allocated = int(dataset.get("BitsAllocated", 16))
+    stored = lookup.read_stored_values(dataset)
+    oddities = _oddity(syntax, rows.is_implicit_VR), lookup.oddity(stored)
     return Header(
+        **vars(stored),
         series_uid=text("SeriesInstanceUID"),
         study_uid=text("StudyInstanceUID"),
         sop_uid=text("SOPInstanceUID"),
@@ -230,17 +242,12 @@ def _header(
         view=next((view for view in views if view in VIEWS), ""),
         rows=int(dataset[ROWS].value),
         columns=int(dataset.Columns),
-        bits_allocated=allocated,
-        bits_stored=int(dataset.get("BitsStored", allocated)),
-        signed=bool(dataset.get("PixelRepresentation", 0)),
-        samples=int(dataset.get("SamplesPerPixel", 1)),
         frames=int(dataset.get("NumberOfFrames") or 1),
-        photometric=text("PhotometricInterpretation"),
         transfer_syntax=syntax,
         pixels_at=0 if syntax == DeflatedExplicitVRLittleEndian else pixels_at,
         pixels_length=length,
         encapsulated=encapsulated,
-        oddity=_oddity(syntax, rows.is_implicit_VR),
+        oddity="; ".join(filter(None, oddities)),
     )
 
 
@@ -281,12 +288,16 @@ def _unsupported(header: Header) -> str:
         return f"holds {header.frames} frames; only single images are read"
     if header.bits_allocated not in (1, 8, 16):
         return f"has {header.bits_allocated} bits allocated; 1, 8 and 16 are read"
-    if not 1 <= header.bits_stored <= header.bits_allocated:
-        return f"has {header.bits_stored} bits stored in {header.bits_allocated} allocated"
     if header.rows < 1 or header.columns < 1:
         return f"says that it has {header.rows} rows and {header.columns} columns"
-    if header.samples not in (1, 3) or header.photometric == "PALETTE COLOR":
-        return f"is {header.photometric} with {header.samples} samples; grey and RGB are read"
+    if reason := lookup.fault(header):
+        return reason
+    # RLE keeps the cells of 16 bits; any other codec gives values alone, without unused bits.
+    codec = header.encapsulated and header.transfer_syntax != RLELossless
+    if codec and header.unused_low_bits:
+        return (
+            f"is compressed, but has the high bit {header.high_bit} for {header.bits_stored} bits"
+        )
     return ""
 
 
@@ -359,7 +370,9 @@ def _decode(path: Path, file: BinaryIO, header: Header) -> NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what pydicom can live with
         try:
-            samples = pixel_array(pydicom.dcmread(file))
+            # The cells of grey are wanted whole: pydicom takes the grey value for the low bits.
+            colour = header.samples > 1
+            samples = pixel_array(pydicom.dcmread(file), correct_unused_bits=colour)
         except Exception as error:  # whatever the codec of the transfer syntax raises
             name = _uid(header.transfer_syntax).name
             why = f"as {name}" if header.encapsulated else f"({_first_line(error)})"

@@ -45,9 +45,9 @@ def write(path, pixels, syntax=ImplicitVRLittleEndian, **values):
         data.PlanarConfiguration = 0
     data.BitsAllocated = data.BitsStored = bits
     data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    data.HighBit = max(0, values.get("BitsStored", bits) - 1)
     for name, value in values.items():
         setattr(data, name, value)
-    data.HighBit = data.BitsStored - 1
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     data.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     data["PixelData"].VR = "OB" if bits == 8 else "OW"
@@ -56,6 +56,15 @@ def write(path, pixels, syntax=ImplicitVRLittleEndian, **values):
         data.compress(RLELossless, generate_instance_uid=False)
     data.save_as(path, enforce_file_format=True)
     return path
+
+
+def lookup_table(entries, first=0, bits=16, words=None, order="<"):
+    """Return a sequence of one look-up table; `words` are its data where these differ."""
+    item = Dataset()
+    item.LUTDescriptor = [len(entries) % 65536, first, bits]
+    item.LUTData = np.asarray(entries if words is None else words, f"{order}u2").tobytes()
+    item["LUTData"].VR = "OW"
+    return [item]
 
 
 def claim(path, syntax):
