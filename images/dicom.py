@@ -162,7 +162,7 @@ def to_full_range(samples: NDArray[Any], header: StoredValues) -> NDArray[np.uin
     table = lookup.grey_table(header, 8 * samples.dtype.itemsize)
     patterns = samples.view(np.uint8 if samples.dtype.itemsize == 1 else np.uint16)
     # Full 16 bits, MONOCHROME2: a copy is faster than the look-up.
-    if patterns.dtype == np.uint16 and np.array_equal(table, np.arange(len(table))):
+    if len(table) > WHITE and np.array_equal(table, np.arange(len(table), dtype=np.uint16)):
         return np.array(patterns, dtype=np.uint16)
     grey: NDArray[np.uint16] = table[patterns]
     return grey

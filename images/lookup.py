@@ -176,10 +176,10 @@ def _number(dataset: pydicom.Dataset, name: str, absent: float) -> float:
 
 def _padding(dataset: pydicom.Dataset, signed: bool) -> tuple[int, int] | None:
     """Return the lowest and the highest stored value that is padding (PS3.3, C.7.5.1.1.2)."""
-    names = ("PixelPaddingValue", "PixelPaddingRangeLimit")
-    ends = [value for name in names if isinstance(value := dataset.get(name), int)]
-    if not ends or dataset.get(names[0]) is None:
-        return None
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return None  # the limit alone means nothing
+    ends = [value, limit if isinstance(limit, int) else value]
     # Files with the other sign in the value representation exist; the 16 bits are the same.
     words = np.array(ends, np.int64).astype(np.uint16)
     padding = words.view(np.int16) if signed else words
@@ -276,6 +276,8 @@ def _undefined(values: StoredValues) -> str:
         return "has both a modality LUT and a rescale, where one excludes the other"
     if values.shape not in ("", IDENTITY, INVERSE):
         return f"has the presentation LUT shape {values.shape!r}; IDENTITY and INVERSE are read"
+    if values.presentation and values.presentation.first:  # PS3.3, C.11.6.1.1: always 0
+        return f"has a presentation LUT that starts at {values.presentation.first:,}, not at 0"
     # PS3.3, C.11.6: it has one or the other; and nothing says whether a table inverts.
     if values.presentation and (values.shape == INVERSE or values.photometric == "MONOCHROME1"):
         return "has a presentation LUT and is MONOCHROME1 or INVERSE, so its polarity is unknown"

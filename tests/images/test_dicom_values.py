@@ -265,6 +265,11 @@ def test_presentation_lut_after_modality_lut(path):
     np.testing.assert_array_equal(read_pixels(path), [[65535, 0, 300, 200]])
 
 
+def test_a_presentation_lut_that_does_not_start_at_0_is_refused(path):
+    write(path, FOUR, PresentationLUTSequence=lookup_table([1, 2, 3, 4], first=1))
+    assert "starts at 1, not at 0" in refusal(path)
+
+
 @pytest.mark.parametrize(
     "values", [{"PhotometricInterpretation": "MONOCHROME1"}, {"PresentationLUTShape": "INVERSE"}]
 )
