@@ -4,15 +4,17 @@ The case descriptions alone decide; no file is looked at, so that a partial down
 images in the same splits as a whole one.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.options import defaults
 from pipeline.stages.data import Organize
+from pipeline.tables import read_text
 from sources.cbis_ddsm.tables import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
 
 FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
@@ -22,6 +24,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unit": "mammogram", "finding": "mass", "without_callback": "leave-out", "mixed": "each",
     },
 }  # fmt: skip
+# What the first line of a list may call its columns.
+LIST_COLUMNS = {"image_id", "patient_id", "image", "patient", "id", "what", "name", "file", "path"}
 FILMS_HOME = {"drop-train": "test", "drop-test": "train"}  # where pooled patients stay
 
 
@@ -115,7 +119,8 @@ def plan_cohort(
     """
     rules = resolved(options)
     group = _films if rules.unit == "mammogram" else _crops
-    kept = [lesion for lesion in lesions if lesion.finding in FINDINGS[rules.finding]]
+    known = list(lesions)
+    kept = [lesion for lesion in known if lesion.finding in FINDINGS[rules.finding]]
     left_out = []
     images = group(kept)
     for why, keep in _lesion_rules(rules):
@@ -128,7 +133,11 @@ def plan_cohort(
     if rules.mixed == "each" and rules.unit == "mammogram":
         images = [part for image in images for part in _by_label(image)]
     if rules.exclude is not None:
-        unwanted = _listed(rules.exclude)
+        there = group(known)
+        if rules.mixed == "each" and rules.unit == "mammogram":
+            there += [part for image in there for part in _by_label(image)]
+        names = {name for image in there for name in _names(image, rename)}
+        unwanted = _listed(rules.exclude, names)
         why = f"listed in {rules.exclude.name}"
         images = _dropped(why, images, lambda image: not _names(image, rename) & unwanted, left_out)
     pooled = _pooled(images)
@@ -176,16 +185,38 @@ def _dropped(
 def _names(image: PlannedImage, rename: Callable[[str], str]) -> set[str]:
     """Return every name under which an image may be listed to be left out."""
     film = f"{image.patient_id}_{image.lesions[0].laterality}_{image.lesions[0].view}"
-    own = {image.image_id, image.patient_id} | ({film} if image.unit == "mammogram" else set())
+    own = {image.image_id, image.patient_id, film}
     return own | {rename(name) for name in own}
 
 
-def _listed(path: Path) -> set[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a list of ids ({error})") from None
-    return {line.strip() for line in lines}
+def _listed(path: Path, names: Iterable[str]) -> set[str]:
+    """Return the names that a list holds; each line holds one, beside what else it says.
+
+    Raises:
+        UserError: The file cannot be read, or a line holds no name that there is: a leak that
+            somebody meant to close would stay open.
+    """
+    known = {name.casefold(): name for name in names}
+    listed, strange = set(), []
+    for number, line in enumerate(read_text(path, "give a list of ids")[0].splitlines(), start=1):
+        cells = [_plain_name(cell) for cell in re.split("[,;\t]", line)]
+        found = next((known[cell] for cell in cells if cell in known), None)
+        if found is not None:
+            listed.add(found)
+        elif any(cells) and not line.lstrip().startswith("#"):
+            if number > 1 or not LIST_COLUMNS & set(cells):
+                strange.append(f"line {number}: {shown(line.strip())!r}")
+    if strange:
+        more = f" and {len(strange) - 3:,} more lines" if len(strange) > 3 else ""
+        problem = f"{path}: {', '.join(strange[:3])}{more}: no image or patient has this name"
+        raise UserError(problem, "correct or remove it")
+    return listed
+
+
+def _plain_name(cell: str) -> str:
+    """Return a cell without quotes, folders, suffix and case."""
+    name = re.split(r"[/\\]", cell.strip(" \"'"))[-1].casefold()
+    return re.sub(r"\.(png|jpe?g|dcm)$", "", name)
 
 
 def _cost(why: str, before: Sequence[PlannedImage], after: Sequence[PlannedImage]) -> LeftOut:
@@ -256,20 +287,20 @@ def _by_label(image: PlannedImage) -> list[PlannedImage]:
 
 def _films(lesions: Sequence[Lesion]) -> list[PlannedImage]:
     images = []
-    for (patient, laterality, view), shown in _grouped(
+    for (patient, laterality, view), held in _grouped(
         lesions, lambda lesion: (lesion.patient_id, lesion.laterality, lesion.view)
     ):
         # A film stored twice may be listed in both: test wins, or its twin would leak into train.
-        split = "test" if any(lesion.split == "test" for lesion in shown) else "train"
-        series = tuple(dict.fromkeys(lesion.mammogram_series for lesion in shown))
+        split = "test" if any(lesion.split == "test" for lesion in held) else "train"
+        series = tuple(dict.fromkeys(lesion.mammogram_series for lesion in held))
         image_id = f"{patient}_{laterality}_{view}"
-        images.append(PlannedImage(image_id, "mammogram", split, shown, series))
+        images.append(PlannedImage(image_id, "mammogram", split, held, series))
     return images
 
 
 def _crops(lesions: Sequence[Lesion]) -> list[PlannedImage]:
     images = []
-    for (film, finding, number), shown in _grouped(
+    for (film, finding, number), held in _grouped(
         lesions,
         lambda lesion: (
             f"{lesion.patient_id}_{lesion.laterality}_{lesion.view}",
@@ -277,7 +308,7 @@ def _crops(lesions: Sequence[Lesion]) -> list[PlannedImage]:
             str(lesion.number),
         ),
     ):
-        for copy, lesion in enumerate(shown, start=1):
+        for copy, lesion in enumerate(held, start=1):
             suffix = f"-{copy}" if copy > 1 else ""
             # Some rows have crop and mask exchanged, and mostly they share a series anyway: the
             # files tell which is which.
@@ -296,4 +327,4 @@ def _grouped(
         return lesion.finding != MASS, lesion.number, lesion.crop_series
 
     ordered = sorted(lesions, key=lambda lesion: (key(lesion), order(lesion)))
-    return [(name, tuple(shown)) for name, shown in groupby(ordered, key)]
+    return [(name, tuple(held)) for name, held in groupby(ordered, key)]

@@ -122,6 +122,13 @@ def cohort_notes(plan: Plan) -> Iterator[str]:
     cohort, options = plan.cohort, plan.options
     if plan.missing_csvs:
         yield f"not found, so its cases are not in the dataset: {', '.join(plan.missing_csvs)}"
+    for table in plan.tables:
+        if table.repeated:
+            first = ", ".join(map(str, table.repeated[:5]))
+            yield (
+                f"{table.path}: {len(table.repeated):,} rows repeat an earlier one and count "
+                f"once (row {first}{' and so on' if len(table.repeated) > 5 else ''})"
+            )
     if cohort.pooled:
         cost = next((x.images for x in cohort.left_out if "--pooled" in x.why), 0)
         what = f"moved to test: {cohort.moved:,}" if cohort.moved else f"left out: {cost:,}"

@@ -5,14 +5,14 @@ each view. They are known by their columns and rows, since people rename and cop
 """
 
 import contextlib
-import csv
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
+from pipeline.tables import read_header, read_table
 
 MASS, CALCIFICATION = "mass", "calcification"
 SHORT = {MASS: "mass", CALCIFICATION: "calc"}
@@ -34,6 +34,8 @@ SHAPE_COLUMNS = {
     MASS: ("mass shape", "mass margins"),
     CALCIFICATION: ("calc type", "calc distribution"),
 }
+REMEDY = "use the official file"
+MOST_DIGITS = 4  # of a number in a row
 RESEMBLING = 7  # of the columns above: what has so many was a case description once
 KNOWN_VALUES = {
     "left or right breast": ("LEFT", "RIGHT"),
@@ -42,7 +44,8 @@ KNOWN_VALUES = {
     "pathology": (MALIGNANT, BENIGN, WITHOUT_CALLBACK),
 }
 PATIENT = re.compile(r"P_\d+")
-SUBJECT = re.compile(r"(Mass|Calc)-(Training|Test)_")
+SUBJECT = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
+PATHS = ("image file path", "cropped image file path", "roi mask file path")
 FINDING_OF = {"Mass": MASS, "Calc": CALCIFICATION}
 SPLIT_OF = {"Training": "train", "Test": "test"}
 
@@ -77,7 +80,8 @@ class CaseCsv:
     path: Path
     finding: str
     split: str
-    lesions: tuple[Lesion, ...]
+    lesions: tuple[Lesion, ...]  # each once
+    repeated: tuple[int, ...] = ()  # numbers, from 1, of rows that equal an earlier one
 
     @property
     def kind(self) -> str:
@@ -147,31 +151,26 @@ def read_case_csv(path: Path) -> CaseCsv:
     """Read one case description.
 
     Raises:
-        UserError: Columns are missing, a value is not one that the collection has, or the rows
-            are of more than one of the four CSVs; the message names the file and the place.
+        UserError: Columns are missing, a value is not one that the collection has, a row says
+            another patient, side or view than its paths, two rows contradict each other, or the
+            rows are of more than one of the four CSVs; the message names the file and the row.
     """
-    _check_columns(path, _header(path))
-    lesions = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)  # an open quote at the end: it broke off
-            names = [_plain(name) for name in next(reader)]
-            for number, values in enumerate(reader, start=1):
-                if any(values):
-                    # A quoted path ends in a line break in every row: strip them all.
-                    stripped = (value.strip() for value in values)
-                    record = dict(zip(names, stripped, strict=False))
-                    lesions.append(_lesion(f"{path}: row {number}", record))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+    _check_columns(path, read_header(path))
+    lesions: dict[Lesion, int] = {}
+    repeated = []
+    for number, line in enumerate(read_table(path, remedy=REMEDY).lines, start=1):
+        record = {_plain(name): text for name, text in line.cells.items()}
+        lesion = _lesion(f"{path}: row {number}", record)
+        if lesions.setdefault(lesion, number) != number:
+            repeated.append(number)
+    _refuse_contradictions(path, lesions)
     kinds = sorted({(lesion.finding, lesion.split) for lesion in lesions})
     if len(kinds) != 1:
         held = " and ".join(" ".join(kind) for kind in kinds) or "no"
         raise UserError(
-            f"{path}: holds {held} rows, where each of the four CSVs has those of one kind",
-            "use the official file",
+            f"{path}: holds {held} rows, where each of the four CSVs has those of one kind", REMEDY
         )
-    return CaseCsv(path, *kinds[0], tuple(lesions))
+    return CaseCsv(path, *kinds[0], tuple(lesions), tuple(repeated))
 
 
 def csvs_under(folder: Path) -> Iterator[Path]:
@@ -198,7 +197,7 @@ def _may_be_case_csv(path: Path) -> bool:
     """
     official = path.name.lower() in OFFICIAL_CSVS
     try:
-        header = _header(path)
+        header = read_header(path)
     except UserError:
         if official:
             raise
@@ -206,8 +205,7 @@ def _may_be_case_csv(path: Path) -> bool:
     if official and not _resembles(header):
         shown = ", ".join(header[:4]) or "none"
         raise UserError(
-            f"{path}: is called like a case description and has not its columns ({shown})",
-            "use the official file",
+            f"{path}: is called like a case description and has not its columns ({shown})", REMEDY
         )
     return _resembles(header)
 
@@ -238,19 +236,8 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace("_", " ")
 
 
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return [name.strip() for name in next(csv.reader(file), [])]
-    except csv.Error:
-        return []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
 def _resembles(header: list[str]) -> bool:
-    names = header[0].split(";") if len(header) == 1 else header
-    return len({_plain(name) for name in names} & set(COLUMNS)) >= RESEMBLING
+    return len({_plain(name) for name in header} & set(COLUMNS)) >= RESEMBLING
 
 
 def _check_columns(path: Path, header: list[str]) -> None:
@@ -260,9 +247,6 @@ def _check_columns(path: Path, header: list[str]) -> None:
             f"{path}: is not a case description of CBIS-DDSM (its columns: {shown})",
             f"give --csv the folder of {OFFICIAL_CSVS[0]} and the like",
         )
-    if len(header) == 1:
-        problem = f"{path}: has its columns separated by semicolons, not by commas"
-        raise UserError(problem, "use the official file, not one saved by a spreadsheet")
     present = {_plain(name) for name in header}
     kind = CALCIFICATION if present & set(SHAPE_COLUMNS[CALCIFICATION]) else MASS
     expected = (*COLUMNS, *SHAPE_COLUMNS[kind])
@@ -271,7 +255,7 @@ def _check_columns(path: Path, header: list[str]) -> None:
     twice = [name for name in present if sum(_plain(other) == name for other in header) > 1]
     wrong = {"lacks the columns": missing, "has unknown columns": unknown, "repeats": sorted(twice)}
     if found := [f"{what} {', '.join(names)}" for what, names in wrong.items() if names]:
-        raise UserError(f"{path}: was edited; it {' and '.join(found)}", "use the official file")
+        raise UserError(f"{path}: was edited; it {' and '.join(found)}", REMEDY)
 
 
 def _lesion(where: str, record: Mapping[str, str]) -> Lesion:
@@ -285,9 +269,10 @@ def _lesion(where: str, record: Mapping[str, str]) -> Lesion:
         raise _unexpected(where, "abnormality type", record, "what the columns are of")
     subject, mammogram_series = _subject_and_series(where, "image file path", record)
     # The split stands in the paths alone; a spreadsheet may have renamed the file.
-    prefix = SUBJECT.match(subject)
+    prefix = SUBJECT.fullmatch(subject)
     if not prefix or FINDING_OF[prefix[1]] != finding:
         raise _unexpected(where, "image file path", record, f"one of a {finding}")
+    _hold_against_paths(where, record)
     shape, margins = (record[column] for column in SHAPE_COLUMNS[finding])
     return Lesion(
         patient_id=record["patient id"],
@@ -309,6 +294,36 @@ def _lesion(where: str, record: Mapping[str, str]) -> Lesion:
     )
 
 
+def _hold_against_paths(where: str, record: Mapping[str, str]) -> None:
+    """Refuse a row whose columns and paths name different films.
+
+    A mistyped patient would put one woman into two splits, and a column that was sorted by itself
+    would give every film another label.
+    """
+    said = tuple(record[name] for name in ("patient id", "left or right breast", "image view"))
+    for column in PATHS:
+        found = SUBJECT.match(record.get(column, ""))
+        if found and found.group(3, 4, 5) != said:
+            raise UserError(
+                f"{where}: is of {' '.join(said)}, but its {column} of "
+                f"{' '.join(found.group(3, 4, 5))}",
+                REMEDY,
+            )
+
+
+def _refuse_contradictions(path: Path, rows: Mapping[Lesion, int]) -> None:
+    """Refuse rows that say different things of one lesion; equal ones have been merged.
+
+    Distinct lesions that share a number have crops of their own.
+    """
+    seen: dict[tuple[str, int, str, str], int] = {}
+    for lesion, number in rows.items():
+        one = lesion.subject, lesion.number, lesion.crop_series, lesion.mask_series
+        if (other := seen.setdefault(one, number)) != number:
+            problem = f"rows {other} and {number} say different things of one lesion"
+            raise UserError(f"{path}: {problem} ({lesion.subject}, {lesion.number})", REMEDY)
+
+
 def _subject_and_series(where: str, column: str, record: Mapping[str, str]) -> tuple[str, str]:
     """Take subject and SeriesInstanceUID from "<subject>/<study>/<series>/<file>".
 
@@ -322,11 +337,11 @@ def _subject_and_series(where: str, column: str, record: Mapping[str, str]) -> t
 
 def _number(where: str, column: str, record: Mapping[str, str]) -> int:
     text = record.get(column, "")
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > MOST_DIGITS:
         raise _unexpected(where, column, record, "a whole number")
     return int(text)
 
 
 def _unexpected(where: str, column: str, record: Mapping[str, str], wanted: str) -> UserError:
-    value = record.get(column, "")
-    return UserError(f"{where}: {column} is {value!r}, not {wanted}", "use the official file")
+    value = shown(record.get(column, ""))
+    return UserError(f"{where}: {column} is {value!r}, not {wanted}", REMEDY)

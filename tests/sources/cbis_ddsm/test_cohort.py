@@ -199,5 +199,43 @@ def test_images_and_patients_can_be_listed_to_be_left_out(tmp_path):
     assert [(x.why, x.images, x.patients) for x in cohort.left_out] == [
         ("listed in unfit.txt", 2, 1)
     ]
-    with pytest.raises(UserError, match=r"gone\.txt: cannot be read as a list of ids"):
+    with pytest.raises(UserError, match=r"gone\.txt: no such file; give a list of ids"):
         cohort_of(shown, exclude=tmp_path / "gone.txt")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "P_00001", "P_00001;", '"P_00001"', "P_00001,leak", "P_00001;leak", "p_00001",
+        "P_00001\tin two archives", "patient_id,why\r\nP_00001,leak", "# a leak\n\nP_00001",
+        "'P_00001'", "1,P_00001",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_is_understood_however_it_was_saved(tmp_path, line, encoding):
+    listed = tmp_path / "unfit.csv"
+    listed.write_bytes((line + "\r\n").encode(encoding))
+    assert ids(cohort_of([lesion(), lesion("P_00002")], exclude=listed)) == ["P_00002_LEFT_CC"]
+
+
+def test_a_file_of_the_dataset_may_be_listed(tmp_path):
+    listed = tmp_path / "unfit.txt"
+    listed.write_text("train/malignant/P_00001_LEFT_CC.png\n")
+    shown = [lesion(), lesion(view="MLO")]
+    assert ids(cohort_of(shown, exclude=listed)) == ["P_00001_LEFT_MLO"]
+
+
+def test_the_name_of_a_film_stands_for_its_crops(tmp_path):
+    listed = tmp_path / "unfit.txt"
+    listed.write_text("P_00001_LEFT_CC\n")
+    shown = [lesion(), lesion(number=2), lesion(view="MLO")]
+    cohort = cohort_of(shown, exclude=listed, unit="crop")
+    assert ids(cohort) == ["P_00001_LEFT_MLO_mass_1"]
+
+
+@pytest.mark.parametrize("line", ["P_6", "P_99999", "P_00001_LEFT", "P_00001_LEFT_CC_malignant"])
+def test_a_line_that_names_nothing_is_refused(tmp_path, line):
+    listed = tmp_path / "unfit.txt"
+    listed.write_text(f"P_00001\n{line}\n")
+    with pytest.raises(UserError, match=rf"line 2: '{line}': no image or patient has this name"):
+        cohort_of([lesion(), lesion("P_00002")], exclude=listed)

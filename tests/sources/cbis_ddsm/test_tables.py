@@ -115,10 +115,50 @@ def test_an_edited_header_is_named_with_file_and_columns(tmp_path):
         read_case_csvs(tmp_path, None)
 
 
-def test_a_spreadsheets_semicolons_are_named(tmp_path):
-    save(tmp_path / "case.csv", [row()], delimiter=";")
-    with pytest.raises(UserError, match=r"case\.csv: has its columns separated by semicolons"):
-        read_case_csvs(tmp_path, None)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_a_spreadsheet_saved_says_the_same(tmp_path, delimiter, encoding):
+    rows = [row(), row(patient="P_00002")]
+    plain = save(tmp_path / "plain" / "case.csv", rows)
+    saved = save(tmp_path / "saved" / "case.csv", rows, delimiter=delimiter)
+    saved.write_bytes(saved.read_text().encode(encoding) + "\n;;\n".replace(";", delimiter).encode(
+        encoding.replace("-sig", "").replace("16", "16-le")))  # fmt: skip
+    assert read_case_csvs(saved.parent, None)[0].lesions == read_case_csv(plain).lesions
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patient_id": "P_00071"},
+        {"left or right breast": "RIGHT"},
+        {"image view": "MLO"},
+        {"cropped image file path": "Mass-Training_P_00003_LEFT_CC_1/1.2/1.3/000000.dcm"},
+        {"ROI mask file path": "Mass-Training_P_00001_LEFT_MLO_1/1.2/1.3/000000.dcm"},
+    ],
+)
+def test_a_row_that_its_own_path_contradicts_is_named(tmp_path, changes):
+    path = save(tmp_path / "case.csv", [row(), row(number=2, **changes)])
+    with pytest.raises(UserError, match=r"case\.csv: row 2: is of P_.*, but its .* of P_000"):
+        read_case_csv(path)
+
+
+def test_equal_rows_count_once(tmp_path):
+    path = save(tmp_path / "case.csv", [row(), row(number=2), row(), row()])
+    found = read_case_csv(path)
+    assert [lesion.number for lesion in found.lesions] == [1, 2]
+    assert found.repeated == (3, 4)
+
+
+def test_rows_that_contradict_each_other_about_one_lesion_are_refused(tmp_path):
+    path = save(tmp_path / "case.csv", [row(number=2), row(), row(pathology="BENIGN")])
+    with pytest.raises(UserError, match=r"case\.csv: rows 2 and 3 say different things of one"):
+        read_case_csv(path)
+
+
+def test_distinct_lesions_that_share_a_number_stay(tmp_path):
+    crop = "Mass-Training_P_00001_LEFT_CC_1/1.2/1.3.6.9/000000.dcm"
+    rows = [row(), row(pathology="BENIGN", **{"cropped image file path": crop})]
+    assert len(read_case_csv(save(tmp_path / "case.csv", rows)).lesions) == 2
 
 
 def test_no_csv_at_all_says_which_and_where_from(tmp_path):
@@ -168,7 +208,7 @@ def test_a_value_that_the_collection_does_not_have_is_refused(tmp_path, changes,
 def test_a_csv_that_broke_off_inside_a_row_is_refused(tmp_path):
     path = save(tmp_path / "case.csv", [row(), row(number=2)])
     path.write_bytes(path.read_bytes().removesuffix(b'"\r\n'))
-    with pytest.raises(UserError, match=r"case\.csv: cannot be read as CSV \(unexpected end"):
+    with pytest.raises(UserError, match=r"case\.csv: line \d+: unexpected end"):
         read_case_csv(path)
 
 
