@@ -257,7 +257,7 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     guard_against_leaks(out, account)
     write_manifest(out, account.rows)
     write_table_or_none(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
-    doubts = layout.remarks(plan.lesions)
+    doubts = sorted([*layout.remarks(plan.lesions), *account.notes])
     write_table_or_none(out / NOTES, ("what", "note"), doubts)
     if plan.folds:
         write_folds(out, {layout.rename(who): fold for who, fold in plan.folds.items()})
@@ -332,7 +332,7 @@ def _notes(plan: Plan, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
     if options.masks and options.unit == "mammogram" and not masks:
         yield "the download holds no masks"
     if facts["notes"]:
-        yield f"{facts['notes']:,} files and rows contradict themselves: {options.out / NOTES}"
+        yield f"{facts['notes']:,} notes on files and rows: {options.out / NOTES}"
     for split, counts in facts["splits"].items():
         empty = [label for label in LABELS if not counts[label]]
         if not counts["images"]:

@@ -10,6 +10,7 @@ import platform
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.paths import link_out_of
 RECORD = "stage.json"  # written last: its presence says that the folder is complete
 UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
 SET_ASIDE = "set_aside.csv"
+TIME = "time"  # in either of the two: when it was written, in UTC
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")  # what `atomic` calls a file in work
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
@@ -183,7 +185,12 @@ def _was_begun(path: Path) -> bool:
 
 
 def _begin(folder: Path, stage: str, options: Any) -> None:
-    write_json(folder / UNFINISHED, {"stage": stage, "options": plain_options(options)})
+    begun = {"stage": stage, "options": plain_options(options), TIME: _now()}
+    write_json(folder / UNFINISHED, begun)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _maker(folder: Path) -> str:
@@ -209,7 +216,7 @@ def close_folder(
     write_json(folder / "answers.json", answers)
     record = {
         "stage": stage, "state": "done", "options": plain, "counts": dict(counts),
-        "input_hash": inputs, "seconds": round(seconds, 1), "versions": versions(),
+        "input_hash": inputs, "seconds": round(seconds, 1), TIME: _now(), "versions": versions(),
     }  # fmt: skip
     write_json(folder / RECORD, record)
     (folder / UNFINISHED).unlink(missing_ok=True)

@@ -1,20 +1,23 @@
 """Run folders: one for each training, complete enough to predict from."""
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.folds import Fold
-from pipeline.records import RECORD, UNFINISHED, read_json, read_record
+from pipeline.records import RECORD, TIME, UNFINISHED, read_json, read_record
 
 LATEST = "latest"
 ALL_RUNS = "all"
 ENSEMBLE = "Ensemble"  # stands in a run's folder where others have their model's name
 NEW_RUN = "new"
 MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
+STAMP = "%Y%m%d-%H%M%S"  # how a run's folder is named, followed by its seed
 STUDIES = "studies"  # in the folder of all runs: searches for hyper-parameters, which are no runs
 METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
 
@@ -86,7 +89,7 @@ def create_run(runs: Path, model: str, seed: int) -> Run:
     Raises:
         UserError: The folder cannot be made.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    stamp = time.strftime(STAMP)
     for attempt in range(100):
         name = f"{stamp}-{seed}" if not attempt else f"{stamp}.{attempt}-{seed}"
         try:
@@ -102,20 +105,31 @@ def create_run(runs: Path, model: str, seed: int) -> Run:
 
 
 def list_runs(runs: Path) -> list[Run]:
-    """Return the finished runs, oldest first."""
+    """Return the finished runs, in the order in which they were finished."""
     return _runs_with(RECORD, runs)
 
 
 def list_unfinished(runs: Path) -> list[Run]:
-    """Return the runs whose training was stopped, oldest first."""
+    """Return the runs whose training was stopped, in the order in which they were begun."""
     return _runs_with(UNFINISHED, runs)
 
 
 def _runs_with(name: str, runs: Path) -> list[Run]:
-    found = [Run(path.parent) for path in runs.glob(f"*/*/{name}")]
-    return sorted(
-        (run for run in found if run.model != STUDIES), key=lambda run: (run.folder.name, run.model)
-    )
+    found = [path for path in runs.glob(f"*/*/{name}") if path.parents[1].name != STUDIES]
+    # By what the runs record: a folder may have been renamed, or copied from elsewhere.
+    found.sort(key=lambda path: (_written(path), path.parent.name, path.parents[1].name))
+    return [Run(path.parent) for path in found]
+
+
+def _written(record: Path) -> float:
+    """Return when a record was written; of one that does not say so, when its run was begun."""
+    with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+        return datetime.fromisoformat(read_json(record)[TIME]).timestamp()
+    with contextlib.suppress(ValueError):
+        return time.mktime(time.strptime(record.parent.name[:15], STAMP))
+    with contextlib.suppress(OSError):
+        return record.stat().st_mtime
+    return 0.0
 
 
 def find_unfinished(runs: Path, name: str) -> Run:

@@ -1,6 +1,7 @@
 """Tables that people open: read from whatever a spreadsheet made of them."""
 
 import codecs
+import contextlib
 import csv
 import io
 import re
@@ -68,9 +69,7 @@ def read_table(path: Path, needed: Sequence[str] = (), remedy: str = SAVE_AS) ->
         UserError: It is missing or is no such table; the message has the number of the line.
     """
     text, encoding = read_text(path, remedy)
-    if hint := EXCEL_HINT.match(text):
-        text = "\n" + text[hint.end() :]  # the numbers of the lines stay those of the file
-    separator = hint[1] if hint and hint[1] in SEPARATORS else _separator(text, needed)
+    text, separator = _separated(text, needed)
     rows = _rows(path, text, separator, remedy)
     _, names = next(rows, (1, []))
     if missing := [name for name in needed if name not in names]:
@@ -122,6 +121,25 @@ def read_text(path: Path, remedy: str = SAVE_AS) -> tuple[str, str]:
         number = text[: text.index("\0")].count("\n") + 1
         raise UserError(f"{path}: line {number}: is no text, it holds NUL bytes", remedy)
     return text, encoding
+
+
+def read_columns(path: Path) -> list[str]:
+    """Return the names of a table's columns; none where it is no table.
+
+    Raises:
+        UserError: It is missing, cannot be read or is no text.
+    """
+    text, separator = _separated(read_text(path)[0], ())
+    with contextlib.suppress(UserError):
+        return next(_rows(path, text, separator, SAVE_AS), (1, []))[1]
+    return []
+
+
+def _separated(text: str, needed: Sequence[str]) -> tuple[str, str]:
+    """Return the text without Excel's hint, and what parts its columns."""
+    if hint := EXCEL_HINT.match(text):
+        text = "\n" + text[hint.end() :]  # the numbers of the lines stay those of the file
+    return text, hint[1] if hint and hint[1] in SEPARATORS else _separator(text, needed)
 
 
 def _separator(text: str, needed: Sequence[str]) -> str:

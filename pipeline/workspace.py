@@ -53,7 +53,10 @@ def survey(memory: Memory) -> Workspace:
     dataset = folder("organize", "out", "dataset")
     preprocessed = folder("preprocess", "out", "preprocessed")
     runs = list_runs(folder("train", "runs", "runs"))
-    reports = sorted(folder("report", "out", "reports").glob("*/report.html"))
+    reports = sorted(
+        folder("report", "out", "reports").glob("*/report.html"),
+        key=lambda path: path.stat().st_mtime,
+    )
     evaluated = [run for run in runs if run.evaluated]
     fresh = evaluated and (not reports or reports[-1].stat().st_mtime < _newest_metrics(evaluated))
     to_organize = not _finished(dataset)

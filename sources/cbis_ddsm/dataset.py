@@ -40,6 +40,7 @@ class Account:
     masks: list[tuple[Any, ...]] = field(default_factory=list)  # lines of masks.csv
     # (what, reason) of what could not be used.
     set_aside: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)  # (file, what to know of it)
     # Digest of the pixels of each image, by image_id.
     pixels: dict[str, str] = field(default_factory=dict)
 
@@ -103,6 +104,9 @@ class Layout:
             account.set_aside.append((image_id, self._refusal(job, facts)))
             return
         account.set_aside += self._skipped(job, facts)
+        if facts["note"]:
+            name = job.candidates[facts["taken"]].name
+            account.notes.append((self.rename.file(name), facts["note"]))
         account.pixels[image_id] = facts["pixels"]
         account.rows.append(self._row(image, job, facts))
 

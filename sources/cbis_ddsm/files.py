@@ -1,6 +1,6 @@
 """CBIS-DDSM: which file holds which series, in any layout of folders, and what is a mask."""
 
-import csv
+import contextlib
 import io
 import re
 import stat
@@ -19,13 +19,14 @@ from images.files import SPREAD, SUFFIXES, is_dicom, read_bytes
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.records import digest
+from pipeline.tables import read_columns, read_table
 from pipeline.work import Ledger, run_all, worker_count
 from sources.cbis_ddsm.masks import is_mask
 from sources.cbis_ddsm.tables import csvs_under, walk
 
 NO_IMAGE = False  # what the index keeps of a licence and the like
 HEADERS = "headers.jsonl"  # the index, beside the dataset
-INDEX_VERSION = 1  # to be raised when other facts are kept of a file
+INDEX_VERSION = 2  # to be raised when other facts are kept of a file
 BATCH = 64  # headers read in one job: one alone is too short to be worth sending
 FEW = 1000  # files below which starting processes takes longer than reading the headers
 UID = re.compile(r"\d+(\.\d+){2,}")  # PS3.5, section 9
@@ -335,23 +336,20 @@ def _whole(text: str | None) -> int:
     """Return a number of a table that may have been written as "204.0"; 0 where there is none."""
     try:
         return int(float(text or 0))
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
 
 
 def _read_info(source: Path) -> dict[str, Table]:
     """Read dicom_info.csv, wherever it lies: SeriesInstanceUID -> name of a file -> its line."""
     for path in sorted(csvs_under(source)):
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                if INFO_COLUMNS <= set(reader.fieldnames or ()):
-                    info: dict[str, Table] = {}
-                    for line in reader:
-                        if line["image_path"]:
-                            *_, uid, name = ("/" + line["image_path"]).split("/")
-                            info.setdefault(uid, {})[name] = line
-                    return info
-        except (OSError, UnicodeDecodeError, csv.Error):
-            continue  # another table, which is not ours to judge
+        with contextlib.suppress(UserError):  # another table, which is not ours to judge
+            if not set(read_columns(path)) >= INFO_COLUMNS:
+                continue
+            info: dict[str, Table] = {}
+            for line in read_table(path).lines:
+                if line.cells["image_path"]:
+                    *_, uid, name = ("/" + line.cells["image_path"]).split("/")
+                    info.setdefault(uid, {})[name] = dict(line.cells)
+            return info
     return {}

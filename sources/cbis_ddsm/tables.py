@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError, shown
-from pipeline.tables import read_header, read_table
+from pipeline.tables import read_columns, read_table
 
 MASS, CALCIFICATION = "mass", "calcification"
 SHORT = {MASS: "mass", CALCIFICATION: "calc"}
@@ -155,7 +155,7 @@ def read_case_csv(path: Path) -> CaseCsv:
             another patient, side or view than its paths, two rows contradict each other, or the
             rows are of more than one of the four CSVs; the message names the file and the row.
     """
-    _check_columns(path, read_header(path))
+    _check_columns(path, read_columns(path))
     lesions: dict[Lesion, int] = {}
     repeated = []
     for number, line in enumerate(read_table(path, remedy=REMEDY).lines, start=1):
@@ -197,7 +197,7 @@ def _may_be_case_csv(path: Path) -> bool:
     """
     official = path.name.lower() in OFFICIAL_CSVS
     try:
-        header = read_header(path)
+        header = read_columns(path)
     except UserError:
         if official:
             raise

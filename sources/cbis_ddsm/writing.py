@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from images.dicom import range_note
 from images.files import SPREAD, read_image, write_png
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
@@ -21,7 +22,7 @@ from pipeline.work import LEDGER, Ledger, note, run_all, worker_count
 from sources.cbis_ddsm.files import MASK, SourceFile
 from sources.cbis_ddsm.masks import is_flat, is_mask
 
-PIXELS = "full range by bits stored"  # a change of it makes every image anew
+PIXELS = "grey values as PS3.3 C.11 defines them"  # a change of it makes every image anew
 PLANNED = "planned"  # the ledger's key of an image that was begun
 THUMBNAILS, MASKS = "thumbnails", "masks"
 SMALL = 200_000_000  # bytes below which starting processes takes longer than the work
@@ -113,7 +114,12 @@ def _write_image(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
     write_png(job.thumbnail, thumbnail(image))
     height, width = image.shape
     pixels = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
-    return {"height": height, "width": width, "pixels": f"{height}x{width} {pixels}"}
+    return {
+        "height": height,
+        "width": width,
+        "pixels": f"{height}x{width} {pixels}",
+        "note": range_note(image),
+    }
 
 
 def _write_mask(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:

@@ -43,6 +43,22 @@ def test_only_finished_runs_are_listed_oldest_first(runs):
     assert [run.model for run in list_runs(runs)] == ["ResNet18_CFT", "MammoCNN"]
 
 
+def test_the_latest_is_the_one_finished_last_whatever_it_is_called_now(runs):
+    (runs / "ResNet18_CFT" / "20260101-100000-1").rename(runs / "ResNet18_CFT" / "best")
+    assert find_run(runs, "latest").model == "MammoCNN"
+    (runs / "MammoCNN" / "20260102-100000-1").rename(runs / "MammoCNN" / "1st")
+    assert [run.folder.name for run in list_runs(runs)] == ["best", "1st"]
+
+
+def test_runs_of_an_earlier_version_are_ordered_by_their_names(runs):
+    for run in list_runs(runs):
+        record = json.loads((run.folder / "stage.json").read_text())
+        del record["time"]
+        (run.folder / "stage.json").write_text(json.dumps(record))
+    (runs / "MammoCNN" / "20260102-100000-1").rename(runs / "MammoCNN" / "20251231-100000-1")
+    assert find_run(runs, "latest").model == "ResNet18_CFT"
+
+
 @pytest.mark.parametrize(
     ("name", "model"),
     [
@@ -89,7 +105,7 @@ def test_choices_are_newest_first_and_say_what_is_evaluated(runs):
 def folded(runs):
     """The same runs, and after each model's a run of fold 1 and one of fold 2."""
     for number in (1, 2):
-        for model in ("ResNet18_CFT", "MammoCNN"):
+        for model in ("MammoCNN", "ResNet18_CFT"):
             folder = runs / model / f"2026020{number}-100000-1"
             folder.mkdir()
             finish(Run(folder), Fold(number, 5))
