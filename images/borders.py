@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,19 @@ STRIP_SHARE = 0.5  # of the side's length that shows that step
 BLACK_SHARE = 0.98  # of the side's length that is darker than the film's own background
 BAR_SPREAD, DARKEST_BAR = 0.006, 0.2  # of the grey range, within a bar; how light one is at most
 BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
+# Of a film that lies turned in the scanner; lengths are shares of the longer side.
+STEEPEST, DEEPEST = 0.07, 0.13  # of its edge to the image's side: slope (4 degrees) and distance
+EVEN = 0.9  # of the white beside the film: all of it is at least so bright
+FALL = 0.12  # of that white: how much darker the film is two pixels inside its edge
+SEEN, UNLIKE = 0.6, 0.1  # of the edge's length: seen as such at least; without white at most
+SHORTEST = 0.08  # of the side's length
+LEVEL = 0.008  # how much wider one end of a strip may be for the whole of it to be cropped
+SMOOTHED = 0.02  # of the side's length, over which the edge's small bends are smoothed
+CLEARANCE = 0.7  # pixels of about DETAIL along the longer side that are white in part
+CORNER, ROUND = 0.07, 0.4  # of a rounded corner: its side; the share that is white of its square
+BARE, OUTLINED = 0.002, 0.8  # of bare film: its area, of the image; of its rim that is sharp
+CORNERS, CONVEX = 6, 0.95  # of its outline at most; of the outline's convex hull, at least
+SQUARE = np.ones((5, 5), np.uint8)
 
 
 def fixed_border_box(shape: tuple[int, int], margin: float) -> Box:
@@ -48,7 +62,7 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     bright = grey >= STRIP_LEVEL * float(grey.max())
     step = STRIP_STEP * float(grey.max())
     top, bottom, left, right = (
-        _bright_strip(side, mask, step)
+        _level_part(side, _bright_strip(side, mask, step), max(grey.shape))
         for side, mask in zip(_sides(grey), _sides(bright), strict=True)
     )
     film = grey[top : grey.shape[0] - bottom, left : grey.shape[1] - right]
@@ -64,6 +78,142 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
         for bar, first, second in zip(before, (top, bottom, left, right), more, strict=True)
     )
     return Box(x, y, image.shape[1] - x - right, image.shape[0] - y - lower)
+
+
+def find_beyond_film(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Find the white beside a film that lies turned in the scanner, and bare film in its corners.
+
+    A film's edge is a straight sharp fall from white, at a small angle to a side of the image. It
+    is followed where tissue as white as the border touches it. What is white in the film's rounded
+    corners belongs to it, and so does bare film: a white piece with few straight sharp edges, at a
+    side other than the chest wall's, where the muscle may look like it.
+
+    Returns:
+        True where there is no film, (h, w) bool: of the (H, W) image in [0, 65535], reduced to
+        about `DETAIL` along its longer side.
+    """
+    small = reduce_by_area(image, whole_factor(image.shape, DETAIL))
+    grey: NDArray[np.float32] = np.divide(small, WHITE_16, dtype=np.float32)
+    if not grey.any():
+        return np.zeros(grey.shape, np.bool_)
+    strips = np.zeros((4, *grey.shape), np.bool_)
+    for number, side in enumerate(_sides(grey)):
+        edge = _film_edge(side, max(grey.shape))
+        if edge is not None:
+            strip = _sides(strips[number])[number]
+            # Pixels lie half a pixel beyond their number.
+            strip |= np.arange(strip.shape[1]) + 0.5 < edge[:, None] + CLEARANCE
+    beyond: NDArray[np.bool_] = np.logical_or.reduce(strips) | _bare_film(grey, strips)
+    return beyond
+
+
+def _film_edge(grey: NDArray[np.float32], unit: int) -> NDArray[np.floating] | None:
+    """Return how far from the left side of (H, W) grey values the film begins, (H,); None if at it.
+
+    `unit` is the image's longer side.
+    """
+    deep = min(grey.shape[1] - 3, int(DEEPEST * unit))
+    first = grey[:, :2].max(axis=1)
+    lit = first >= STRIP_LEVEL * float(grey.max())
+    if deep < 1 or lit.mean() <= SHORTEST:
+        return None
+    white = float(np.median(first[lit]))
+    lit = first >= EVEN * white
+    darker = grey[:, 1:deep] < EVEN * white
+    ends = np.where(darker.any(axis=1), 1 + darker.argmax(axis=1), deep)  # (H,)
+    rows = np.arange(len(grey))
+    inside = grey[rows, ends + 2]
+    fall = white - inside
+    sharp = np.flatnonzero(lit & (ends < deep) & (fall >= FALL * white))
+    if sharp.size <= SHORTEST * rows.size:
+        return None
+    # Of the two pixels across the edge, the share that is white is as bright.
+    parts = (grey[sharp, ends[sharp] + step] - inside[sharp] for step in (0, 1))
+    found = ends[sharp] + sum(np.clip(part / fall[sharp], 0, 1) for part in parts)
+    line, near = _straight_line(sharp, found)
+    edge = np.polyval(line, rows)
+    there = edge > 1  # beyond, the film reaches past the image
+    against = (edge > 4) & (~lit | (ends < edge - 4))
+    if (
+        abs(line[0]) > STEEPEST
+        or near.sum() < max(SEEN * (there & (ends <= edge + 2)).sum(), SHORTEST * rows.size)
+        or against.sum() > UNLIKE * there.sum()
+    ):
+        return None
+    # Few films are cut quite straight.
+    uneven = np.interp(rows, sharp[near], (found - edge[sharp])[near])
+    edge = edge + cv2.blur(uneven[:, None], (1, 2 * int(SMOOTHED * rows.size) + 1))[:, 0]
+    return np.where(there, edge, -CLEARANCE)
+
+
+def _straight_line(
+    x: NDArray[np.integer], y: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Return slope and offset of the line that most points (n,) lie on, and which of them do.
+
+    The slopes up to STEEPEST are tried out, as in the Hough transform (R. Duda and P. Hart 1972,
+    Comm. ACM 15:11-15); least squares then make the best of them exact.
+    """
+    best, line = 0, np.zeros(2)
+    for slope in np.linspace(-STEEPEST, STEEPEST, 57):
+        offsets = np.rint((y - slope * x) / 1.5).astype(np.intp)
+        counts = np.bincount(offsets - offsets.min())
+        if counts.max() > best:
+            best = int(counts.max())
+            line = np.array([slope, 1.5 * (int(counts.argmax()) + int(offsets.min()))])
+    near = np.zeros(x.shape, np.bool_)
+    for distance in (3.0, 2.0, 2.0):
+        near = np.abs(y - np.polyval(line, x)) <= distance
+        if near.sum() < 8:
+            return line, near
+        line = np.polyfit(x[near], y[near], 1)
+    return line, near
+
+
+def _bare_film(grey: NDArray[np.float32], strips: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what else is white in a corner of the film, or has few straight edges at its side.
+
+    `strips`, (4, H, W), is what is white beyond each side of the film in (H, W) grey values.
+    """
+    beyond: NDArray[np.bool_] = np.logical_or.reduce(strips)
+    white = float(grey.max())
+    bright, dark = (grey >= EVEN * white) & ~beyond, grey < (1 - FALL) * white
+    chest_wall = _chest_wall(grey * ~(bright | beyond))
+    sides = strips.copy()
+    for number, side in enumerate(sides):
+        _sides(side)[number][:, :1] = True
+    near = [cv2.dilate(side.view(np.uint8), SQUARE) > 0 for side in sides]
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(bright.view(np.uint8))
+    found = np.zeros(grey.shape, np.bool_)
+    for number in np.unique(pieces[np.logical_or.reduce(near) & bright]):
+        x, y, wide, high, area = (int(value) for value in stats[number])
+        around = np.s_[max(0, y - 4) : y + high + 4, max(0, x - 4) : x + wide + 4]
+        piece = (pieces[around] == number).astype(np.uint8)
+        inner = cv2.dilate(piece, SQUARE)
+        rim = (cv2.dilate(inner, SQUARE) > inner) & ~beyond[around]
+        if not rim.any() or dark[around][rim].mean() < OUTLINED:
+            continue
+        touched = [bool(side[around][piece > 0].any()) for side in near]
+        if max(wide, high) <= CORNER * max(grey.shape):
+            wanted = sum(touched) > 1 and area <= ROUND * wide * high
+        else:
+            wanted = area >= BARE * grey.size and not touched[chest_wall] and _is_plain(piece)
+        if wanted:
+            found[around] |= (inner > 0) & ~dark[around]
+    return found
+
+
+def _chest_wall(grey: NDArray[np.float32]) -> int:
+    """Return the number, in `_sides`, of the side that the breast lies at."""
+    third = max(1, grey.shape[1] // 3)
+    return 2 if grey[:, :third].sum() >= grey[:, -third:].sum() else 3
+
+
+def _is_plain(piece: NDArray[np.uint8]) -> bool:
+    """Return whether a piece, (h, w) of 0 and 1, is convex with a few straight edges."""
+    hull = cv2.convexHull(np.argwhere(piece).astype(np.int32))
+    corners = len(cv2.approxPolyDP(hull, 0.012 * max(piece.shape), closed=True))
+    return corners <= CORNERS and bool(piece.sum() >= CONVEX * cv2.contourArea(hull))
 
 
 def _sides(image: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -109,6 +259,17 @@ def _bright_strip(grey: NDArray[np.float32], bright: NDArray[np.bool_], step: fl
     found = np.flatnonzero(edge[:zone] >= STRIP_SHARE)
     # What is as bright beyond the strip, such as the muscle, does not fall off with it.
     return _past_wedge(edge, int(found[-1]) + 1, reach) if found.size else 0
+
+
+def _level_part(grey: NDArray[np.float32], cut: int, unit: int) -> int:
+    """Return the width of a bright strip without its wedge, where cropping that would cut tissue.
+
+    `cut` is how much of the (H, W) grey values the strip takes at the left side, wedge and all.
+    """
+    edge = _film_edge(grey, unit) if cut else None
+    if edge is None or np.ptp(ends := np.clip(edge, 0, None)) <= LEVEL * unit:
+        return cut
+    return min(cut, int(ends.min()))
 
 
 def _black_strip(dark: NDArray[np.bool_]) -> int:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from images.borders import find_beyond_film
 from images.files import WHITE_16
 from images.steps import reduce_by_area, whole_factor
 
@@ -47,14 +48,36 @@ def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
         is found; everywhere where there is no background.
     """
     small = reduce_by_area(image, whole_factor(image.shape, DETAIL))
+    size = (image.shape[1], image.shape[0])
+    beyond = find_beyond_film(image)
+    if beyond.any():
+        small = _continued(small, beyond)
     # Film grain would break the skin line, the faintest part of the breast, into specks.
     grey = cv2.GaussianBlur(small.astype(np.float32) / WHITE_16, (5, 5), 0)
     found = _breast(grey.astype(np.float32, copy=False))
     if found.all() or not found.any():
-        return np.full(image.shape, bool(found.all()))
+        mask = np.full(image.shape, bool(found.all()))
+    else:
+        shade = cv2.resize(found.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
+        mask = shade > 127
+    if beyond.any():
+        shade = cv2.resize(beyond.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        mask &= shade == 0
+    return mask
+
+
+def _continued(image: NDArray[np.uint16], beyond: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Fill what lies beyond the film with the nearest grey value of the film."""
     size = (image.shape[1], image.shape[0])
-    shade = cv2.resize(found.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
-    return shade > 127
+    share = cv2.resize(beyond.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    outside = cv2.dilate((share > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8))
+    _, labels = cv2.distanceTransformWithLabels(
+        outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    film = outside == 0
+    values = np.zeros(int(labels.max()) + 1, np.uint16)
+    values[labels[film]] = image[film]
+    return np.asarray(values[labels], np.uint16)
 
 
 def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -73,17 +73,17 @@ def draw(case):
     random = np.random.default_rng(case.seed)
     high = case.height
     wide = round(high * random.uniform(0.52, 0.82))
-    breast, grey = _breast(random, case, (high, wide))
-    level = _background(random, case.traits, (high, wide))
+    breast, grey = draw_breast(random, case, (high, wide))
+    level = draw_background(random, case.traits, (high, wide))
     grey = level + (1 - level) * grey
     marks = np.zeros(grey.shape, np.uint8)
     _put_marks(random, case, grey, breast, marks)
     border = _put_border(random, case.traits, grey)
     parts = [grey, breast.astype(np.uint8), marks, border.astype(np.uint8)]
     if "mini-MIAS" in case.traits:
-        parts = _on_mias_canvas(random, parts)
+        parts = on_mias_canvas(random, parts)
     grey, breast, marks, border = parts
-    pixels = _scan(random, case.traits, grey, border > 0)
+    pixels = scan(random, case.traits, grey, border > 0)
     if case.side == "RIGHT":
         pixels, breast, marks, border = (
             np.ascontiguousarray(part[:, ::-1]) for part in (pixels, breast, marks, border)
@@ -96,7 +96,7 @@ def draw(case):
 # The breast
 
 
-def _field(random, shape, coarse, octaves=3):
+def smooth_field(random, shape, coarse, octaves=3):
     """Return smooth noise, mean 0 and deviation 1, whose first octave has `coarse` cells."""
     field = np.zeros(shape, np.float32)
     for octave in range(octaves):
@@ -106,7 +106,7 @@ def _field(random, shape, coarse, octaves=3):
     return (field - field.mean()) / field.std()
 
 
-def _outline(random, case, y):
+def outline(random, case, y):
     """Return how far the breast reaches from the chest wall at the heights `y`, in heights."""
     traits = case.traits
     wobble = sum(
@@ -137,10 +137,10 @@ def _outline(random, case, y):
     return far, middle
 
 
-def _breast(random, case, shape):
+def draw_breast(random, case, shape):
     """Return the breast, bool, and what it adds to the background, 0 to 1."""
     traits, (high, wide) = case.traits, shape
-    far, middle = _outline(random, case, np.arange(high) / high)
+    far, middle = outline(random, case, np.arange(high) / high)
     breast = (np.arange(wide)[None, :] < (far * high)[:, None]).astype(np.uint8)
     if far.max() * high < wide - 12:
         at = round(float(middle) * high)
@@ -156,7 +156,7 @@ def _breast(random, case, shape):
         fat *= 0.4
     ramp = np.clip(depth / random.uniform(0.03, 0.08), 0, 1) ** random.uniform(0.5, 0.9)
     least = 0.2 if "faint skin" in traits else random.uniform(0.3, 0.5)
-    grey = fat * (least + (1 - least) * ramp) * (1 + 0.08 * _field(random, shape, 9))
+    grey = fat * (least + (1 - least) * ramp) * (1 + 0.08 * smooth_field(random, shape, 9))
     grey += _gland(random, case, shape, far, middle, depth)
     if random.random() < 0.5 and "faint skin" not in traits:
         grey += random.uniform(0.02, 0.06) * (depth < 0.006)
@@ -173,7 +173,7 @@ def _gland(random, case, shape, far, middle, depth):
     cone = np.exp(-(((x - 0.5 * reach) / (0.5 * reach)) ** 2) - ((y - middle) / 0.17) ** 2)
     if "dense" in case.traits:
         amount, cone = 0.95, np.clip(cone + 0.7, 0, 1)
-    rough = 0.7 + 0.3 * _field(random, shape, 12, 5)
+    rough = 0.7 + 0.3 * smooth_field(random, shape, 12, 5)
     inner = np.clip(depth / 0.07, 0, 1)
     return amount * np.clip(cone * rough, 0, 1.1) * inner * random.uniform(0.5, 0.75)
 
@@ -190,13 +190,13 @@ def _pectoral(random, traits, grey, top):
     if "pectoral gap" in traits:
         gap = np.exp(-(((inside + 0.13) / 0.09) ** 2))
         grey = grey * (1 - gap) + random.uniform(0.025, 0.05) * gap
-    return np.maximum(grey, muscle * bright * (1 + 0.05 * _field(random, grey.shape, 20)))
+    return np.maximum(grey, muscle * bright * (1 + 0.05 * smooth_field(random, grey.shape, 20)))
 
 
 # The film
 
 
-def _background(random, traits, shape):
+def draw_background(random, traits, shape):
     high, wide = shape
     y, x = np.mgrid[:high, :wide].astype(np.float32) / high
     if "black background" in traits:
@@ -211,7 +211,7 @@ def _background(random, traits, shape):
     return np.clip(field, 0.001, 1)
 
 
-def _scan(random, traits, grey, border):
+def scan(random, traits, grey, border):
     """Return the film as a scanner gives it, uint16."""
     if "low contrast" in traits:
         grey = np.where(border, grey, random.uniform(0.02, 0.15) + random.uniform(0.25, 0.4) * grey)
@@ -373,14 +373,14 @@ def _strip(random, grey, border, side, share, tilt, level):
         turned, over = turned[:, ::-1], over[:, ::-1]
     long, unit = turned.shape[0], grey.shape[0]
     slope = random.uniform(-tilt, tilt) * np.linspace(-0.5, 0.5, long)
-    rough = random.uniform(0, 0.0008) * _field(random, (long, 2), 12)[:, 0]
+    rough = random.uniform(0, 0.0008) * smooth_field(random, (long, 2), 12)[:, 0]
     ends = np.maximum(0, np.rint((share + slope + rough) * unit))
     there = np.arange(turned.shape[1])[None, :] < ends[:, None]
     turned[there] = level
     over[there] = True
 
 
-def _on_mias_canvas(random, parts):
+def on_mias_canvas(random, parts):
     """Put the film between the black bars of a square canvas."""
     high, wide = parts[0].shape
     side = high + 2 * round(random.uniform(0, 0.01) * high)
