@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +12,11 @@ from scipy.special import ndtr, stdtrit
 
 from models.metrics import METRICS, Floats, measure, measure_sorted
 
+Counts = NDArray[np.unsignedinteger[Any]]
 TAIL = 0.025  # on either side of a 95 % interval
 INTERVAL_PATIENTS = 3  # of each class, below which a bootstrap says nothing
 CHUNK = 250_000  # weights at a time: few enough for the processor's cache
+KEPT = 4_000_000  # counts of patients that are not drawn again for the next run, 8 MB at most
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,45 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def patient_counts(patients: int, replicates: int, seed: int, step: int) -> Iterator[Counts]:
+    """Yield how often each patient is drawn, as many draws a replicate as there are patients.
+
+    The draws depend on these arguments alone: runs on the same patients see the same ones.
+
+    Args:
+        patients: How many there are, P.
+        replicates: How many rows in all.
+        seed: The same gives the same draws.
+        step: Rows at a time; it changes nothing about them.
+
+    Yields:
+        (step, P) counts, fewer rows at the end; not to be written to.
+    """
+    if patients * replicates <= KEPT:
+        drawn = _kept_counts(patients, replicates, seed)
+        yield from (drawn[start : start + step] for start in range(0, replicates, step))
+    else:
+        yield from _drawn_counts(patients, replicates, seed, step)
+
+
+@lru_cache(maxsize=4)
+def _kept_counts(patients: int, replicates: int, seed: int) -> Counts:
+    drawn = np.concatenate(list(_drawn_counts(patients, replicates, seed, CHUNK // patients + 1)))
+    drawn.setflags(write=False)
+    return drawn
+
+
+def _drawn_counts(patients: int, replicates: int, seed: int, step: int) -> Iterator[Counts]:
+    generator = np.random.default_rng(seed)
+    smallest = np.min_scalar_type(patients)  # a patient is drawn as often as all at most
+    for start in range(0, replicates, step):
+        rows = min(step, replicates - start)
+        drawn = generator.integers(patients, size=(rows, patients))
+        drawn += np.arange(rows)[:, None] * patients
+        counts = np.bincount(drawn.ravel(), minlength=drawn.size).astype(smallest)
+        yield counts.reshape(drawn.shape)
 
 
 def patient_weights(patients: Sequence[str], replicates: int, seed: int) -> Iterator[Floats]:
@@ -39,15 +82,17 @@ def patient_weights(patients: Sequence[str], replicates: int, seed: int) -> Iter
         (r, N) float64, how often each image was drawn; few enough rows for little memory. How
         many at a time changes nothing about them.
     """
+    for counts in _image_counts(patients, replicates, seed):
+        yield counts.astype(np.float64)
+
+
+def _image_counts(
+    patients: Sequence[str], replicates: int, seed: int
+) -> Iterator[NDArray[np.int32]]:
     names, index = np.unique(np.asarray(patients), return_inverse=True)
-    generator = np.random.default_rng(seed)
     step = max(1, CHUNK // len(index))
-    for start in range(0, replicates, step):
-        rows = min(step, replicates - start)
-        drawn = generator.integers(len(names), size=(rows, len(names)))
-        drawn += np.arange(rows)[:, None] * len(names)
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size).astype(np.float64)
-        yield np.take(counts.reshape(drawn.shape), index, axis=1)
+    for counts in patient_counts(len(names), replicates, seed, step):
+        yield np.take(counts.astype(np.int32), index, axis=1)
 
 
 def estimates(
@@ -82,7 +127,7 @@ def estimates(
     order = np.argsort(-scores, kind="stable")  # once, not for every chunk
     drawn = [
         measure_sorted(targets[order], scores[order], threshold, weights)
-        for weights in patient_weights(names[order].tolist(), replicates, seed)
+        for weights in _image_counts(names[order].tolist(), replicates, seed)
     ]
     # The class with fewer patients limits what the replicates can show of the spread.
     tail = tail_of(fewest_patients(targets, names))

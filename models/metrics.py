@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Weights = NDArray[np.float64] | NDArray[np.int32]
 METRICS = (
     "auc", "partial_auc", "pr_auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
     "precision", "f1", "mcc", "sensitivity_at_specificity", "specificity_at_sensitivity", "brier",
@@ -40,17 +41,19 @@ def cumulated(
 
 
 def _cumulated(
-    targets: NDArray[np.bool_], scores: Floats, weights: Floats
+    targets: NDArray[np.bool_], scores: Floats, weights: Weights
 ) -> tuple[Floats, Floats, Floats]:
     """Do the same for images in the order of falling scores; the weights are written over."""
     positives = weights * targets
     weights -= positives
+    # Sums of whole numbers take a seventh of the time of sums of floats.
     np.cumsum(positives, axis=1, out=positives)
     np.cumsum(weights, axis=1, out=weights)
+    above, below = positives.astype(np.float64, copy=False), weights.astype(np.float64, copy=False)
     ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     if len(ends) == len(scores):  # no ties
-        return scores, positives, weights
-    return scores[ends], positives[:, ends], weights[:, ends]
+        return scores, above, below
+    return scores[ends], above[:, ends], below[:, ends]
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
@@ -158,7 +161,7 @@ def measure(
 
 
 def measure_sorted(
-    targets: NDArray[np.bool_], scores: Floats, threshold: float, weights: Floats
+    targets: NDArray[np.bool_], scores: Floats, threshold: float, weights: Weights
 ) -> dict[str, Floats]:
     """Do the same for images in the order of falling scores; the weights are written over."""
     errors = weights @ _errors(targets, scores)  # (R, 1 + BINS)

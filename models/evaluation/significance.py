@@ -1,6 +1,6 @@
 """Which of several models is better on the same images, and which cannot be ranked.
 
-scipy has midranks and the exact binomial test. DeLong's covariance, a bootstrap that draws whole
+scipy has midranks and the binomial distribution. DeLong's covariance, a bootstrap that draws whole
 patients and Holm's correction are in no library that this project requires.
 """
 
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
-from models.bootstrap import enough_patients, patient_weights, with_interval
-from models.metrics import Floats, aucs
+from models.bootstrap import enough_patients, with_interval
+from models.metrics import Floats
+from models.resampling import Tally, p_of_choice, replicates_of
+from pipeline.progress import Progress, Silent
 
 Flags = NDArray[np.bool_]
 LEVEL = 0.05
@@ -22,6 +25,7 @@ EQUAL = 1e-12  # differences of AUC below it are rounding
 # pairs: 2,000 replicates could not tell any of the 55 pairs of 11 models apart. With 200 for each
 # pair the smallest corrected p-value is 0.01.
 REPLICATES_PER_PAIR = 200
+NAMED, NAMED_OF_MANY = 8, 3  # models in a sentence; of more than 8 the others are counted
 NAN = float("nan")
 
 
@@ -47,7 +51,14 @@ class Pair:
     p_bootstrap: float  # two-sided, from the bootstrap over patients
     p_delong: float  # deLong's, which takes every image for independent
     p_mcnemar: float  # exact McNemar of what each calls rightly, which does so too
-    p_adjusted: float  # `p_bootstrap` after Holm's correction over all pairs
+    p_adjusted: float  # `p_bootstrap` after Holm's correction over the pairs that were tested
+    # Where one is the best of several on these images: see `p_of_choice`; else NaN.
+    p_choice: float = NAN
+
+    @property
+    def p(self) -> float:
+        """The larger of `p_adjusted` and `p_choice`; NaN without the first."""
+        return self.p_adjusted if math.isnan(self.p_choice) else max(self.p_adjusted, self.p_choice)
 
     @property
     def ordered(self) -> tuple[str, str]:
@@ -58,7 +69,7 @@ class Pair:
     @property
     def differ(self) -> bool:
         """Whether one can be called the better of the two."""
-        return self.p_adjusted <= LEVEL and abs(self.difference) > EQUAL
+        return self.p <= LEVEL and abs(self.difference) > EQUAL
 
 
 def delong(targets: Flags, scores: Floats) -> tuple[Floats, Floats]:
@@ -131,11 +142,8 @@ def bootstrap_aucs(
     Returns:
         (R, M); NaN in replicates without an image of either class.
     """
-    drawn = [
-        np.stack([aucs(targets, row, weights) for row in scores], axis=1)
-        for weights in patient_weights(patients, replicates, seed)
-    ]
-    return np.concatenate(drawn)
+    parts = replicates_of(targets, scores, patients, replicates, seed)
+    return np.concatenate([part.areas for part in parts])
 
 
 def bootstrap_difference(value: float, drawn: Floats) -> Difference:
@@ -166,13 +174,12 @@ def mcnemar(targets: Flags, first: Flags, second: Flags) -> float:
         first: (N,), true where the first model calls an image malignant.
         second: (N,), the same of the second model.
     """
-    from scipy.stats import binomtest
-
     # Images that both call rightly, or both wrongly, say nothing about which is better.
     right, other = first == targets, second == targets
     alone, opposite = int((right & ~other).sum()), int((other & ~right).sum())
     discordant = alone + opposite
-    return float(binomtest(alone, discordant).pvalue) if discordant else 1.0
+    # The distribution is symmetric: both tails are twice the shorter one.
+    return min(1.0, 2 * float(bdtr(min(alone, opposite), discordant, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -199,8 +206,12 @@ def compare_all(
     patients: Sequence[str],
     replicates: int,
     seed: int,
+    *,
+    best_only: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
 ) -> list[Pair]:
-    """Compare every two models on the same images.
+    """Compare every two models on the same images, or the best with every other.
 
     With too few patients of a class (`models.bootstrap.enough_patients`) there is neither an
     interval nor a p-value of the bootstrap (NaN).
@@ -211,49 +222,65 @@ def compare_all(
         scores: (M, N), higher is more suspicious.
         called: (M, N), true where a model calls an image malignant at its operating point.
         patients: The patient of each image.
-        replicates: At least; more are drawn where there are so many pairs that Holm's correction
-            needs them (`REPLICATES_PER_PAIR`).
+        replicates: Of the intervals. For the p-values more are drawn where there are so many
+            pairs that Holm's correction needs them (`REPLICATES_PER_PAIR`).
         seed: Of the bootstrap.
+        best_only: Whether only the model of the highest AUC, the first of several, is compared
+            with the others: M - 1 pairs in place of M (M - 1) / 2.
+        workers: Threads.
+        progress: Where it reports; None for nowhere.
 
     Returns:
-        The pairs in the order of `names`; none with fewer than two models.
+        The pairs in the order of `names`, the best one's first; none with fewer than two models.
+
+    Raises:
+        ValueError: Two models have one name.
     """
     if len(set(names)) < len(names):
         raise ValueError("two models of one name cannot be told apart")
-    couples = list(itertools.combinations(range(len(names)), 2))
-    if not couples:
-        return []
     areas, covariance = delong(targets, scores)
-    drawn = np.full((1, len(names)), NAN)
-    if enough_patients(targets, np.asarray(patients, np.str_)):
-        replicates = max(replicates, REPLICATES_PER_PAIR * len(couples))
-        drawn = bootstrap_aucs(targets, scores, patients, replicates, seed)
-    found = [
-        bootstrap_difference(float(areas[a] - areas[b]), drawn[:, a] - drawn[:, b])
-        for a, b in couples
-    ]
+    couples = _couples(areas, best_only)
+    found = [Difference(float(areas[a] - areas[b]), NAN, NAN, NAN) for a, b in couples]
+    choice = [NAN] * len(couples)
+    if couples and enough_patients(targets, np.asarray(patients, np.str_)):
+        tally = Tally(couples, replicates)
+        needed = max(replicates, REPLICATES_PER_PAIR * len(couples))
+        with (progress or Silent()).track("Drawing patients", needed, "replicates") as advance:
+            tally.add_all(targets, scores, patients, needed, seed, workers, advance)
+        found = _differences(areas, tally)
+        if best_only and len(couples) > 1:
+            choice = p_of_choice(areas, tally.kept(), couples)
     adjusted = holm([one.p for one in found])
     return [
-        Pair(
-            first=names[a],
-            second=names[b],
-            difference=one.value,
-            low=one.low,
-            high=one.high,
-            p_bootstrap=one.p,
-            p_delong=delong_test(areas, covariance, a, b)[1],
-            p_mcnemar=mcnemar(targets, called[a], called[b]),
-            p_adjusted=p,
-        )
-        for (a, b), one, p in zip(couples, found, adjusted, strict=True)
-    ]
+        Pair(names[a], names[b], one.value, one.low, one.high, one.p,
+             p_delong=delong_test(areas, covariance, a, b)[1],
+             p_mcnemar=mcnemar(targets, called[a], called[b]), p_adjusted=p, p_choice=q)
+        for (a, b), one, p, q in zip(couples, found, adjusted, choice, strict=True)
+    ]  # fmt: skip
+
+
+def _couples(areas: Floats, best_only: bool) -> list[tuple[int, int]]:
+    places = range(len(areas))
+    if not best_only or not len(areas):
+        return list(itertools.combinations(places, 2))
+    best = int(np.argmax(areas >= np.max(areas) - EQUAL))  # the first where all are NaN
+    return [(best, other) for other in places if other != best]
+
+
+def _differences(areas: Floats, tally: Tally) -> list[Difference]:
+    drawn, found = tally.kept(), []
+    for (a, b), p in zip(tally.couples, tally.p_values(), strict=True):
+        # Differences within a replicate are paired: what is hard in a draw is hard for both.
+        one = with_interval(float(areas[a] - areas[b]), drawn[:, a] - drawn[:, b])
+        found.append(Difference(one.value, one.low, one.high, NAN if math.isnan(one.low) else p))
+    return found
 
 
 def in_words(pairs: Sequence[Pair]) -> str:
     """Say in one to four sentences what can be ranked and what cannot.
 
     Args:
-        pairs: All pairs of the models, from `compare_all`, in any order.
+        pairs: All pairs of the models, or those of the best one, from `compare_all`, in any order.
     """
     tested = [pair for pair in pairs if not math.isnan(pair.p_adjusted)]
     if not pairs:
@@ -262,6 +289,8 @@ def in_words(pairs: Sequence[Pair]) -> str:
         return "No two models can be compared: there are too few patients of a class."
     if len(pairs) == 1:
         return _two_in_words(pairs[0])
+    if len(pairs) < len({name for pair in pairs for name in (pair.first, pair.second)}):
+        return _best_in_words(pairs)
     telling = [pair for pair in pairs if pair.differ]
     if not telling:
         return (
@@ -279,11 +308,28 @@ def _two_in_words(pair: Pair) -> str:
     better, worse = pair.ordered
     low, high = (-pair.high, -pair.low) if pair.difference < 0 else (pair.low, pair.high)
     verdict = f"is better than {worse}" if pair.differ else f"and {worse} cannot be ranked"
-    p = f"p = {pair.p_adjusted:.3f}" if pair.p_adjusted >= 0.001 else "p < 0.001"
+    p = f"p = {pair.p:.3f}" if pair.p >= 0.001 else "p < 0.001"
     return (
         f"{better} {verdict}: the difference in AUC is {abs(pair.difference):.3f} "
         f"(95 % interval {low:.3f} to {high:.3f}, {p})."
     )
+
+
+def _best_in_words(pairs: Sequence[Pair]) -> str:
+    """Say what the first of every pair is better than, and what it cannot be told apart from."""
+    top = pairs[0].first
+    ordered = sorted(pairs, key=lambda pair: (pair.difference, pair.second))
+    shared = ordered[0].difference <= EQUAL
+    beaten = [pair.second for pair in ordered if pair.differ]
+    equals = [pair.second for pair in ordered if not pair.differ]
+    sentences = [
+        f"{len(pairs)} pairs with the model of the highest AUC were tested, with Holm's "
+        "correction and one for choosing it on these images (5 % level).",
+        *_of_the_best(top, shared, beaten, equals),
+    ]
+    if beaten and equals:
+        sentences.append(f"{top} cannot be told apart from {_listed(equals)}.")
+    return " ".join(sentences)
 
 
 def _ranking(pairs: Sequence[Pair]) -> list[str]:
@@ -346,4 +392,6 @@ def _of_the_others(top: str, others: Sequence[Pair]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
+    if len(names) > NAMED:
+        names = [*names[:NAMED_OF_MANY], f"{len(names) - NAMED_OF_MANY} others"]
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
