@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.folds import FOLDS, write_folds
 from pipeline.manifest import LABELS, SPLITS, write_manifest
 from pipeline.progress import Progress, Result, Silent
+from pipeline.provenance import pixels_digest
 from pipeline.records import (
     SET_ASIDE,
     claim_folder,
@@ -113,7 +114,8 @@ def organize(options: Organize, progress: Progress) -> Result:
         [asdict(lesion) for lesion in plan.lesions],
         [(uid, [file.size for file in files]) for uid, files in index.series.items()],
     )
-    close_folder(options.out, "organize", options, facts, inputs, time.perf_counter() - started)
+    pixels, seconds = pixels_digest(account.pixels.items()), time.perf_counter() - started
+    close_folder(options.out, "organize", options, facts, inputs, seconds, pixels=pixels)
     return _result(plan, facts, notes)
 
 

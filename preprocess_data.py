@@ -35,6 +35,7 @@ from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
 from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
 from pipeline.paths import inside
 from pipeline.progress import Cell, Progress, Result, Table
+from pipeline.provenance import made_from, pixels_digest
 from pipeline.stages.data import Preprocess
 from pipeline.work import Ledger, run_all, worker_count
 
@@ -61,6 +62,7 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
         raise UserError(f"{options.data / MANIFEST}: lists no image", "organise a collection first")
     if options.preview:
         return _write_trial_preview(options, rows, progress)
+    source = made_from(options.data, options.out, record)
     records.open_folder(options.out, "preprocess", options)
     (options.out / TRIAL).unlink(missing_ok=True)
     carry_folds(options.data, options.out, fold)
@@ -81,7 +83,17 @@ def preprocess(options: Preprocess, progress: Progress) -> Result:
     files = (options.data / MANIFEST, options.data / FOLDS)
     inputs = records.digest(*(records.file_digest(file) for file in files if file.is_file()))
     seconds = time.monotonic() - started
-    records.close_folder(options.out, "preprocess", options, result.facts, inputs, seconds)
+    pixels = pixels_digest((one.job.row.image_id, one.job.key) for one in [*made, *copies])
+    records.close_folder(
+        options.out,
+        "preprocess",
+        options,
+        result.facts,
+        inputs,
+        seconds,
+        pixels=pixels,
+        source=source,
+    )
     return result
 
 

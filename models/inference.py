@@ -23,9 +23,10 @@ from models.registry import Head
 from pipeline.errors import UserError
 from pipeline.processes import world_here
 from pipeline.records import atomic, read_json, write_json
+from pipeline.runs import MODEL_FILE
 from pipeline.work import worker_count
 
-MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 LAST_FILE = "last.safetensors"  # the weights at the end of training, beside the best ones
 SCORING_PIXELS = 32 * 224**2  # of a batch that is scored
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc

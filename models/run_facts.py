@@ -10,8 +10,8 @@ from models.data.loading import EvalTransform, Split
 from models.inference import Compute
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
-from pipeline.manifest import MANIFEST
 from pipeline.progress import Cell, Table
+from pipeline.provenance import dataset_hash
 from pipeline.records import digest, file_digest
 from pipeline.stages.training import Train
 
@@ -115,7 +115,8 @@ def model_facts(
         "unit": first.unit,
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
-        "data_hash": file_digest(options.data / MANIFEST),
+        "data_hash": dataset_hash(options.data),
+        "pixels": {"train": data.train.content, "val": data.val.content},
         **fold.facts,
         "patients": {"train": data.train.patients, "val": data.val.patients},
     }

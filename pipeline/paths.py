@@ -40,6 +40,12 @@ def link_out_of(folder: Path) -> Path | None:
     return None
 
 
+def from_here(path: Path) -> Path:
+    """Return a path as people read it best: relative where it lies below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def is_inside(name: str) -> bool:
     """Return whether a relative path stays below the folder that it starts from."""
     # Windows takes a backslash for a separator, and "C:name" for a path of another drive.

@@ -199,7 +199,13 @@ def _maker(folder: Path) -> str:
 
 
 def close_folder(
-    folder: Path, stage: str, options: Any, counts: Mapping[str, Any], inputs: str, seconds: float
+    folder: Path,
+    stage: str,
+    options: Any,
+    counts: Mapping[str, Any],
+    inputs: str,
+    seconds: float,
+    **content: Any,
 ) -> None:
     """Write the completion record and the answers file: the last act of a stage.
 
@@ -210,13 +216,15 @@ def close_folder(
         counts: What was made, in figures.
         inputs: A digest of what it was made from.
         seconds: How long it took.
+        content: What else the record is to say of what was made; see `pipeline.provenance`.
     """
     plain = plain_options(options)
     answers = {"stages": [{"stage": stage, "options": plain}]}
     write_json(folder / "answers.json", answers)
     record = {
         "stage": stage, "state": "done", "options": plain, "counts": dict(counts),
-        "input_hash": inputs, "seconds": round(seconds, 1), TIME: _now(), "versions": versions(),
+        "input_hash": inputs, "seconds": round(seconds, 1), TIME: _now(), **content,
+        "versions": versions(),
     }  # fmt: skip
     write_json(folder / RECORD, record)
     (folder / UNFINISHED).unlink(missing_ok=True)

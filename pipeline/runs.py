@@ -19,6 +19,7 @@ NEW_RUN = "new"
 MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
 STAMP = "%Y%m%d-%H%M%S"  # how a run's folder is named, followed by its seed
 STUDIES = "studies"  # in the folder of all runs: searches for hyper-parameters, which are no runs
+MODEL_FILE = "model.json"  # all that prediction, evaluation and the report need to know
 METRICS = "metrics.json"  # written last by evaluate: its presence says that the run is evaluated
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.processes import world_here
+from pipeline.provenance import dataset_hash, out_of_date
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
-from pipeline.runs import list_runs
+from pipeline.runs import MODEL_FILE, list_runs
 
 MEMORY = Path(".mammolab") / "answers.json"
 SHORTCUTS = "shortcuts.json"  # in a dataset: what its shortcut probe found
@@ -63,7 +64,7 @@ def survey(memory: Memory) -> Workspace:
     steps = (
         ("synthesize", to_organize and (not raw.is_dir() or (raw / UNFINISHED).is_file())),
         ("organize", to_organize),
-        ("preprocess", not _finished(preprocessed)),
+        ("preprocess", not _finished(preprocessed) or bool(_stale(preprocessed))),
         ("train", not runs),
         ("evaluate", bool(runs) and not runs[-1].evaluated),
         ("report", bool(fresh)),
@@ -107,12 +108,20 @@ def _state(folder: Path) -> str:
         return f"{folder}: not finished; run it again to continue"
     if not _finished(folder):
         return "none yet"
-    warning = _warning(folder)
+    warning = _stale(folder) + _warning(folder)
     with contextlib.suppress(UserError, KeyError):
         splits = read_json(folder / RECORD)["counts"]["splits"]
         images = ", ".join(f"{counts['images']} {split}" for split, counts in splits.items())
         return f"{folder}: {images} images{warning}"
     return f"{folder}: done{warning}"
+
+
+def _stale(folder: Path) -> str:
+    """Return where the chain is broken: what a dataset was made from has changed since."""
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        if why := out_of_date(folder, read_json(folder / RECORD)):
+            return f"; out of date: {why}"
+    return ""
 
 
 def _warning(folder: Path) -> str:
@@ -127,4 +136,8 @@ def _runs_state(runs: list[Any]) -> str:
         return "none yet"
     last = runs[-1]
     state = "evaluated" if last.evaluated else "not evaluated yet"
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        facts = read_json(last.folder / MODEL_FILE)
+        if facts["data"] and dataset_hash(Path(facts["data"])) != facts["data_hash"]:
+            state += "; its dataset has changed since it was trained"
     return f"{len(runs)}; the last is {last.name}, {state}"

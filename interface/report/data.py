@@ -10,9 +10,10 @@ from typing import Any
 
 from interface.flags import command
 from pipeline.errors import UserError
-from pipeline.manifest import MANIFEST, SPLITS, Row, read_manifest
+from pipeline.manifest import SPLITS, Row, read_manifest
 from pipeline.options import applies, as_text, defaults, kind_of, spec_of
-from pipeline.records import RECORD, SET_ASIDE, file_digest, read_record
+from pipeline.provenance import dataset_hash, out_of_date
+from pipeline.records import RECORD, SET_ASIDE, read_record
 from pipeline.stages import data, evaluation, training
 from pipeline.tables import read_table
 
@@ -93,8 +94,13 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        """Digest of its manifest as it is today; empty where it is gone."""
-        return file_digest(self.folder / MANIFEST) if self.steps else ""
+        """Digest of what it holds today; empty where it is gone."""
+        return dataset_hash(self.folder) if self.steps else ""
+
+    @property
+    def out_of_date(self) -> str:
+        """How what it was made from has changed since; empty where it has not."""
+        return out_of_date(self.folder, self.final.record) if self.final else ""
 
     @property
     def synthetic(self) -> bool:

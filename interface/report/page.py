@@ -41,7 +41,7 @@ TEMPLATE, PREVIEW = "report.html.j2", "preview.png"
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one run; `changed` where its dataset is no longer the same."""
+    """What the page shows of one run; `changed` says how its data have changed since."""
 
     run: RunView
     figures: Sequence[Picture]
@@ -51,7 +51,7 @@ class Section:
     strata: Sheet | None
     strata_line: str
     settings: Sheet | None
-    changed: bool
+    changed: str
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,15 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
         strata=strata_sheet(run),
         strata_line=strata_line(run),
         settings=shown,
-        changed=dataset is not None and bool(dataset.steps) and dataset.hash != run.data_hash,
+        changed=_changed(dataset, run) if dataset and dataset.steps else "",
     )
+
+
+def _changed(dataset: Dataset, run: RunView) -> str:
+    """Return how the data of a run have changed since it was evaluated; empty for not at all."""
+    if dataset.hash != run.data_hash:
+        return f"{dataset.folder} was made anew"
+    return dataset.out_of_date
 
 
 def operating_point(rule: str) -> dict[str, Any]:

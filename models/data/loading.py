@@ -1,5 +1,6 @@
 """The manifest -> decoded images -> tensors: one decoding, one transform for each purpose."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,14 @@ class Split:
     def patients(self) -> list[str]:
         """The patients, each once, in order."""
         return sorted({row.patient_id for row in self.rows})
+
+    @property
+    def content(self) -> str:
+        """A digest of the images' ids and pixels, in their order."""
+        found = hashlib.sha256(" ".join(row.image_id for row in self.rows).encode())
+        for image in self.images:
+            found.update(np.ascontiguousarray(image).data)
+        return found.hexdigest()[:16]
 
     @property
     def both_classes(self) -> bool:

@@ -26,8 +26,9 @@ from models.inference import choose_compute, run_over
 from models.metrics import Floats
 from models.registry import MODELS
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, read_manifest
+from pipeline.manifest import LABELS, SPLITS, Row, read_manifest
 from pipeline.progress import Advance, Progress
+from pipeline.provenance import dataset_hash
 from pipeline.records import RECORD, digest, file_digest, read_json, write_json
 
 Scores = Mapping[str, Mapping[str, float]]  # by split and image_id: probabilities of malignancy
@@ -109,7 +110,7 @@ def baselines(
     if all(row.split != "train" for row in used):
         used = manifest  # an ensemble of all folds validates on every patient
     wanted = {
-        "data_hash": file_digest(data / MANIFEST),
+        "data_hash": dataset_hash(data),
         "seed": seed,
         "splits": _dealt(used),
         "images": file_digest(data / RECORD) if (data / RECORD).is_file() else "",

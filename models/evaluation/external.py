@@ -10,9 +10,10 @@ from models.evaluation.scoring import ELSEWHERE, Logits, ScoredRun
 from models.inference import save_facts
 from models.registry import MODELS
 from pipeline.errors import UserError
-from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.manifest import read_manifest
 from pipeline.progress import Progress
-from pipeline.records import close_folder, digest, file_digest, open_folder, read_record
+from pipeline.provenance import dataset_hash, read_fresh
+from pipeline.records import close_folder, digest, file_digest, open_folder
 from pipeline.runs import create_run
 from pipeline.stages.evaluation import Evaluate
 
@@ -25,7 +26,7 @@ def read_external(options: Evaluate, progress: Progress) -> ScoredRun:
     """
     assert options.predictions is not None
     path, data = options.predictions, options.data
-    record: Mapping[str, Any] = read_record(data, "preprocess", "organize") if data else {}
+    record: Mapping[str, Any] = read_fresh(data, "preprocess", "organize") if data else {}
     rows = read_manifest(data) if data else []
     splits, unusual = read_predictions(path, rows)
     if unusual:
@@ -33,7 +34,7 @@ def read_external(options: Evaluate, progress: Progress) -> ScoredRun:
     name = re.sub(r"[^\w.-]+", "_", path.stem).strip("._") or "predictions"
     if name in MODELS:
         raise UserError(f"{path}: {name} is the name of a model here", "rename the file")
-    found = file_digest(data / MANIFEST) if data else _images(splits)
+    found = dataset_hash(data) if data else _images(splits)
     run = create_run(options.runs, name, options.seed)
     open_folder(run.folder, "evaluate", options)
     facts = _facts(name, path, data, found, rows[0].unit if rows else "mammogram")

@@ -1,6 +1,7 @@
 """The price of leakage: what a split by image would have claimed for the same model."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,16 @@ from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.scored import ScoredSplit, finite
 from models.evaluation.scoring import ELSEWHERE, Logits, score_run
 from models.evaluation.units import grouped
-from models.inference import MODEL_FILE
 from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.manifest import LABELS, SPLITS, Row, write_manifest
 from pipeline.options import checked
+from pipeline.paths import inside
 from pipeline.progress import Progress, Table
-from pipeline.records import RECORD, digest, read_json, read_record, write_json
-from pipeline.runs import LATEST, NEW_RUN, Run, list_runs, list_unfinished
+from pipeline.provenance import read_fresh, refuse_changed
+from pipeline.records import RECORD, digest, read_json, write_json
+from pipeline.runs import LATEST, MODEL_FILE, NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages.evaluation import Compare
 from pipeline.stages.training import Train
 
@@ -38,14 +40,13 @@ class Leak:
     notes: tuple[str, ...]
 
 
-def split_by_image(rows: Sequence[Row], folder: Path, seed: int) -> list[Row]:
+def split_by_image(rows: Sequence[Row], seed: int) -> list[Row]:
     """Deal images into splits of the same sizes without a thought for their patients.
 
     It is the usual mistake, made on purpose: every image counts as a patient of its own.
 
     Args:
         rows: Of a dataset; augmented copies are left out.
-        folder: Of the dataset, which the paths of the new rows lead to.
         seed: Of the dealing.
     """
     random, dealt = np.random.default_rng(seed), []
@@ -53,15 +54,20 @@ def split_by_image(rows: Sequence[Row], folder: Path, seed: int) -> list[Row]:
         own = [row for row in rows if row.label == label and not row.parent]
         homes = [row.split for row in sorted(own, key=lambda row: SPLITS.index(row.split))]
         for place, row in zip(random.permutation(len(own)), own, strict=True):
-            dealt.append(
-                dataclasses.replace(
-                    row,
-                    split=homes[place],
-                    patient_id=row.image_id,
-                    path=(folder.resolve() / row.path).as_posix(),
-                )
-            )
+            dealt.append(dataclasses.replace(row, split=homes[place], patient_id=row.image_id))
     return dealt
+
+
+def _share_images(rows: Sequence[Row], data: Path, folder: Path) -> None:
+    """Put the images of a dataset into another one, as further names of the same files."""
+    for row in rows:
+        source, target = inside(data, row.path), inside(folder, row.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another disk, or a file system without such links
+            shutil.copyfile(source, target)
 
 
 def price_of_leakage(options: Compare, run: Run, progress: Progress) -> Leak:
@@ -81,13 +87,16 @@ def price_of_leakage(options: Compare, run: Run, progress: Progress) -> Leak:
     if facts["strategy"] in (ELSEWHERE, "ensemble"):
         raise UserError(f"{run.name}: was not trained here", "name a trained run with --run")
     data = Path(str(facts["data"]))
-    record = read_record(data, "preprocess", "organize")
+    refuse_changed(run, facts, data, "train again")
+    record = read_fresh(data, "preprocess", "organize")
     rows, _ = read_rows(data, record, run.fold.number)
     given = run.record()["options"]
     place = options.runs / PLACE / digest(facts["data_hash"], given, options.seed)[:16]
     if not (place / "dataset" / RECORD).is_file():
         (place / "dataset").mkdir(parents=True, exist_ok=True)
-        write_manifest(place / "dataset", split_by_image(rows, data, options.seed))
+        dealt = split_by_image(rows, options.seed)
+        _share_images(dealt, data, place / "dataset")
+        write_manifest(place / "dataset", dealt)
         write_json(place / "dataset" / RECORD, record)
     leaky = _trained(place, given, progress)
     return _priced(options, run, leaky, rows, place, progress)

@@ -10,24 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.loading import load_split
-from models.inference import (
-    MODEL_FILE,
-    Compute,
-    TrainedModel,
-    choose_compute,
-    image_logits,
-    load_run,
-    place,
-)
+from models.inference import Compute, TrainedModel, choose_compute, image_logits, load_run, place
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.manifest import MANIFEST, Row
+from pipeline.paths import from_here
 from pipeline.progress import Progress
-from pipeline.records import file_digest, read_json, read_record
-from pipeline.runs import Run
+from pipeline.provenance import dataset_hash, read_fresh, refuse_changed
+from pipeline.records import read_json
+from pipeline.runs import MODEL_FILE, Run
 
 Floats = NDArray[np.float64]
 SPLITS = ("val", "test")
+AGAIN = "train again, or name with --data what to evaluate on"
 ELSEWHERE = "elsewhere"  # the strategy of predictions that were not made here
 MIRRORS: dict[str, tuple[tuple[int, ...], ...]] = {  # axes of (N, S, S) that are turned round
     "none": ((),),
@@ -125,8 +120,10 @@ def _score_member(
     run: Run, given: Path | None, workers: int, tta: str, progress: Progress
 ) -> ScoredRun:
     model = load_run(run.folder)
-    data = given or Path(str(model.facts["data"]))
-    record = read_record(data, "preprocess", "organize")
+    data = given or from_here(Path(str(model.facts["data"])))
+    if given is None:
+        refuse_changed(run, model.facts, data, AGAIN)
+    record = read_fresh(data, "preprocess", "organize")
     # In the split of the run's own fold: the images of any other fold were trained on.
     rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
     refuse_leaks(run, model.facts, data, rows)
@@ -135,10 +132,10 @@ def _score_member(
     compute = choose_compute("auto", str(model.facts["precision"]))
     place(model.network, compute)
     splits = {
-        name: _score(run, model, compute, data, rows, name, workers, tta, progress)
+        name: _score(run, model, compute, data, given, rows, name, workers, tta, progress)
         for name in SPLITS
     }
-    found = file_digest(data / MANIFEST)
+    found = dataset_hash(data)
     return ScoredRun(run, model.facts, data, found, record, rows, splits)
 
 
@@ -167,6 +164,7 @@ def _score(
     model: TrainedModel,
     compute: Compute,
     data: Path,
+    given: Path | None,
     rows: Sequence[Row],
     name: str,
     workers: int,
@@ -174,6 +172,9 @@ def _score(
     progress: Progress,
 ) -> Logits:
     split = load_split(data, rows, name, model.size, workers, progress)
+    known = model.facts.get("pixels", {}).get(name) if given is None else None
+    if known is not None and not split.set_aside and split.content != known:
+        raise UserError(f"{data}: {name} images have changed since {run.name} was trained", AGAIN)
     if not len(split):
         raise UserError(f"{data}: no {name} image can be read ({split.set_aside[0][1]})")
     text = f"Scoring {name} images" + (f" ({run.name})" if run.fold.number else "")

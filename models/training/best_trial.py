@@ -17,8 +17,8 @@ from models.registry import (
     takes_weights,
 )
 from pipeline.errors import UserError
-from pipeline.manifest import MANIFEST
 from pipeline.options import Answers, defaults, split_several
+from pipeline.provenance import dataset_hash
 from pipeline.records import file_digest, read_json
 from pipeline.runs import STUDIES
 from pipeline.stages.training import RECORDED, SEARCHED, Train
@@ -93,8 +93,8 @@ def tuned_for(options: Train, data_hash: str) -> Tuned | None:
 def was_searched(answers: Answers) -> bool:
     """Return whether there is a search for any of the models that were named, on their dataset."""
     try:
-        data_hash = file_digest(Path(answers["data"]) / MANIFEST)
-    except OSError:
+        data_hash = dataset_hash(Path(answers["data"]))
+    except UserError:
         return False
     names = split_several(str(answers["model"]))
     return any(
@@ -159,7 +159,7 @@ def settings_of(options: Train, begun: Mapping[str, Any] | None) -> Settings:
         known = begun.get("tuning")
         tuned = Tuned.of(known) if known else None
     else:
-        tuned = tuned_for(options, file_digest(options.data / MANIFEST))
+        tuned = tuned_for(options, dataset_hash(options.data))
     if tuned is None or row.strategy == LINEAR_PROBE:  # which has no options of a training's steps
         return Settings(options, row, tuned)
     return Settings(*apply_point(tuned.params, options, row), tuned)

@@ -30,16 +30,15 @@ from models.training.summary import (
 )
 from pipeline.errors import UserError
 from pipeline.folds import read_folds, read_rows
-from pipeline.manifest import MANIFEST
 from pipeline.options import defaults
 from pipeline.processes import RankFailure, world_here
 from pipeline.progress import Progress, Result
-from pipeline.records import RECORD, UNFINISHED, file_digest, plain_options, read_json, read_record
-from pipeline.runs import NEW_RUN, Run, list_runs, list_unfinished
+from pipeline.provenance import dataset_hash, read_fresh
+from pipeline.records import RECORD, UNFINISHED, file_digest, plain_options, read_json
+from pipeline.runs import MODEL_FILE, NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages.training import Train
 
 T = TypeVar("T")
-MODEL_FILE = "model.json"  # as in models.inference, which imports torch
 # To what a training ends with; what a search found counts by itself.
 NO_MATTER = {"runs", "workers", "resume", "seeds", "hyperparameters"}
 TOLD_APART = {"data", "weights"}  # by their content, whatever they are called
@@ -226,8 +225,8 @@ class _KnownRuns:
             UserError: The data cannot be used.
         """
         self._data = options.data
-        self._record = read_record(options.data, "preprocess", "organize")
-        self._hash = file_digest(options.data / MANIFEST)
+        self._record = read_fresh(options.data, "preprocess", "organize")
+        self._hash = dataset_hash(options.data)
         self._digests: dict[Path, str] = {}
         self._patients: dict[int, dict[str, set[str]]] = {}
         self._finished = [self._read(run, RECORD) for run in list_runs(options.runs)]

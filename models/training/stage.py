@@ -19,7 +19,6 @@ from models.distributed import (
     require_equal,
 )
 from models.inference import (
-    MODEL_FILE,
     Compute,
     choose_compute,
     place,
@@ -51,20 +50,20 @@ from pipeline.folds import Fold, read_rows
 from pipeline.manifest import LABELS, MANIFEST, Row
 from pipeline.options import checked, defaults
 from pipeline.progress import Progress, Result
+from pipeline.provenance import read_fresh, refuse_changed
 from pipeline.records import (
     UNFINISHED,
     close_folder,
     digest,
-    file_digest,
     open_folder,
     read_json,
-    read_record,
     write_set_aside,
 )
-from pipeline.runs import NEW_RUN, Run, create_run, find_unfinished
+from pipeline.runs import MODEL_FILE, NEW_RUN, Run, create_run, find_unfinished
 from pipeline.stages.training import Train
 
 STAGE = "train"
+AFRESH = "start a new run without --resume"
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -97,17 +96,31 @@ def _options_of(run: Run, given: Train) -> Train:
     begun = read_json(run.folder / UNFINISHED)["options"]
     options: Train = checked(Train, begun | {"runs": given.runs, "workers": given.workers})
     facts = run.folder / MODEL_FILE
-    if facts.is_file() and read_json(facts)["data_hash"] != file_digest(options.data / MANIFEST):
-        raise UserError(
-            f"{options.data / MANIFEST}: has changed since {run.name} was started",
-            "start a new run without --resume",
-        )
+    if facts.is_file():
+        refuse_changed(run, read_json(facts), options.data, AFRESH)
     return options
+
+
+def _refuse_other_content(run: Run, facts: Mapping[str, Any]) -> None:
+    """Refuse to continue a run on other images than it was started with.
+
+    Their files are decoded by now; that no record says that one changed does not matter.
+
+    Raises:
+        UserError: Pixels, patients or starting weights are not those of before.
+    """
+    if not (run.folder / MODEL_FILE).is_file():
+        return
+    known = read_json(run.folder / MODEL_FILE)
+    what = {"pixels": "images", "patients": "folds", "weights_hash": "starting weights"}
+    for name, words in what.items():
+        if known.get(name, facts[name]) != facts[name]:
+            raise UserError(f"{run.name}: its {words} have changed since it was started", AFRESH)
 
 
 def _train(options: Train, begun: Run | None, progress: Progress, started: float) -> Result:
     with raise_on_all_ranks():
-        data_record = read_record(options.data, "preprocess", "organize")
+        data_record = read_fresh(options.data, "preprocess", "organize")
         rows, fold = read_rows(options.data, data_record, int(options.fold))
         check_rows(options.data, rows)
         settings = _settings(options, begun)
@@ -120,6 +133,9 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
     facts = model_facts(options, row, parameter_counts(network), data, data_record, fold)
     facts |= settings.facts | hyper_parameter_facts(hparams, row)
     require_equal((facts["data_hash"], data.images, facts["precision"]), "images")
+    with raise_on_all_ranks():
+        if begun:
+            _refuse_other_content(begun, facts)
     run = on_rank_zero(lambda: _open_run(given, row, begun, facts))
     _tell(facts, origin, fold, settings, progress)
     try:

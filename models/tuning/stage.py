@@ -32,6 +32,7 @@ from pipeline.errors import UserError
 from pipeline.folds import FOLDS, read_folds, read_rows
 from pipeline.manifest import MANIFEST, Row
 from pipeline.progress import Progress, Result
+from pipeline.provenance import dataset_hash, read_fresh
 from pipeline.records import (
     RECORD,
     UNFINISHED,
@@ -40,7 +41,6 @@ from pipeline.records import (
     file_digest,
     open_folder,
     plain_options,
-    read_record,
     write_json,
 )
 from pipeline.runs import STUDIES
@@ -107,7 +107,7 @@ def _base(options: Tune) -> Train:
 
 def _rows(options: Tune) -> list[list[Row]]:
     """Return the rows of each fold to validate on; test images are no part of a search."""
-    record = read_record(options.data, "preprocess", "organize")
+    record = read_fresh(options.data, "preprocess", "organize")
     numbers = [options.fold]
     if options.fold == "all":
         numbers = list(range(1, max(read_folds(options.data).values()) + 1))
@@ -131,7 +131,7 @@ def _facts(options: Tune, base: Train) -> dict[str, Any]:
     folds = file_digest(options.data / FOLDS) if options.fold else ""
     return {
         "model": options.model,
-        "data_hash": file_digest(options.data / MANIFEST),
+        "data_hash": dataset_hash(options.data),
         **weights_facts(starting_weights(base)),
         "epochs": options.epochs,
         "patience": options.patience,

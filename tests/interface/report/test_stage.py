@@ -235,7 +235,7 @@ def test_dataset_that_was_made_anew_is_called_out(tmp_path):
     rows = cohort(8)
     data = dataset(tmp_path, rows)
     run_folder(tmp_path / "runs", data, rows)
-    told = "The dataset has been made anew since this run was evaluated"
+    told = "The data of this run have changed since: "
     assert told not in Page(page_of(tmp_path).text).text
     manifest.write_manifest(data, rows[:-2])
     assert told in Page(page_of(tmp_path).text).text

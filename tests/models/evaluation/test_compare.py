@@ -111,7 +111,7 @@ def test_a_name_that_no_run_has_is_refused(several, tmp_path):
 
 def test_a_split_by_image_keeps_sizes_and_leaks(tiny_data):
     rows = read_manifest(tiny_data)
-    dealt = split_by_image(rows, tiny_data, seed=3)
+    dealt = split_by_image(rows, seed=3)
 
     def sizes(found):
         return sorted((row.split, row.label) for row in found)
