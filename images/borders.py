@@ -23,7 +23,11 @@ BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
 STEEPEST, DEEPEST = 0.07, 0.13  # of its edge to the image's side: slope (4 degrees) and distance
 EVEN = 0.9  # of the white beside the film: all of it is at least so bright
 FALL = 0.12  # of that white: how much darker the film is two pixels inside its edge
-SEEN, UNLIKE = 0.6, 0.1  # of the edge's length: seen as such at least; without white at most
+FAINT, ALONG = (
+    0.02,
+    9,
+)  # of that white: the least step to tissue as white; pixels it is averaged over
+SEEN, CLEAR, UNLIKE = 0.2, 0.6, 0.1  # of the edge: seen at least; where it is clear; without white
 SHORTEST = 0.08  # of the side's length
 LEVEL = 0.008  # how much wider one end of a strip may be for the whole of it to be cropped
 SMOOTHED = 0.02  # of the side's length, over which the edge's small bends are smoothed
@@ -115,7 +119,7 @@ def _film_edge(grey: NDArray[np.float32], unit: int) -> NDArray[np.floating] | N
     deep = min(grey.shape[1] - 3, int(DEEPEST * unit))
     first = grey[:, :2].max(axis=1)
     lit = first >= STRIP_LEVEL * float(grey.max())
-    if deep < 1 or lit.mean() <= SHORTEST:
+    if deep < 4 or lit.mean() <= SHORTEST:
         return None
     white = float(np.median(first[lit]))
     lit = first >= EVEN * white
@@ -130,20 +134,38 @@ def _film_edge(grey: NDArray[np.float32], unit: int) -> NDArray[np.floating] | N
     # Of the two pixels across the edge, the share that is white is as bright.
     parts = (grey[sharp, ends[sharp] + step] - inside[sharp] for step in (0, 1))
     found = ends[sharp] + sum(np.clip(part / fall[sharp], 0, 1) for part in parts)
+    faint, place = _faint_edges(grey[:, :deep], np.where(lit, ends, 0), white)
+    sharp, found = np.concatenate([sharp, faint]), np.concatenate([found, place])
     line, near = _straight_line(sharp, found)
     edge = np.polyval(line, rows)
     there = edge > 1  # beyond, the film reaches past the image
     against = (edge > 4) & (~lit | (ends < edge - 4))
-    if (
-        abs(line[0]) > STEEPEST
-        or near.sum() < max(SEEN * (there & (ends <= edge + 2)).sum(), SHORTEST * rows.size)
-        or against.sum() > UNLIKE * there.sum()
-    ):
+    clear = there & (ends <= edge + 2)
+    least = max(SEEN * there.sum(), CLEAR * clear.sum(), SHORTEST * rows.size)
+    if abs(line[0]) > STEEPEST or near.sum() < least or against.sum() > UNLIKE * there.sum():
         return None
     # Few films are cut quite straight.
-    uneven = np.interp(rows, sharp[near], (found - edge[sharp])[near])
+    order = np.argsort(sharp[near], kind="stable")
+    uneven = np.interp(rows, sharp[near][order], (found - edge[sharp])[near][order])
     edge = edge + cv2.blur(uneven[:, None], (1, 2 * int(SMOOTHED * rows.size) + 1))[:, 0]
     return np.where(there, edge, -CLEARANCE)
+
+
+def _faint_edges(
+    grey: NDArray[np.float32], ends: NDArray[np.intp], white: float
+) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    """Return rows, (n,), with a small step in (H, W) grey values before they end, and its place."""
+    smooth = cv2.blur(grey, (1, ALONG))
+    step = np.abs(smooth[:, 3:] - smooth[:, :-3])
+    large = step >= FAINT * white
+    rows = np.flatnonzero(large.any(axis=1))
+    # An edge changes three of these differences; the largest is that across it.
+    after = large[rows].argmax(axis=1)[:, None] + np.arange(4)
+    after = np.minimum(after, step.shape[1] - 1)
+    largest = step[rows[:, None], after].argmax(axis=1)
+    place = after[np.arange(rows.size), largest] + 2.0
+    early = place < ends[rows] - 3
+    return rows[early], place[early]
 
 
 def _straight_line(

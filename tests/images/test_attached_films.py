@@ -7,7 +7,7 @@ from images.borders import find_border_box
 from images.breast import breast_mask
 from tests.images.attached_films import KINDS, draw_attached, plan_attached
 
-FILMS = 4  # of a kind
+FILMS = 6  # of a kind
 
 
 @pytest.mark.parametrize("kind", KINDS[:-1])
