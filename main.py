@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from interface import flags, torchrun
 from pipeline import workspace
 from pipeline.errors import UserError
+from pipeline.holding import release
 from pipeline.options import checked, defaults, items_of, spec_of
 from pipeline.processes import World, world_here
 from pipeline.progress import Result
@@ -31,6 +32,7 @@ for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")):
     os.environ.setdefault(_name, _value)
 DONE, MISTAKE, SET_ASIDE, STOPPED = 0, 1, 3, 130
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 QUIT = "quit"
 Plan = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -112,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = f"the Python package {package} is missing; run: pip install -r requirements.txt"
         return _fail(world, error, text)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS | GONE:
             raise
         return _fail(world, error, _disk_trouble(error))
 
@@ -130,7 +132,9 @@ def _fail(world: World, error: BaseException, text: str, status: int = MISTAKE) 
 
 
 def _disk_trouble(error: OSError) -> str:
-    where = error.filename or "the output folder"
+    where = os.fsdecode(error.filename or "the output folder")
+    if error.errno in GONE:
+        return f"{where}: is gone; its folder was removed during the work, so run it again"
     return f"{where}: {error.strerror}; make room or choose another folder, then run it again"
 
 
@@ -220,6 +224,8 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
         if not in_a_row:  # so that twenty answers need not be given again for one mistake
             _remember(name, options)
         raise
+    finally:
+        release()
     if not in_a_row:
         _remember(name, options)
     outcome = Outcome(name, result, time.monotonic() - started)
@@ -320,7 +326,7 @@ def _menu_step(name: str, offered: Mapping[str, Any], screen: "Screen") -> Resul
     except UserError as error:
         screen.say(str(error))
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS | GONE:
             raise
         screen.say(_disk_trouble(error))
     except KeyboardInterrupt as stop:

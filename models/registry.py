@@ -1,6 +1,5 @@
 """The models by name: one row of data each; nothing heavy is imported here."""
 
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ LINEAR_PROBE = "opw"  # the strategy that fits a linear probe and takes no gradi
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
 HUB_FILE = "model.safetensors"
 HUB_SECONDS = 1.0
+UNREACHABLE = {407, 502, 503, 504}  # proxy authentication, bad gateway, unavailable, timeout
 KEPT_VARIANTS = 4  # of each image in partial fine tuning
 
 
@@ -227,25 +227,28 @@ def hub_repository(architecture: str) -> str:
 def cached_weights(architecture: str) -> Path | None:
     """Return the weights file in the Hugging Face cache of this machine, if it is there.
 
-    The layout of the cache is documented: `models--<owner>--<name>/snapshots/<commit>/<file>`.
+    Where the cache lies its own library says, from half a dozen variables of the environment; its
+    layout is documented: `models--<owner>--<name>/snapshots/<commit>/<file>`.
     """
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    folder = hub / f"models--{hub_repository(architecture).replace('/', '--')}" / "snapshots"
+    from huggingface_hub import constants  # 30 ms; what looks into the cache there takes ten times
+
+    name = f"models--{hub_repository(architecture).replace('/', '--')}"
+    folder = Path(constants.HF_HUB_CACHE, name, "snapshots")
     found = [path for path in folder.glob(f"*/{HUB_FILE}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def hub_reachable() -> bool:
     """Tell, within about a second, whether the Hugging Face hub answers (proxies are honoured)."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return False
-    return _answers(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
 
 
 @cache
 def _answers(address: str) -> bool:
     """Ask once in a thread: a name server that does not answer heeds no timeout of ours."""
+    import urllib.error
     import urllib.request  # heavy, and only needed when somebody is asked about weights
 
     answers: list[bool] = []
@@ -255,6 +258,10 @@ def _answers(address: str) -> bool:
             request = urllib.request.Request(address, method="HEAD")
             with urllib.request.urlopen(request, timeout=HUB_SECONDS):
                 answers.append(True)
+        except urllib.error.HTTPError as error:
+            # A mirror may serve files alone and know nothing of its root; a proxy that does not
+            # get there says so with one of these.
+            answers.append(error.code not in UNREACHABLE)
         except (OSError, ValueError):
             answers.append(False)
 

@@ -7,10 +7,10 @@ SHOWN = 40  # characters of a value in it
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = SHOWN) -> str:
     """Return a value of a file as a message can hold it: short and on one line."""
     text = _printable(value if isinstance(value, str) else repr(value))
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]} ..."
+    return text if len(text) <= longest else f"{text[: longest - 4]} ..."
 
 
 def _printable(text: str) -> str:

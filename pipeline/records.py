@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.holding import HOLDER, LOCK, hold, release
 from pipeline.paths import link_out_of
 
 RECORD = "stage.json"  # written last: its presence says that the folder is complete
@@ -135,22 +136,27 @@ def versions() -> Mapping[str, str]:
     return found
 
 
-def claim_folder(folder: Path, stage: str, options: Any) -> None:
+def claim_folder(folder: Path, stage: str, options: Any, alone: bool = True) -> None:
     """Make a stage's output folder, or take up one that the same stage left there.
 
-    What it holds stays as it is, so that a stage can still refuse its inputs.
+    What it holds stays as it is, so that a stage can still refuse its inputs. The folder is held
+    for this process until `close_folder` or `pipeline.holding.release`.
+
+    Args:
+        folder: To make or to take up.
+        stage: The stage's name.
+        options: Its options.
+        alone: Whether no other process may work in it at the same time.
 
     Raises:
-        UserError: The folder holds something that the stage did not make, or cannot be written.
+        UserError: The folder holds something that the stage did not make, cannot be written, or
+            another process is at work there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        owned = (folder / UNFINISHED).is_file() or (folder / RECORD).is_file()
-        if owned and (maker := _maker(folder)) != stage:
-            raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
-        if not owned and not all(_was_begun(path) for path in folder.iterdir()):
-            problem = f"{folder}: is not empty and was not made by {stage}"
-            raise UserError(problem, "choose another --out")
+        owned = _is_owned(folder, stage)
+        if alone:
+            hold(folder, stage)
         if link := link_out_of(folder):
             raise UserError(f"{link}: is a link out of {folder}", "remove the link")
         for path in folder.glob("**/.*.part*"):
@@ -168,20 +174,36 @@ def claim_folder(folder: Path, stage: str, options: Any) -> None:
         raise UserError(f"{folder}: cannot be made there", "choose another --out") from None
 
 
-def open_folder(folder: Path, stage: str, options: Any) -> None:
+def _is_owned(folder: Path, stage: str) -> bool:
+    """Return whether a folder is of the stage; one that is empty is of nobody yet.
+
+    Raises:
+        UserError: It is somebody else's.
+    """
+    owned = (folder / UNFINISHED).is_file() or (folder / RECORD).is_file()
+    if owned and (maker := _maker(folder)) != stage:
+        raise UserError(f"{folder}: was made by {maker}, not {stage}", "choose another --out")
+    if not owned and not all(_was_begun(path) for path in folder.iterdir()):
+        problem = f"{folder}: is not empty and was not made by {stage}"
+        raise UserError(problem, "choose another --out")
+    return owned
+
+
+def open_folder(folder: Path, stage: str, options: Any, alone: bool = True) -> None:
     """Begin to write a stage's output: the folder is claimed, and not complete from here on.
 
     Raises:
         UserError: As `claim_folder`.
     """
-    claim_folder(folder, stage, options)
+    claim_folder(folder, stage, options, alone)
     _begin(folder, stage, options)
     (folder / RECORD).unlink(missing_ok=True)
 
 
 def _was_begun(path: Path) -> bool:
     """Return whether a file is what is left of a run that was killed at its very beginning."""
-    return bool(LEFT_OVER.fullmatch(path.name)) and path.name.startswith(f".{UNFINISHED[:-5]}.")
+    begun = bool(LEFT_OVER.fullmatch(path.name)) and path.name.startswith(f".{UNFINISHED[:-5]}.")
+    return begun or path.name in (LOCK, HOLDER)
 
 
 def _begin(folder: Path, stage: str, options: Any) -> None:
@@ -228,6 +250,7 @@ def close_folder(
     }  # fmt: skip
     write_json(folder / RECORD, record)
     (folder / UNFINISHED).unlink(missing_ok=True)
+    release(folder)
 
 
 def read_record(folder: Path, *makers: str) -> dict[str, Any]:

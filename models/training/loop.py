@@ -1,6 +1,8 @@
 """The one training loop of every model: steps, checkpoints, early stopping."""
 
 import dataclasses
+import errno
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -97,6 +99,8 @@ def fit(
             }
             better = state.add(row)
             if is_rank_zero():
+                if not folder.is_dir():  # it would be made again, without what a run begins with
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
                 if better:
                     save_weights(folder, trainer.scored)
                 write_history(folder, state.history)

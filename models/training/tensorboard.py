@@ -1,7 +1,9 @@
 """The course of a training as TensorBoard shows it, where tensorboard is installed."""
 
 import contextlib
+import errno
 import importlib.util
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,14 +27,21 @@ class Events:
             from torch.utils.tensorboard import SummaryWriter
 
             shutil.rmtree(run / FOLDER, ignore_errors=True)
-            self._writer = SummaryWriter(str(run / FOLDER))
+            self._folder = run / FOLDER
+            self._writer = SummaryWriter(str(self._folder))
         for row in history:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write the figures of a finished epoch."""
+        """Write the figures of a finished epoch.
+
+        Raises:
+            FileNotFoundError: The folder was removed; the writer's thread would print a traceback.
+        """
         if self._writer is None:
             return
+        if not self._folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):
                 self._writer.add_scalar(name, value, row["epoch"])

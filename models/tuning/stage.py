@@ -152,7 +152,7 @@ def _claim(folder: Path, options: Tune) -> None:
     if (folder / RECORD).is_file() or (folder / UNFINISHED).is_file():
         return
     try:
-        open_folder(folder, STAGE, options)
+        open_folder(folder, STAGE, options, alone=False)
     except UserError as error:
         raise UserError(error.problem, "choose another --runs") from None
     except OSError as error:

@@ -1,9 +1,11 @@
 import http.server
+import os
 import subprocess
 import sys
 import threading
 
 import pytest
+from huggingface_hub import constants
 
 from models import registry
 from models.registry import MODELS, find_model, model_choices, suggested_weights, takes_weights
@@ -16,9 +18,8 @@ RESNET = {"model": "ResNet18_CFT"}
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return tmp_path
 
@@ -29,15 +30,16 @@ def hub(monkeypatch):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
-            self.send_response(200)
+            self.send_response(self.server.status)
             self.end_headers()
 
         def log_message(self, *_args):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.status = 200
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     yield server
     server.shutdown()
     server.server_close()
@@ -75,7 +77,7 @@ def test_only_mammocnn_takes_no_weights():
 
 
 def test_cached_weights_are_suggested_and_said(empty_cache, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert suggested_weights(RESNET) == "none"
     assert "huggingface.co" in registry.weights_choices(RESNET)["imagenet"]
     put_in_cache(empty_cache, "resnet18.a1_in1k")
@@ -90,15 +92,35 @@ def test_imagenet_is_suggested_where_the_hub_answers():
     assert suggested_weights({"model": "MammoCNN"}) == "none"
 
 
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(("status", "suggested"), [(404, "imagenet"), (401, "imagenet"),
+                                                   (405, "imagenet"), (502, "none")])  # fmt: skip
+def test_a_mirror_whose_root_is_nothing_answers_all_the_same(hub, status, suggested):
+    hub.status = status
+    assert suggested_weights(RESNET) == suggested
+
+
+def test_the_cache_is_where_the_hub_s_library_says(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    code = "import models.registry as r; print(r.cached_weights('resnet18.a1_in1k'))"
+    put_in_cache(tmp_path / "huggingface", "resnet18.a1_in1k")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(str(tmp_path / "huggingface" / "hub"))
+
+
 @pytest.mark.usefixtures("empty_cache", "hub")
 def test_offline_means_offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert suggested_weights(RESNET) == "none"
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_none_is_suggested_where_nobody_answers(monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: refused at once
+    # The discard port: refused at once.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert suggested_weights(RESNET) == "none"
 
 

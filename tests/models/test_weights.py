@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
@@ -264,9 +265,8 @@ def test_no_weights_change_nothing():
 
 
 def test_imagenet_is_taken_from_the_cache_without_a_network(tmp_path, monkeypatch, state):
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     folder = tmp_path / "hub" / f"models--timm--{RESNET}" / "snapshots" / "abc"
     folder.mkdir(parents=True)
     save_file(state, folder / "model.safetensors")
@@ -277,9 +277,8 @@ def test_imagenet_is_taken_from_the_cache_without_a_network(tmp_path, monkeypatc
 
 
 def test_imagenet_without_network_names_the_three_ways(tmp_path, monkeypatch):
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     ways = r"run once with a network, or give --weights FILE, or --weights none"
     with pytest.raises(UserError, match=rf"{RESNET}: not on this machine.*{ways}"):
         load_weights(fresh(), RESNET, "imagenet")

