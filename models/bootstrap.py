@@ -15,7 +15,7 @@ from models.metrics import METRICS, Floats, measure, measure_sorted
 Counts = NDArray[np.unsignedinteger[Any]]
 TAIL = 0.025  # on either side of a 95 % interval
 INTERVAL_PATIENTS = 3  # of each class, below which a bootstrap says nothing
-CHUNK = 250_000  # weights at a time: few enough for the processor's cache
+CHUNK = 80_000  # weights at a time: few enough for the processor's cache
 KEPT = 4_000_000  # counts of patients that are not drawn again for the next run, 8 MB at most
 
 

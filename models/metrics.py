@@ -20,6 +20,7 @@ METRICS = (
 FIXED_RATE = 0.90  # the specificity that sensitivity is given at, and the other way round
 FALSE_ALARMS = 0.20  # the highest false positive rate that the partial AUC looks at
 BINS = 10  # of equal width, of the calibration error and of reliability diagrams
+EQUAL = 1e-12  # differences of AUC below it are rounding
 SLACK = 1e-9  # a share of 0.9 in floating point must not miss 9 of 10 images
 
 

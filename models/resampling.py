@@ -5,10 +5,12 @@ malignant and a benign image that the model puts in order (Hanley & McNeil 1982)
 that is a product of matrices, many times as quick as going through the sorted images.
 """
 
+import ctypes
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bootstrap import CHUNK, Counts, patient_counts
-from models.metrics import Floats, aucs
+from models.metrics import EQUAL, Floats, aucs
 from pipeline.progress import Advance
 
 Flags = NDArray[np.bool_]
@@ -25,8 +27,9 @@ Flags = NDArray[np.bool_]
 # the places of the models.
 Reach = Callable[[Counts, Floats, NDArray[np.intp]], NDArray[Any]]
 Couples = Sequence[tuple[int, int]]  # of models, each by its place
-TINY = 1e-12  # differences of AUC below it are rounding
 EXACT = 2**24  # below it float32 holds every whole number
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+KEPT_BYTES = 2**28
 BLOCK = 1024  # replicates at a time
 # Pairs of patients of all models together, one byte each. Above it the sorted images are gone
 # through, which takes no more memory for more models.
@@ -58,6 +61,19 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     up to fifty times as long.
     """
     return _blas().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory of large arrays for the next ones.
+
+    glibc gives it back to the kernel and takes it again, page by page, which costs half of the
+    time of measuring a run. mallopt(3) makes it keep them.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 @cache  # to look for the library takes longer than a block of few models
@@ -263,12 +279,12 @@ def p_of_choice(areas: Floats, drawn: Floats, couples: Couples) -> list[float]:
     firsts, others = np.array(couples).T
     # Two models that are nearly equal differ by a few images: in their own tiny standard errors
     # that can be a large number. Any fixed scale is valid, so none is smaller than most.
-    errors = np.maximum(errors, max(float(np.median(errors[firsts, others])), TINY))
+    errors = np.maximum(errors, max(float(np.median(errors[firsts, others])), EQUAL))
     largest = np.zeros(len(shifts))
     for model in range(len(areas) - 1):
         found = np.abs(shifts[:, [model]] - shifts[:, model + 1 :]) / errors[model, model + 1 :]
         np.maximum(largest, found.max(axis=1), out=largest)
     leads = np.abs(areas[firsts] - areas[others]) / errors[firsts, others]
-    beyond = len(largest) - np.searchsorted(np.sort(largest), leads - TINY)
+    beyond = len(largest) - np.searchsorted(np.sort(largest), leads - EQUAL)
     result: list[float] = ((beyond + 1) / (len(largest) + 1)).tolist()
     return result

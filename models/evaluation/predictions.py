@@ -3,15 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.evaluation.scoring import SPLITS, Floats, Logits
+from models.metrics import Floats
 from pipeline.errors import UserError, shown
-from pipeline.manifest import Row
+from pipeline.manifest import SPLITS, Row
 from pipeline.records import write_table
 from pipeline.tables import TableFile, read_table
 
+if TYPE_CHECKING:
+    from models.evaluation.scoring import Logits
+
+SCORED = SPLITS[1:]
 COLUMNS = (
     "image_id", "patient_id", "laterality", "view", "label", "target", "probability", "predicted",
     "raw_probability",
@@ -72,7 +77,7 @@ def write_predictions(
     write_table(path, COLUMNS, lines)
 
 
-def read_predictions(path: Path, rows: Sequence[Row]) -> tuple[dict[str, Logits], str]:
+def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits], str]":
     """Read predictions that were made elsewhere.
 
     The label is benign or malignant, 0 or 1; the probability is of malignancy. Without a column
@@ -107,7 +112,7 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> tuple[dict[str, Logits]
             )
         lines[row.image_id] = line
     splits = {
-        split: [line for line in lines.values() if line[0].split == split] for split in SPLITS
+        split: [line for line in lines.values() if line[0].split == split] for split in SCORED
     }
     if not splits["test"]:
         raise UserError(f"{path}: holds no test image", REMEDY)
@@ -126,7 +131,7 @@ def _line(
             f"{where}: label is {shown(record['label'])!r}, not benign or malignant", REMEDY
         )
     split = record.get("split", "").lower() or "test"
-    if split not in SPLITS:
+    if split not in SCORED:
         raise UserError(f"{where}: split is {shown(record['split'])!r}, not val or test", REMEDY)
     row = Row(
         image_id=record["image_id"],
@@ -169,7 +174,9 @@ def _checked(where: str, row: Row, known: Mapping[str, Row]) -> Row:
     return own
 
 
-def _logits(lines: Sequence[Line]) -> Logits:
+def _logits(lines: Sequence[Line]) -> "Logits":
+    from models.evaluation.scoring import Logits  # torch, which who reads them back need not load
+
     rows, found = zip(*sorted(lines, key=lambda line: line[0].image_id), strict=True)
     # A probability of 0 or 1 would have an infinite logit.
     values = np.clip(np.array(found, np.float64), 1 - LARGEST, LARGEST)

@@ -1,6 +1,6 @@
 """One split's scores with their operating point and what they are worth."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from models.bootstrap import Estimate, estimates
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.units import Unit
 from models.metrics import METRICS, confusion
+from pipeline.manifest import Row
+from pipeline.records import digest
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,16 @@ class ScoredSplit:
 def finite(value: float) -> float | None:
     """Return a figure as JSON has it: there is no NaN."""
     return float(value) if np.isfinite(value) else None
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval for people: "0.53 to 0.91", or "-" where there is none."""
+    return f"{low:.2f} to {high:.2f}" if np.isfinite(low) and np.isfinite(high) else "-"
+
+
+def images_digest(rows: Iterable[Row]) -> str:
+    """Return a digest of which images these are and what they show, whatever their pixels.
+
+    An image is known by the file that it was made from, where the manifest names that.
+    """
+    return digest(sorted((row.source_id or row.image_id, row.unit, row.label) for row in rows))

@@ -1,7 +1,7 @@
 """Which of several models is better on the same images, and which cannot be ranked.
 
-scipy has midranks and the binomial distribution. DeLong's covariance, a bootstrap that draws whole
-patients and Holm's correction are in no library that this project requires.
+scipy has the binomial distribution. A bootstrap that draws whole patients and Holm's correction are
+in no library that this project requires.
 """
 
 import itertools
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from models.bootstrap import enough_patients, with_interval
-from models.metrics import Floats
+from models.delong import delong, delong_test
+from models.metrics import EQUAL, Floats
 from models.resampling import Tally, p_of_choice, replicates_of
 from pipeline.progress import Progress, Silent
 
 Flags = NDArray[np.bool_]
 LEVEL = 0.05
-EQUAL = 1e-12  # differences of AUC below it are rounding
 # The smallest p-value of R replicates is 2 / (R + 1), and Holm multiplies it by the number of
 # pairs: 2,000 replicates could not tell any of the 55 pairs of 11 models apart. With 200 for each
 # pair the smallest corrected p-value is 0.01.
@@ -70,59 +70,6 @@ class Pair:
     def differ(self) -> bool:
         """Whether one can be called the better of the two."""
         return self.p <= LEVEL and abs(self.difference) > EQUAL
-
-
-def delong(targets: Flags, scores: Floats) -> tuple[Floats, Floats]:
-    """Return the AUCs of models on the same images and the covariance of these AUCs.
-
-    DeLong, DeLong & Clarke-Pearson 1988 (Biometrics 44:837), by midranks as in Sun & Xu 2014
-    (IEEE Signal Process Lett 21:1389), so in O(N log N) for each model.
-
-    Args:
-        targets: (N,), true for malignant.
-        scores: (M, N), higher is more suspicious.
-
-    Returns:
-        AUCs (M,), NaN where a class is missing, and their covariance (M, M), NaN with fewer than
-        two images of either class.
-    """
-    from scipy.stats import rankdata  # a second that who imports this module need not wait
-
-    models, positives, negatives = len(scores), int(targets.sum()), int((~targets).sum())
-    if not positives or not negatives:
-        return np.full(models, NAN), np.full((models, models), NAN)
-    ranks = rankdata(scores, axis=1)
-    # The share of the other class that each image is on the right side of; ties count half.
-    over = (ranks[:, targets] - rankdata(scores[:, targets], axis=1)) / negatives
-    under = 1 - (ranks[:, ~targets] - rankdata(scores[:, ~targets], axis=1)) / positives
-    if min(positives, negatives) < 2:
-        return over.mean(axis=1), np.full((models, models), NAN)
-    covariance = np.cov(over) / positives + np.cov(under) / negatives
-    return over.mean(axis=1), covariance.reshape(models, models)
-
-
-def delong_test(areas: Floats, covariance: Floats, first: int, second: int) -> tuple[float, float]:
-    """Test whether two of the AUCs of `delong` differ.
-
-    Args:
-        areas: (M,) AUCs.
-        covariance: (M, M), of these.
-        first: Which of the M.
-        second: Which is subtracted from it.
-
-    Returns:
-        z, the difference in standard errors, and its two-sided p: 0 and 1 where the two AUCs are
-        equal; both NaN where they differ without any variance, as those of two classifiers
-        without a mistake in opposite directions do.
-    """
-    value = float(areas[first] - areas[second])
-    if abs(value) <= EQUAL:
-        return 0.0, 1.0
-    alone = float(covariance[first, first] + covariance[second, second])
-    variance = alone - 2 * float(covariance[first, second])
-    # Below this, rounding is all that is left of the variance.
-    z = value / math.sqrt(variance) if variance > EQUAL * alone else NAN
-    return z, math.erfc(abs(z) / math.sqrt(2))
 
 
 def bootstrap_aucs(

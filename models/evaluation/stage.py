@@ -15,7 +15,7 @@ from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
 from models.evaluation.predictions import write_predictions
-from models.evaluation.scored import ScoredSplit, finite
+from models.evaluation.scored import ScoredSplit, finite, images_digest
 from models.evaluation.scoring import ELSEWHERE, SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
@@ -192,6 +192,8 @@ def _measured(
         **run.fold.facts,
         "data": str(scored_run.data.resolve()) if scored_run.data else "",
         "data_hash": scored_run.data_hash,
+        "test_images": images_digest(test.rows),
+        "preprocess": _preprocess_options(scored_run.record),
         "unit": facts["unit"],
         "weights": facts["weights"],
         "strategy": facts["strategy"],
@@ -299,13 +301,16 @@ def _notes_on_data(scored_run: ScoredRun) -> list[str]:
         seen = {row.patient_id for row in scored_run.rows if row.split == "test"}
         if shared := seen & set(facts["patients"]["val"]):
             notes.append(f"{len(shared)} test patients helped to choose the weights (validation)")
-    if _look(record["options"] if record["stage"] == "preprocess" else None) != _look(
-        facts["preprocess"]
-    ):
+    if _look(_preprocess_options(record)) != _look(facts["preprocess"]):
         notes.append("the images were preprocessed otherwise than those of the training")
     if any(row.unit != facts["unit"] for row in scored_run.rows):
         notes.append(f"the run was trained on images of another kind ({facts['unit']})")
     return notes
+
+
+def _preprocess_options(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how the dataset of a record was preprocessed; None where it was not."""
+    return record["options"] if record.get("stage") == "preprocess" else None
 
 
 def _look(preprocess: Mapping[str, Any] | None) -> dict[str, Any] | None:

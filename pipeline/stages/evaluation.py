@@ -115,6 +115,11 @@ class Compare(Common):
         "What is counted",
         choices={"image": "images", "breast": "breasts", "patient": "patients"},
     )
+    all_pairs: bool = advanced(
+        False,
+        "Compare every two runs, not only that of the highest AUC with the others (of 300 runs "
+        "that takes half an hour)",
+    )
     price_of_leakage: bool = advanced(
         False,
         "Train one model again on a split by image, to show what such a split would have claimed",

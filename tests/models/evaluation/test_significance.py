@@ -1,14 +1,18 @@
 import csv
 import itertools
 import re
+import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from models.bootstrap import estimates, fewest_patients, tail_of
+from models.bootstrap import estimates, fewest_patients, patient_weights, tail_of
 from models.evaluation.significance import (
+    LEVEL,
+    REPLICATES_PER_PAIR,
     Pair,
     bootstrap_aucs,
     bootstrap_difference,
@@ -19,6 +23,8 @@ from models.evaluation.significance import (
     in_words,
     mcnemar,
 )
+from models.metrics import aucs
+from pipeline.progress import Silent
 
 # As many images as each patient of CBIS-DDSM's mass test set has (361 of 201).
 IMAGES = np.repeat([1, 2, 3, 4], [55, 137, 4, 5])
@@ -208,6 +214,108 @@ def test_all_pairs_of_seven_models_from_one_draw():
     )
 
 
+class Bar(Silent):
+    """What a stage is told of its progress."""
+
+    def __init__(self):
+        self.total = self.done = 0
+
+    @contextmanager
+    def track(self, _text, total, _unit, _done=0):
+        self.total = total
+        yield self.advance
+
+    def advance(self, steps):
+        self.done += steps
+
+
+def test_the_best_against_every_other_and_holm_over_these_pairs():
+    targets, scores = simulated(7, seed=5)
+    scores[4] += 2 * targets
+    names = [f"model {number}" for number in range(7)]
+    bar = Bar()
+    pairs = compare_all(
+        names, targets, scores, scores > 0.5, PATIENTS, 2000, 1, best_only=True, progress=bar
+    )
+    others = [name for name in names if name != "model 4"]
+    assert [(pair.first, pair.second) for pair in pairs] == [("model 4", name) for name in others]
+    assert [pair.p_adjusted for pair in pairs] == holm([pair.p_bootstrap for pair in pairs])
+    assert all(pair.differ and pair.p_choice == 1 / 2001 for pair in pairs)
+    assert bar.done == bar.total == 2000  # 200 for each of 6 pairs would be fewer
+    # The same draws as for all pairs, so the same differences.
+    every = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 2000, seed=1)
+    found = {frozenset((pair.first, pair.second)): pair for pair in every}
+    for pair in pairs:
+        other = found[frozenset((pair.first, pair.second))]
+        assert abs(other.difference) == pair.difference
+        ends = sorted((abs(other.low), abs(other.high)))
+        assert ends == pytest.approx((pair.low, pair.high), abs=1e-12)
+        assert other.p_mcnemar == pair.p_mcnemar
+    assert in_words(pairs) == (
+        "6 pairs with the model of the highest AUC were tested, with Holm's correction and one "
+        "for choosing it on these images (5 % level). model 4 is better than every other model."
+    )
+
+
+def test_replicates_follow_the_number_of_tested_pairs():
+    targets, scores = simulated(31, seed=2)
+    names = [str(number) for number in range(31)]
+    for best_only, pairs in ((True, 30), (False, 465)):
+        bar = Bar()
+        found = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 100, 1,
+                            best_only=best_only, progress=bar)  # fmt: skip
+        assert len(found) == pairs
+        assert bar.done == bar.total == REPLICATES_PER_PAIR * pairs
+
+
+def test_memory_does_not_follow_the_number_of_pairs():
+    """All AUCs of 30 models in the 87,000 replicates for 435 pairs would be 21 MB."""
+    targets, scores = simulated(30, seed=2)
+    names = [str(number) for number in range(30)]
+    tracemalloc.start()
+    compare_all(names, targets, scores, scores > 0.5, PATIENTS, 500, seed=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12e6
+
+
+def test_the_best_of_many_equal_models_is_not_better_than_any():
+    """Chosen on the same images, it is ahead of the worst by more than Holm's correction takes."""
+    by_holm, told = [], []
+    for seed in range(40):
+        targets, scores = simulated(40, seed)
+        names = [str(number) for number in range(40)]
+        pairs = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 500, seed,
+                            best_only=True)  # fmt: skip
+        by_holm.append(any(pair.p_adjusted <= LEVEL for pair in pairs))
+        told.append(any(pair.differ for pair in pairs))
+    assert np.mean(by_holm) > 0.2
+    assert np.mean(told) <= 0.1
+
+
+@pytest.mark.parametrize("decimals", [1, 6], ids=["many ties", "no ties"])
+@pytest.mark.parametrize("patients", [6, 60, 3000], ids=["few", "some", "by sorted images"])
+def test_aucs_of_replicates_are_those_of_the_weights_to_the_last_digit(patients, decimals):
+    generator = np.random.default_rng(patients)
+    index = np.repeat(np.arange(patients), generator.choice([1, 2, 5], patients))
+    targets = generator.random(len(index)) < 0.4  # a patient may have images of both classes
+    scores = (generator.normal(size=(3, len(index))) + targets).round(decimals)
+    names = [f"{one:04d}" for one in index]
+    count = 6 if patients > 1000 else 400
+    expected = np.concatenate([
+        np.stack([aucs(targets, row, weights) for row in scores], axis=1)
+        for weights in patient_weights(names, count, seed=3)
+    ])  # fmt: skip
+    np.testing.assert_array_equal(bootstrap_aucs(targets, scores, names, count, 3), expected)
+    assert np.isnan(expected).any() == (patients == 6)
+
+
+def test_threads_change_nothing():
+    targets, scores = simulated(5, seed=1)
+    given = ("abcde", targets, scores, scores > 0.5, PATIENTS, 300, 1)
+    assert compare_all(*given, workers=3) == compare_all(*given)
+
+
 def test_too_few_patients_cannot_be_compared():
     targets = np.array([1, 1, 1, 0, 0, 0, 0, 0]) > 0
     scores = np.vstack([np.arange(8.0), -np.arange(8.0)])
@@ -285,6 +393,64 @@ def told(areas, *differing):
 def test_what_is_said(pairs, words):
     assert in_words(pairs) == words
     assert in_words(pairs[::-1]) == words
+
+
+def of_the_best(areas, *differing):
+    """Pairs of the highest AUC with the others; those named differ."""
+    best = "ABCDEFGHIJKL"[int(np.argmax(areas))]
+    return [
+        Pair(best, name, max(areas) - area, 0.0, 0.1, p, p, p, p, p)
+        for name, area in zip("ABCDEFGHIJKL", areas, strict=False)
+        for p in [0.01 if name in differing else 0.4]
+        if name != best
+    ]
+
+
+TESTED = (
+    "{} pairs with the model of the highest AUC were tested, with Holm's correction and one for "
+    "choosing it on these images (5 % level). "
+)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (
+            of_the_best([0.7, 0.8, 0.75]),
+            TESTED.format(2)
+            + "B has the highest AUC but cannot be told apart from any other model.",
+        ),
+        (
+            of_the_best([0.7, 0.8, 0.75, 0.72], "A", "D"),
+            TESTED.format(3)
+            + "B has the highest AUC and is better than D and A. B cannot be told apart from C.",
+        ),
+        (
+            of_the_best([0.8, 0.8, 0.7], "C"),
+            TESTED.format(2)
+            + "A shares the highest AUC and is better than C. A cannot be told apart from B.",
+        ),
+        (
+            of_the_best([0.7 + number / 100 for number in range(12)], "A"),
+            TESTED.format(11) + "L has the highest AUC and is better than A. L cannot be told "
+            "apart from K, J, I and 7 others.",
+        ),
+    ],
+)
+def test_what_is_said_of_the_best(pairs, words):
+    assert in_words(pairs) == words
+    assert in_words(pairs[::-1]) == words
+
+
+def test_a_pair_differs_only_where_the_choice_of_the_best_is_allowed_for():
+    def pair(adjusted, choice):
+        return Pair("A", "B", 0.1, 0.0, 0.2, adjusted, 0.01, 0.01, adjusted, choice)
+
+    assert pair(0.01, 0.02).differ
+    assert not pair(0.01, 0.2).differ
+    assert not pair(0.2, 0.01).differ
+    assert pair(0.01, np.nan).differ  # all pairs were tested
+    assert (pair(0.01, 0.2).p, pair(0.3, 0.2).p, pair(0.3, np.nan).p) == (0.2, 0.3, 0.3)
 
 
 def is_true(sentence, pairs):
