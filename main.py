@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from interface import flags, torchrun
 from pipeline import workspace
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.holding import release
-from pipeline.options import checked, defaults, items_of, spec_of
+from pipeline.options import checked, converted, defaults, items_of, spec_of
 from pipeline.processes import World, world_here
 from pipeline.progress import Result
 from pipeline.records import plain_options, read_json, write_json
@@ -198,14 +198,19 @@ def _ask(
     from interface import prompts
 
     options = STAGES[name].options
-    last = workspace.recall().get(name, {})
-    remembered = {
-        item.name: last[item.name]
-        for item in items_of(options)
-        if spec_of(item).remember and item.name in last
-    }
-    offers = remembered | dict(offered)
+    offers = offered_answers(name, options) | dict(offered)
     return prompts.fill(options, given, offers, lambda filled: screen.summary(name, filled))
+
+
+def offered_answers(name: str, options: type) -> dict[str, Any]:
+    """Return the last answers to a stage's questions that are offered again; of no other type."""
+    last, offers = workspace.recall().get(name, {}), {}
+    for item in items_of(options):
+        if spec_of(item).remember and item.name in last:
+            with contextlib.suppress(UserError, TypeError, ValueError, OverflowError):
+                converted(item, last[item.name])
+                offers[item.name] = last[item.name]
+    return offers
 
 
 def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> Outcome:
@@ -244,17 +249,14 @@ def _remember(name: str, options: Any) -> None:
 
 def _read_answers(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Read an answers file: a list of stages with their options."""
-    data = read_json(path)
-    try:
-        plan = [(str(entry["stage"]), dict(entry["options"])) for entry in data["stages"]]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: is not an answers file", "every run writes one") from None
+    data = read_json(path, like="answers.json")
+    plan = [(entry["stage"], entry["options"]) for entry in data["stages"]]
     for name, options in plan:
         if name not in STAGES:
-            raise UserError(f"{path}: {name!r} is not a stage")
+            raise UserError(f"{path}: {shown(name)!r} is not a stage")
         known = defaults(STAGES[name].options)
         if unknown := sorted(set(options) - set(known)):
-            raise UserError(f"{path}: {name} has no option {', '.join(unknown)}")
+            raise UserError(f"{path}: {name} has no option {shown(', '.join(unknown))}")
     return plan
 
 

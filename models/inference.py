@@ -220,7 +220,7 @@ def load_run(folder: Path) -> TrainedModel:
     try:
         head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
         network = build(str(facts["architecture"]), head)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder / MODEL_FILE}: is not what training writes ({error})") from None
     restore_weights(folder, network)
     return TrainedModel(network.eval(), facts)

@@ -1,10 +1,8 @@
 """What a person did wrong, as against what the program did wrong."""
 
-import re
-
 LONGEST = 300  # characters of a message: what a damaged file holds may be of any length
 SHOWN = 40  # characters of a value in it
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+SURROGATES = frozenset(map(chr, range(0xDC80, 0xDD00)))
 
 
 def shown(value: object, longest: int = SHOWN) -> str:
@@ -14,8 +12,13 @@ def shown(value: object, longest: int = SHOWN) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a text without what would end or rewrite a line of a terminal."""
-    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Return a text without what would end or rewrite a line of a terminal.
+
+    Names of files may hold bytes that are no text, as surrogates; they stay, to be found again.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in SURROGATES else ascii(c)[1:-1] for c in text)
 
 
 def _shortened(problem: str, longest: int) -> str:
@@ -37,7 +40,7 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = _shortened(problem, LONGEST - len(remedy))
+        self.problem = _shortened(problem, LONGEST - len(remedy) - 2)
         self.remedy = remedy
         super().__init__(f"{self.problem}; {remedy}" if remedy else self.problem)
 

@@ -28,7 +28,8 @@ class Fold:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Fold":
         """Return the fold that `facts` wrote into a record, or else the plain split."""
-        return cls(int(facts.get("fold", 0)), int(facts.get("folds", 0)))
+        number, count = facts.get("fold", 0), facts.get("folds", 0)
+        return cls(number, count if isinstance(count, int) else 0)
 
     @property
     def facts(self) -> dict[str, int]:

@@ -155,7 +155,7 @@ def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = 
     return result
 
 
-def _converted(item: "dataclasses.Field[Any]", value: Any) -> Any:
+def converted(item: "dataclasses.Field[Any]", value: Any) -> Any:
     """Give an answer that does not apply its type, without checking it."""
     return value if value is None else _value(item, value)
 
@@ -264,7 +264,7 @@ def checked(options: type, values: Answers) -> Any:
             except UserError as error:
                 raise UserError(f"{flag(item)}: {error.problem}", error.remedy) from None
         else:
-            answers[item.name] = _converted(item, answers[item.name])
+            answers[item.name] = converted(item, answers[item.name])
     return options(**answers)
 
 

@@ -54,6 +54,19 @@ def is_inside(name: str) -> bool:
     return name[0] != "/" and ".." not in name.split("/") and name != "."
 
 
+def is_possible(path: object) -> bool:
+    """Return whether a value of a file is the path of a file that there can be."""
+    if not isinstance(path, str | Path):
+        return False
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return True
+    except (OSError, ValueError):  # too long, or with a NUL byte
+        return False
+    return True
+
+
 def is_file_name(name: str) -> bool:
     """Return whether a text is the name of a file, without a folder."""
     return is_inside(name) and "/" not in name and ":" not in name
@@ -61,9 +74,12 @@ def is_file_name(name: str) -> bool:
 
 def _stays(folder: Path, path: Path) -> bool:
     """Return whether no link on the way leads out of the folder; both paths are absolute."""
-    if not _resolves_inside(folder, path.parent):
+    try:
+        if not _resolves_inside(folder, path.parent):
+            return False
+        return not path.is_symlink() or path.resolve().is_relative_to(folder.resolve())
+    except OSError:  # no name that a file can have
         return False
-    return not path.is_symlink() or path.resolve().is_relative_to(folder.resolve())
 
 
 @functools.lru_cache(maxsize=256)  # thousands of images lie in six folders

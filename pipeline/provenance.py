@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import UserError, shown
 from pipeline.manifest import MANIFEST
-from pipeline.paths import from_here
+from pipeline.paths import from_here, is_possible
 from pipeline.records import RECORD, UNFINISHED, digest, file_digest, read_json, read_record
 
 PIXELS, SOURCE = "pixels", "source"  # in the record of a dataset
@@ -100,7 +100,8 @@ def out_of_date(folder: Path, record: Mapping[str, Any]) -> str:
     if not isinstance(source, Mapping):
         return ""
     places = (Path(source["folder"]), folder.resolve() / source["relative"])
-    place = next((one for one in places if (one / MANIFEST).is_file()), None)
+    likely = (one for one in places if is_possible(one))
+    place = next((one for one in likely if (one / MANIFEST).is_file()), None)
     if place is None:
         return ""
     name = from_here(place)

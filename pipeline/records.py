@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.holding import HOLDER, LOCK, hold, release
 from pipeline.paths import link_out_of
 
@@ -22,6 +22,7 @@ RECORD = "stage.json"  # written last: its presence says that the folder is comp
 UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
 SET_ASIDE = "set_aside.csv"
 TIME = "time"  # in either of the two: when it was written, in UTC
+DAMAGED = "mend it, or make its folder again"
 LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")  # what `atomic` calls a file in work
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
@@ -61,18 +62,37 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, default=str) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that the tool wrote.
+def read_json(path: Path, like: str = "", remedy: str = DAMAGED) -> Any:
+    """Read a JSON file that the tool wrote, after holding it against its schema.
+
+    Args:
+        path: Of the file.
+        like: The key of its schema (`pipeline.schemas.SCHEMAS`), where neither its name nor its
+            folder's tells it.
+        remedy: What to do about a damaged one.
 
     Raises:
-        UserError: The file is missing or is not JSON.
+        UserError: The file is missing, is not JSON or does not hold what the tool writes.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})", remedy) from None
+    import msgspec  # as long to load as all of --help
+
+    from pipeline.schemas import SCHEMAS
+
+    hidden = path.parent.name
+    name = like or (hidden if hidden in SCHEMAS else path.name)
+    try:
+        msgspec.convert(data, SCHEMAS[name])
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged or of another version ({error})", remedy) from None
+    return data
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -217,7 +237,7 @@ def _now() -> str:
 
 def _maker(folder: Path) -> str:
     record = folder / RECORD if (folder / RECORD).is_file() else folder / UNFINISHED
-    return str(read_json(record).get("stage", "something else"))
+    return shown(read_json(record)["stage"])
 
 
 def close_folder(
@@ -273,7 +293,7 @@ def read_record(folder: Path, *makers: str) -> dict[str, Any]:
         raise UserError(f"{folder}: is not a folder made by {' or '.join(makers)}", command)
     record: dict[str, Any] = read_json(folder / RECORD)
     if record.get("stage") not in makers:
-        raise UserError(f"{folder}: was made by {record.get('stage')}", command)
+        raise UserError(f"{folder}: was made by {shown(record['stage'])}", command)
     return record
 
 

@@ -77,10 +77,11 @@ class Run:
         Raises:
             UserError: It has not been evaluated.
         """
+        command = f"python main.py evaluate --run {self.folder} --batch"
         if not self.evaluated:
-            command = f"run: python main.py evaluate --run {self.folder} --batch"
-            raise UserError(f"{self.folder}: has not been evaluated", command)
-        metrics: dict[str, Any] = read_json(self.folder / METRICS)
+            raise UserError(f"{self.folder}: has not been evaluated", f"run: {command}")
+        again = f"evaluate again with: {command}"
+        metrics: dict[str, Any] = read_json(self.folder / METRICS, remedy=again)
         return metrics
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.paths import is_possible
 from pipeline.processes import world_here
 from pipeline.provenance import dataset_hash, out_of_date
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
@@ -14,13 +15,17 @@ from pipeline.runs import MODEL_FILE, list_runs
 
 MEMORY = Path(".mammolab") / "answers.json"
 SHORTCUTS = "shortcuts.json"  # in a dataset: what its shortcut probe found
+SCALAR = str | int | float | None  # what an answer can be
 Memory = Mapping[str, Mapping[str, Any]]  # stage -> option -> last answer
 
 
 def recall() -> dict[str, dict[str, Any]]:
     """Return the answers of the last run of each stage in this folder."""
-    with contextlib.suppress(UserError, TypeError, ValueError):
-        return {stage: dict(options) for stage, options in dict(read_json(MEMORY)).items()}
+    with contextlib.suppress(UserError):
+        return {
+            stage: {name: value for name, value in options.items() if isinstance(value, SCALAR)}
+            for stage, options in read_json(MEMORY).items()
+        }
     return {}
 
 
@@ -48,7 +53,8 @@ def survey(memory: Memory) -> Workspace:
     """Look at what has been made, in the folders of the last run or the usual ones."""
 
     def folder(stage: str, name: str, usual: str) -> Path:
-        return Path(memory.get(stage, {}).get(name, usual))
+        said = memory.get(stage, {}).get(name, usual)
+        return Path(said) if is_possible(said) else Path(usual)
 
     raw = folder("organize", "source", str(folder("synthesize", "out", "raw")))
     dataset = folder("organize", "out", "dataset")

@@ -150,6 +150,8 @@ def trace(folder: Path) -> Dataset:
         collection = _collection(source)
     except UserError as error:
         problems.append(error.problem)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        problems.append(f"{here / RECORD}: does not say what it was made from ({error!r})")
     return Dataset(folder, steps, source, collection, problems)
 
 

@@ -167,7 +167,7 @@ def read_run(run: Run) -> RunView:
             **_model(info),
             **_measured(measured),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"{run.folder}: does not hold what train and evaluate write ({error!r})",
             f"evaluate again with: python main.py evaluate --run {run.folder} --batch",

@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.paths import inside
 from pipeline.progress import Progress
-from pipeline.records import read_json, write_text
+from pipeline.records import digest, read_json, write_text
 from pipeline.work import worker_count
 
 CACHE = ".cache"  # in the dataset's folder; the dot hides it from whoever looks for images
@@ -154,14 +155,16 @@ class ImageCache:
     def _open(self) -> _Kept:
         """Return what is kept; nothing where the index or its file is missing or of no use."""
         # Another run may just have replaced it, or it is damaged: then it is made again.
-        useless = (UserError, OSError, KeyError, TypeError, ValueError, AttributeError)
+        useless = (UserError, OSError, ValueError)
         with contextlib.suppress(*useless):
             index = read_json(self._index)
-            if index["code"] == self._code:
+            # The check: one wrong digit would give an image the pixels of another.
+            if index["code"] == self._code and index.pop("check") == digest(index):
                 images = index["images"].items()
                 slots = {path: int(slot) for path, (slot, _, _) in images}
                 stamps = {path: (size, changed) for path, (_, size, changed) in images}
                 if 0 <= min(slots.values()) and max(slots.values()) < index["count"]:
+                    inside(self._place, index["file"])
                     return self._map(index["file"], index["count"], slots, stamps)
         return _Kept("", np.empty((0, self._size, self._size), np.uint8), {}, {})
 
@@ -282,8 +285,9 @@ class ImageCache:
             for path, slot in kept.slots.items()
             if (stamp := kept.stamps[path]) is not None
         }
-        index = {"code": self._code, "file": kept.name, "count": len(kept.pixels)}
-        write_text(self._index, json.dumps(index | {"images": images}))
+        index: dict[str, Any] = {"code": self._code, "file": kept.name, "count": len(kept.pixels)}
+        index |= {"images": images}
+        write_text(self._index, json.dumps(index | {"check": digest(index)}))
 
     def _sweep(self, wanted: str) -> None:
         """Remove files of pixels that no index names: of an earlier content or a killed run."""

@@ -13,7 +13,8 @@ from pipeline.errors import UserError
 from pipeline.folds import read_folds
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
-from pipeline.records import file_digest, read_json
+from pipeline.provenance import dataset_hash
+from pipeline.records import read_json
 from pipeline.runs import Run
 from pipeline.stages.data import Preprocess
 from pipeline.stages.evaluation import Evaluate
@@ -100,7 +101,7 @@ def test_a_run_trains_on_the_other_folds_and_records_its_own(trained, prepared, 
         "val": sorted(name for name, own in folds.items() if own == fold),
     }
     assert (facts["fold"], facts["folds"]) == (fold, COUNT)
-    assert facts["data_hash"] == file_digest(prepared / "manifest.csv")
+    assert facts["data_hash"] == dataset_hash(prepared)
     assert run.record()["options"]["fold"] == fold
     assert run.fold.name == f"fold {fold} of 3"
 

@@ -1,0 +1,275 @@
+"""What the tool's JSON files hold: each is read through its schema, so a damaged one is one line.
+
+A field with a default may be missing: files of earlier versions lack it. Fields that are not
+listed are not looked at.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=0, le=10**12)]
+Size = Annotated[int, Meta(ge=0, le=2**15)]  # of an image or a layer
+Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0, le=10**10)]
+FoldNumber = Annotated[int, Meta(ge=0, le=9999)]
+Unit = Literal["mammogram", "crop"]
+
+
+class Counts(Struct):
+    """What a stage made, in figures; more by stage."""
+
+    fold: FoldNumber = 0
+    folds: FoldNumber | dict[str, Any] = 0  # of a dataset, its folds' sizes
+    epochs: Count = 0
+    best_epoch: Count = 0
+    best_val_auc: Share | None = None
+    peak_memory: float | None = None
+    splits: dict[str, dict[str, Any]] = {}
+    left_out: list[dict[str, Any]] = []
+
+
+class Source(Struct):
+    """The dataset that one was made from."""
+
+    folder: str
+    relative: str
+    hash: str
+    options: dict[str, Any]
+
+
+class StageRecord(Struct):
+    """stage.json: written last, when a stage's folder is complete."""
+
+    stage: str
+    options: dict[str, Any]
+    counts: Counts
+    input_hash: str = ""
+    seconds: Seconds = 0
+    time: str = ""
+    versions: dict[str, str] = {}
+    pixels: str | None = None
+    source: Source | None = None
+
+
+class Begun(Struct):
+    """unfinished.json: written first; the folder is the stage's, and not complete."""
+
+    stage: str
+    options: dict[str, Any]
+    time: str = ""
+
+
+class AnsweredStage(Struct):
+    """One stage of an answers file."""
+
+    stage: str
+    options: dict[str, Any]
+
+
+class Answers(Struct):
+    """answers.json: stages with their options, to be run again."""
+
+    stages: list[AnsweredStage]
+
+
+class HeadFacts(Struct):
+    """The head of a network."""
+
+    widths: Annotated[list[Annotated[int, Meta(ge=1, le=2**15)]], Meta(max_length=16)]
+    dropout: Share
+
+
+class Input(Struct):
+    """What a network takes."""
+
+    size: Size
+    channels: Annotated[int, Meta(ge=0, le=4)]
+    mean: float | list[float] = 0.0
+    std: float | list[float] = 1.0
+
+
+class Patients(Struct):
+    """Who was trained and validated on."""
+
+    train: list[str]
+    val: list[str]
+
+
+class Search(Struct):
+    """Where hyper-parameters come from."""
+
+    study: str
+    trial: Count
+    val_auc: float
+    params: dict[str, Any]
+
+
+class Model(Struct):
+    """model.json: all that prediction, evaluation and the report need to know of a run."""
+
+    model: str
+    architecture: str
+    strategy: Literal["opw", "pft", "cft", "ensemble", "elsewhere"]
+    input: Input
+    weights: str
+    parameters: Count
+    trainable: Count
+    unit: Unit
+    data: str
+    data_hash: str
+    patients: Patients
+    preprocess: dict[str, Any] | None
+    trained_from: str = ""
+    untrained_head: bool = False
+    head: HeadFacts | None = None
+    weights_hash: str = ""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    pixels: dict[str, str] = {}
+    fold: FoldNumber = 0
+    folds: FoldNumber = 0
+    tuning: Search | None = None
+    recipe: dict[str, Any] = {}
+    members: list[str] | None = None
+
+
+class Interval(Struct):
+    """A measure with its 95 % interval; null where nothing can be said."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class SplitFigures(Struct):
+    """What was measured on one split."""
+
+    images: Count
+    patients: Count
+    benign: Count
+    malignant: Count
+    metrics: dict[str, Interval]
+
+
+class Point(Struct):
+    """An operating point."""
+
+    threshold: Share
+    rule: str
+
+
+class UnitFigures(Point):
+    """What was measured on breasts or patients, at an operating point of their own."""
+
+    splits: dict[str, SplitFigures]
+
+
+class Stratum(Struct):
+    """The AUC on a part of the test images."""
+
+    factor: str
+    level: str
+    images: Count
+    patients: Count
+    malignant: Count
+    auc: Interval
+    small: bool
+
+
+class Metrics(Struct):
+    """metrics.json: what evaluation measured."""
+
+    model: str
+    data: str | None
+    data_hash: str
+    unit: Unit
+    calibration: dict[str, Any]
+    aggregate: Literal["max", "mean"]
+    tta: Literal["none", "flips"]
+    replicates: Annotated[int, Meta(ge=0, le=10**7)]
+    seed: int
+    operating_point: Point
+    splits: dict[str, SplitFigures]
+    units: dict[str, UnitFigures]
+    uncalibrated: dict[str, dict[str, float | None]]
+    strata: list[Stratum]
+    cost: dict[str, float | str | None]
+    notes: list[str]
+
+
+class Best(Struct):
+    """best.json of a search."""
+
+    study: str
+    trial: Count
+    val_auc: float
+    params: dict[str, Any]
+    model: str
+    data_hash: str
+    finished: str
+
+
+class BaselineScores(Struct):
+    """The probabilities of one baseline, by image_id."""
+
+    name: str
+    title: str
+    description: str
+    val: dict[str, Share]
+    test: dict[str, Share]
+    problem: str = ""
+
+
+class Baselines(Struct):
+    """The sanity baselines of a dataset."""
+
+    data_hash: str
+    seed: int
+    splits: str
+    images: str
+    code: str
+    baselines: list[BaselineScores]
+
+
+class Probe(Struct):
+    """How well one group of features alone predicts the label."""
+
+    auc: float | None
+    low: float | None
+    high: float | None
+    images: Count
+    patients: Count
+
+
+class Shortcuts(Struct):
+    """shortcuts.json: what the probe of a dataset found."""
+
+    summary: str
+    warnings: list[str]
+    problem: str
+    groups: dict[str, Probe]
+
+
+class CacheIndex(Struct):
+    """The index of the decoded images of a dataset."""
+
+    code: str
+    file: str
+    count: Count
+    images: dict[str, tuple[Count, Count, int]]
+    check: str
+
+
+Memory = dict[str, dict[str, Any]]  # stage -> option -> last answer
+SCHEMAS: dict[str, Any] = {  # by the name of the file, or of the hidden folder that it lies in
+    "stage.json": StageRecord,
+    "unfinished.json": Begun,
+    "answers.json": Answers,
+    "model.json": Model,
+    "metrics.json": Metrics,
+    "best.json": Best,
+    "shortcuts.json": Shortcuts,
+    ".baselines": Baselines,
+    ".cache": CacheIndex,
+    ".mammolab": Memory,
+}
