@@ -7,8 +7,6 @@ import functools
 import hashlib
 import json
 import platform
-import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import UserError, shown
 from pipeline.holding import HOLDER, LOCK, hold, release
+from pipeline.leftovers import LEFT_OVER, name_in_work
 from pipeline.paths import link_out_of
 
 RECORD = "stage.json"  # written last: its presence says that the folder is complete
@@ -23,7 +22,6 @@ UNFINISHED = "unfinished.json"  # written first: says that the folder is ours an
 SET_ASIDE = "set_aside.csv"
 TIME = "time"  # in either of the two: when it was written, in UTC
 DAMAGED = "mend it, or make its folder again"
-LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")  # what `atomic` calls a file in work
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
     "numpy", "scipy", "scikit-learn", "matplotlib", "isal",
@@ -32,14 +30,9 @@ PACKAGES = (
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its name when the block ends well.
-
-    The temporary name starts with a dot and keeps the suffix, so that encoders which look at it
-    work and nothing takes it for a result.
-    """
+    """Yield a temporary path beside `path` that takes its name when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not the process id: on a cluster two machines may have the same one.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = name_in_work(path)
     try:
         yield temporary
         temporary.replace(path)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.folds import Fold
+from pipeline.paths import from_here
 from pipeline.records import RECORD, TIME, UNFINISHED, read_json, read_record
 
 LATEST = "latest"
@@ -77,7 +78,7 @@ class Run:
         Raises:
             UserError: It has not been evaluated.
         """
-        command = f"python main.py evaluate --run {self.folder} --batch"
+        command = f"python main.py evaluate --run {from_here(self.folder)} --batch"
         if not self.evaluated:
             raise UserError(f"{self.folder}: has not been evaluated", f"run: {command}")
         again = f"evaluate again with: {command}"

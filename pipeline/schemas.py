@@ -225,10 +225,10 @@ class Baselines(Struct):
 
     data_hash: str
     seed: int
-    splits: str
-    images: str
-    code: str
     baselines: list[BaselineScores]
+    splits: str = ""
+    images: str = ""
+    code: str = ""
 
 
 class Probe(Struct):

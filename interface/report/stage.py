@@ -1,5 +1,7 @@
 """Report: all evaluated runs as one self-contained HTML page, with its tables and figures."""
 
+import contextlib
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,12 +12,15 @@ from interface.report.page import Page, count, make_page
 from interface.report.runs import RunView, read_run
 from interface.report.sheets import write_sheet
 from pipeline.errors import UserError
+from pipeline.holding import hold, release
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import (
+    UNFINISHED,
     close_folder,
     digest,
     file_digest,
     open_folder,
+    read_json,
     write_json,
     write_set_aside,
     write_table,
@@ -55,6 +60,7 @@ def report(options: Report, progress: Progress) -> Result:
     runs.sort(key=lambda run: -(run.test.of("auc").value or 0))
 
     page = make_page(runs, len(finished) - len(evaluated), options, progress)
+    _remove_unfinished(options.out)
     folder = _new_folder(options.out)
     open_folder(folder, "report", options)
     _write(folder, page, runs, progress)
@@ -87,6 +93,16 @@ def _read_all(found: Sequence[Run], progress: Progress) -> tuple[list[RunView], 
                 refused.append((run.name, str(error)))
             advance(1)
     return runs, refused
+
+
+def _remove_unfinished(out: Path) -> None:
+    """Remove the reports that killed runs left; none can be continued."""
+    for begun in out.glob(f"*/{UNFINISHED}"):
+        with contextlib.suppress(UserError, OSError):  # another run may be at work on it
+            if read_json(begun)["stage"] == "report":
+                hold(begun.parent, "report")
+                shutil.rmtree(begun.parent)
+        release(begun.parent)
 
 
 def _new_folder(out: Path) -> Path:

@@ -24,6 +24,7 @@ from models.metrics import METRICS, auc, measure
 from models.registry import NO_WEIGHTS
 from pipeline.errors import UserError
 from pipeline.folds import Fold
+from pipeline.leftovers import remove_left_over
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import SET_ASIDE, write_json, write_set_aside
 from pipeline.runs import METRICS as METRICS_FILE
@@ -70,6 +71,7 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
     if beside:
         notes += unexpected(beside, scored_run.rows, options.replicates, options.seed)
     folder = scored_run.run.folder
+    remove_left_over(folder)
     (folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
     raw = {name: logistic(part.values) for name, part in scored_run.splits.items()}
     for name, scored in images.items():

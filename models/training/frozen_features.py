@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -27,12 +26,12 @@ from models.data.image_cache import CACHE
 from models.data.loading import EvalTransform, Split
 from models.distributed import rank_zero_first
 from models.inference import Compute, scoring_batch
+from pipeline.leftovers import remove_left_over
 from pipeline.progress import Progress
-from pipeline.records import LEFT_OVER, atomic, digest
+from pipeline.records import atomic, digest
 
 PLACE = "frozen"  # below the dataset's cache
 RESERVE = 2**29  # bytes of the disk that are left free, for weights and figures
-STALE_SECONDS = 86_400  # after which a file in work is what a killed run left
 Images = Callable[[NDArray[np.int64]], Tensor]  # indices -> (B, 1, S, S) float32
 Array = NDArray[np.float32] | NDArray[np.int16]
 
@@ -169,11 +168,7 @@ class FrozenLayers:
 
     def _make_room(self, size: int) -> None:
         """Remove what killed runs left and, where the disk is short, what was used longest ago."""
-        now = time.time()
-        for path in self._place.iterdir():
-            with contextlib.suppress(OSError):
-                if LEFT_OVER.fullmatch(path.name) and now - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink()
+        remove_left_over(self._place)
         by_use = sorted(self._place.glob("[!.]*.npy"), key=lambda one: one.stat().st_mtime)
         for path in by_use:
             if shutil.disk_usage(self._place).free >= size + RESERVE:

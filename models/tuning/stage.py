@@ -30,6 +30,7 @@ from models.tuning.trials import make_trials
 from models.tuning.worker import WORK, Worker
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, read_folds, read_rows
+from pipeline.leftovers import remove_left_over
 from pipeline.manifest import MANIFEST, Row
 from pipeline.progress import Progress, Result
 from pipeline.provenance import dataset_hash, read_fresh
@@ -150,6 +151,7 @@ def _claim(folder: Path, options: Tune) -> None:
         UserError: It holds something else or cannot be written.
     """
     if (folder / RECORD).is_file() or (folder / UNFINISHED).is_file():
+        remove_left_over(folder)
         return
     try:
         open_folder(folder, STAGE, options, alone=False)

@@ -9,12 +9,10 @@ once.
 
 import contextlib
 import os
-import socket
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -27,6 +25,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from pipeline.errors import UserError
+from pipeline.leftovers import machine
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120  # a worker that is silent for longer is dead
 CONNECT_SECONDS, LOCK_SECONDS = 10, 60
@@ -261,12 +260,12 @@ def revive(study: optuna.Study, here: bool) -> list[int]:
 
 def worker_here() -> dict[str, Any]:
     """Return what distinguishes this process from all others on all machines."""
-    return {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    return {"machine": machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def is_gone(worker: Mapping[str, Any] | None) -> bool:
     """Return whether a worker is known to be dead; of one on another machine that is not known."""
-    if worker is None or worker["machine"] != _machine():
+    if worker is None or worker["machine"] != machine():
         return False
     try:
         process = psutil.Process(int(worker["pid"]))
@@ -277,12 +276,3 @@ def is_gone(worker: Mapping[str, Any] | None) -> bool:
         return True
     except psutil.AccessDenied:
         return False
-
-
-def _machine() -> str:
-    """Return a name of this machine since it was started; containers are machines of their own."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(parts)

@@ -262,7 +262,7 @@ def test_a_run_of_before_is_refused_with_the_command_that_helps(tmp_path):
     told = (result.folder / "set_aside.csv").read_text()
     assert f"python main.py evaluate --run {folder} --batch" in told
     (folder.parent.parent / "ResNet18_CFT").rename(tmp_path / "away")
-    with pytest.raises(UserError, match=r"no run can be read .*evaluate again with"):
+    with pytest.raises(UserError, match=r"no run can be read .*main\.py evaluate --run"):
         made(tmp_path)
 
 

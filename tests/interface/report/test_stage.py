@@ -274,19 +274,19 @@ def test_runs_of_folds_are_named_and_their_cohorts_are_their_own(tmp_path):
     assert "fold 2 of 3" in page.text
 
 
-def test_broken_metrics_are_set_aside_with_their_reason(tmp_path):
+def test_broken_metrics_are_set_aside_with_their_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rows = cohort(8)
     data = dataset(tmp_path, rows)
     run_folder(tmp_path / "runs", data, rows)
     broken = run_folder(tmp_path / "runs", data, rows, model="MammoCNN")
     (broken / "metrics.json").write_text(json.dumps({"model": "MammoCNN"}))
-    result = report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
+    result = report(Report(runs=Path("runs"), out=tmp_path / "reports"), Silent())
     assert result.set_aside == 1
     assert list(result.facts["test_auc"]) == ["ResNet18_CFT/20260102-030405-42"]
-    assert (
-        "does not hold what train and evaluate write"
-        in (result.folder / "set_aside.csv").read_text()
-    )
+    said = (result.folder / "set_aside.csv").read_text()
+    assert "of another version (Object missing required field `data`" in said
+    assert "evaluate --run runs/MammoCNN/20260102-030405-42 --batch" in said
 
 
 def test_no_evaluated_run_is_refused_with_the_command(tmp_path):
@@ -341,3 +341,17 @@ def test_page_needs_no_sideways_scrolling_on_a_phone(made, tmp_path):
     )
     told = browse(outer, tmp_path / "profile", "--allow-file-access-from-files", "--dump-dom")
     assert "<title>380</title>" in told.stdout
+
+
+def test_reports_of_killed_runs_are_removed_and_those_in_work_are_not(tmp_path):
+    rows = cohort(8)
+    run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
+    killed, stranger = (tmp_path / "reports" / name for name in ("20260101-000000", "mine"))
+    for folder in (killed, stranger):
+        folder.mkdir(parents=True)
+        (folder / "methods.txt").touch()
+    (killed / "unfinished.json").write_text('{"stage": "report", "options": {}}')
+    (stranger / "unfinished.json").write_text('{"stage": "train", "options": {}}')
+    report(Report(runs=tmp_path / "runs", out=tmp_path / "reports"), Silent())
+    assert not killed.exists()
+    assert (stranger / "methods.txt").exists()

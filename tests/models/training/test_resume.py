@@ -144,7 +144,8 @@ def stopped(options_for, tmp_path):
 def test_a_dataset_that_changed_is_refused(stopped, options_for, tmp_path):
     data, _ = stopped
     write_manifest(data, read_manifest(data)[1:])
-    with pytest.raises(UserError, match=r"has changed since MammoCNN/.*\(images, labels or splits\)"):
+    changed = r"has changed since MammoCNN/.*\(images, labels or splits\)"
+    with pytest.raises(UserError, match=changed):
         train(options_for(tmp_path / "runs", resume="latest"), Silent())
 
 
