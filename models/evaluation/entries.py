@@ -1,5 +1,6 @@
 """What `compare` sets side by side: evaluated runs, and the baselines of their test images."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,18 +117,20 @@ def _of_run(run: Run, options: Compare) -> _ReadRun:
     scored = ScoredSplit.of(unit, threshold, options.replicates, options.seed)
     dataset = _dataset(run, measured)
     tested = dataset
-    if measured["strategy"] == ELSEWHERE:  # from which pixels is not known
+    if measured.get("strategy") == ELSEWHERE:  # from which pixels is not known
         tested = dataclasses.replace(dataset, preprocessing="")
     return _ReadRun(Entry(run.name, "run", tested, scored), dataset, rows)
 
 
 def _dataset(run: Run, measured: Mapping[str, Any]) -> Tested:
-    data_hash, data = str(measured["data_hash"]), str(measured["data"])
+    data_hash, data = str(measured["data_hash"]), str(measured["data"] or "")
     said = measured
     if "preprocess" not in measured:  # of before: what is known is how it was trained
         facts = read_json(run.folder / MODEL_FILE)
         said = facts if facts.get("data_hash") == data_hash else {}
-    preprocessing = preprocessing_of(said["preprocess"]) if data and "preprocess" in said else ""
+    given = said.get("preprocess", "")
+    known = data and (given is None or isinstance(given, Mapping))
+    preprocessing = preprocessing_of(given) if known else ""
     return Tested(str(measured.get("test_images", "")), preprocessing, data, data_hash)
 
 
@@ -193,10 +196,7 @@ def _kept_baselines(runs: Path, data_hash: str) -> Sequence[Mapping[str, Any]]:
     """
     folder = runs / BASELINES
     for path in (folder / f"{data_hash}.json", *sorted(folder.glob(f"{data_hash}-*.json"))):
-        try:
+        with contextlib.suppress(UserError):  # missing or damaged
             kept: Sequence[Mapping[str, Any]] = read_json(path)["baselines"]
-            if all(isinstance(one["test"], Mapping) and one["title"] for one in kept):
-                return kept
-        except (UserError, KeyError, TypeError):
-            continue
+            return kept
     return []

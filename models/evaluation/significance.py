@@ -25,6 +25,7 @@ LEVEL = 0.05
 # pairs: 2,000 replicates could not tell any of the 55 pairs of 11 models apart. With 200 for each
 # pair the smallest corrected p-value is 0.01.
 REPLICATES_PER_PAIR = 200
+INTERVAL_REPLICATES = 10_000  # at most, of the intervals: more would need memory for each model
 NAMED, NAMED_OF_MANY = 8, 3  # models in a sentence; of more than 8 the others are counted
 NAN = float("nan")
 
@@ -169,8 +170,8 @@ def compare_all(
         scores: (M, N), higher is more suspicious.
         called: (M, N), true where a model calls an image malignant at its operating point.
         patients: The patient of each image.
-        replicates: Of the intervals. For the p-values more are drawn where there are so many
-            pairs that Holm's correction needs them (`REPLICATES_PER_PAIR`).
+        replicates: At least; more are drawn where there are so many pairs that Holm's correction
+            needs them (`REPLICATES_PER_PAIR`). Intervals take `INTERVAL_REPLICATES` of them.
         seed: Of the bootstrap.
         best_only: Whether only the model of the highest AUC, the first of several, is compared
             with the others: M - 1 pairs in place of M (M - 1) / 2.
@@ -190,13 +191,13 @@ def compare_all(
     found = [Difference(float(areas[a] - areas[b]), NAN, NAN, NAN) for a, b in couples]
     choice = [NAN] * len(couples)
     if couples and enough_patients(targets, np.asarray(patients, np.str_)):
-        tally = Tally(couples, replicates)
         needed = max(replicates, REPLICATES_PER_PAIR * len(couples))
+        tally = Tally(couples, min(needed, max(replicates, INTERVAL_REPLICATES)))
         with (progress or Silent()).track("Drawing patients", needed, "replicates") as advance:
             tally.add_all(targets, scores, patients, needed, seed, workers, advance)
         found = _differences(areas, tally)
         if best_only and len(couples) > 1:
-            choice = p_of_choice(areas, tally.kept(), couples)
+            choice = p_of_choice(areas, tally.kept()[:replicates], couples)
     adjusted = holm([one.p for one in found])
     return [
         Pair(names[a], names[b], one.value, one.low, one.high, one.p,

@@ -235,15 +235,15 @@ def test_the_best_against_every_other_and_holm_over_these_pairs():
     names = [f"model {number}" for number in range(7)]
     bar = Bar()
     pairs = compare_all(
-        names, targets, scores, scores > 0.5, PATIENTS, 2000, 1, best_only=True, progress=bar
+        names, targets, scores, scores > 0.5, PATIENTS, 5000, 1, best_only=True, progress=bar
     )
     others = [name for name in names if name != "model 4"]
     assert [(pair.first, pair.second) for pair in pairs] == [("model 4", name) for name in others]
     assert [pair.p_adjusted for pair in pairs] == holm([pair.p_bootstrap for pair in pairs])
-    assert all(pair.differ and pair.p_choice == 1 / 2001 for pair in pairs)
-    assert bar.done == bar.total == 2000  # 200 for each of 6 pairs would be fewer
+    assert all(pair.differ and pair.p_choice == 1 / 5001 for pair in pairs)
+    assert bar.done == bar.total == 5000  # 200 for each of 6 pairs would be fewer
     # The same draws as for all pairs, so the same differences.
-    every = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 2000, seed=1)
+    every = compare_all(names, targets, scores, scores > 0.5, PATIENTS, 5000, seed=1)
     found = {frozenset((pair.first, pair.second)): pair for pair in every}
     for pair in pairs:
         other = found[frozenset((pair.first, pair.second))]
@@ -255,6 +255,16 @@ def test_the_best_against_every_other_and_holm_over_these_pairs():
         "6 pairs with the model of the highest AUC were tested, with Holm's correction and one "
         "for choosing it on these images (5 % level). model 4 is better than every other model."
     )
+
+
+def test_pairs_are_counted_over_all_replicates():
+    targets, scores = simulated(4, seed=3)
+    pairs = compare_all("abcd", targets, scores, scores > 0.5, PATIENTS, 1500, seed=6)
+    drawn = bootstrap_aucs(targets, scores, PATIENTS, 1500, seed=6)
+    for pair in pairs:
+        first, second = "abcd".index(pair.first), "abcd".index(pair.second)
+        expected = bootstrap_difference(pair.difference, drawn[:, first] - drawn[:, second])
+        assert (pair.low, pair.high, pair.p_bootstrap) == (expected.low, expected.high, expected.p)
 
 
 def test_replicates_follow_the_number_of_tested_pairs():
