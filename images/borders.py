@@ -1,5 +1,6 @@
 """The borders that a scanner leaves around a film: where they are found and cropped."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -26,14 +27,18 @@ FALL = 0.12  # of that white: how much darker the film is two pixels inside its 
 FAINT, ALONG = (
     0.02,
     9,
-)  # of that white: the least step to tissue as white; pixels it is averaged over
+)  # of that white: the least step to tissue as white; rows it is averaged over
 SEEN, CLEAR, UNLIKE = 0.2, 0.6, 0.1  # of the edge: seen at least; where it is clear; without white
+EVERY = 2  # the row of the image that is looked at
 SHORTEST = 0.08  # of the side's length
 LEVEL = 0.008  # how much wider one end of a strip may be for the whole of it to be cropped
+FITTED = 300  # points that lines are tried out on
 SMOOTHED = 0.02  # of the side's length, over which the edge's small bends are smoothed
 CLEARANCE = 0.7  # pixels of about DETAIL along the longer side that are white in part
 CORNER, ROUND = 0.07, 0.4  # of a rounded corner: its side; the share that is white of its square
 BARE, OUTLINED = 0.002, 0.8  # of bare film: its area, of the image; of its rim that is sharp
+NECK = 0.008  # half the width of what joins it to white muscle
+STRAIGHT = 0.012  # of its size: how far its edges may bend
 CORNERS, CONVEX = 6, 0.95  # of its outline at most; of the outline's convex hull, at least
 SQUARE = np.ones((5, 5), np.uint8)
 
@@ -97,34 +102,35 @@ def find_beyond_film(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
         about `DETAIL` along its longer side.
     """
     small = reduce_by_area(image, whole_factor(image.shape, DETAIL))
-    grey: NDArray[np.float32] = np.divide(small, WHITE_16, dtype=np.float32)
-    if not grey.any():
-        return np.zeros(grey.shape, np.bool_)
-    strips = np.zeros((4, *grey.shape), np.bool_)
-    for number, side in enumerate(_sides(grey)):
-        edge = _film_edge(side, max(grey.shape))
+    strips = np.zeros((4, *small.shape), np.uint8)
+    brightest = int(small.max())
+    if not brightest:
+        return np.zeros(small.shape, np.bool_)
+    for number, side in enumerate(_sides(small)):
+        edge = _film_edge(side, brightest, max(small.shape))
         if edge is not None:
-            strip = _sides(strips[number])[number]
+            deep = int(edge.max()) + 2
+            strip = _sides(strips[number])[number][:, :deep]
             # Pixels lie half a pixel beyond their number.
             strip |= np.arange(strip.shape[1]) + 0.5 < edge[:, None] + CLEARANCE
-    beyond: NDArray[np.bool_] = np.logical_or.reduce(strips) | _bare_film(grey, strips)
-    return beyond
+    return _with_bare_film(small, brightest, strips).astype(np.bool_)
 
 
-def _film_edge(grey: NDArray[np.float32], unit: int) -> NDArray[np.floating] | None:
+def _film_edge(image: NDArray[Any], brightest: float, unit: int) -> NDArray[np.floating] | None:
     """Return how far from the left side of (H, W) grey values the film begins, (H,); None if at it.
 
-    `unit` is the image's longer side.
+    `brightest` is their maximum, on any scale, and `unit` the image's longer side.
     """
-    deep = min(grey.shape[1] - 3, int(DEEPEST * unit))
-    first = grey[:, :2].max(axis=1)
-    lit = first >= STRIP_LEVEL * float(grey.max())
+    deep = min(image.shape[1] - 3, int(DEEPEST * unit))
+    first = image[::EVERY, :2].max(axis=1)
+    lit = first >= STRIP_LEVEL * brightest
     if deep < 4 or lit.mean() <= SHORTEST:
         return None
+    grey = image[::EVERY, : deep + 3].astype(np.float32, order="C")  # (h, deep + 3)
     white = float(np.median(first[lit]))
     lit = first >= EVEN * white
     darker = grey[:, 1:deep] < EVEN * white
-    ends = np.where(darker.any(axis=1), 1 + darker.argmax(axis=1), deep)  # (H,)
+    ends = np.where(darker.any(axis=1), 1 + darker.argmax(axis=1), deep)  # (h,)
     rows = np.arange(len(grey))
     inside = grey[rows, ends + 2]
     fall = white - inside
@@ -139,16 +145,17 @@ def _film_edge(grey: NDArray[np.float32], unit: int) -> NDArray[np.floating] | N
     line, near = _straight_line(sharp, found)
     edge = np.polyval(line, rows)
     there = edge > 1  # beyond, the film reaches past the image
-    against = (edge > 4) & (~lit | (ends < edge - 4))
-    clear = there & (ends <= edge + 2)
+    clear, against = there & (ends <= edge + 2), (edge > 4) & (~lit | (ends < edge - 4))
     least = max(SEEN * there.sum(), CLEAR * clear.sum(), SHORTEST * rows.size)
-    if abs(line[0]) > STEEPEST or near.sum() < least or against.sum() > UNLIKE * there.sum():
+    steep = abs(line[0]) > STEEPEST * EVERY
+    if steep or near.sum() < least or against.sum() > UNLIKE * there.sum():
         return None
     # Few films are cut quite straight.
     order = np.argsort(sharp[near], kind="stable")
     uneven = np.interp(rows, sharp[near][order], (found - edge[sharp])[near][order])
-    edge = edge + cv2.blur(uneven[:, None], (1, 2 * int(SMOOTHED * rows.size) + 1))[:, 0]
-    return np.where(there, edge, -CLEARANCE)
+    edge += cv2.blur(uneven[:, None], (1, 2 * int(SMOOTHED * rows.size) + 1))[:, 0]
+    edge = np.where(there, edge, -CLEARANCE)
+    return np.interp(np.arange(len(image)) / EVERY, rows, edge)
 
 
 def _faint_edges(
@@ -177,8 +184,9 @@ def _straight_line(
     Comm. ACM 15:11-15); least squares then make the best of them exact.
     """
     best, line = 0, np.zeros(2)
-    for slope in np.linspace(-STEEPEST, STEEPEST, 57):
-        offsets = np.rint((y - slope * x) / 1.5).astype(np.intp)
+    some = np.s_[:: max(1, x.size // FITTED)]
+    for slope in EVERY * np.linspace(-STEEPEST, STEEPEST, 43):
+        offsets = np.rint((y[some] - slope * x[some]) / 1.5).astype(np.intp)
         counts = np.bincount(offsets - offsets.min())
         if counts.max() > best:
             best = int(counts.max())
@@ -192,49 +200,88 @@ def _straight_line(
     return line, near
 
 
-def _bare_film(grey: NDArray[np.float32], strips: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what else is white in a corner of the film, or has few straight edges at its side.
+def _with_bare_film(
+    grey: NDArray[np.uint16], brightest: int, strips: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return all that is white beside the film or in a corner, or is bare film, as 1.
 
     `strips`, (4, H, W), is what is white beyond each side of the film in (H, W) grey values.
     """
-    beyond: NDArray[np.bool_] = np.logical_or.reduce(strips)
-    white = float(grey.max())
-    bright, dark = (grey >= EVEN * white) & ~beyond, grey < (1 - FALL) * white
-    chest_wall = _chest_wall(grey * ~(bright | beyond))
-    sides = strips.copy()
-    for number, side in enumerate(sides):
-        _sides(side)[number][:, :1] = True
-    near = [cv2.dilate(side.view(np.uint8), SQUARE) > 0 for side in sides]
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(bright.view(np.uint8))
-    found = np.zeros(grey.shape, np.bool_)
-    for number in np.unique(pieces[np.logical_or.reduce(near) & bright]):
-        x, y, wide, high, area = (int(value) for value in stats[number])
-        around = np.s_[max(0, y - 4) : y + high + 4, max(0, x - 4) : x + wide + 4]
-        piece = (pieces[around] == number).astype(np.uint8)
-        inner = cv2.dilate(piece, SQUARE)
-        rim = (cv2.dilate(inner, SQUARE) > inner) & ~beyond[around]
-        if not rim.any() or dark[around][rim].mean() < OUTLINED:
-            continue
-        touched = [bool(side[around][piece > 0].any()) for side in near]
-        if max(wide, high) <= CORNER * max(grey.shape):
-            wanted = sum(touched) > 1 and area <= ROUND * wide * high
-        else:
-            wanted = area >= BARE * grey.size and not touched[chest_wall] and _is_plain(piece)
-        if wanted:
-            found[around] |= (inner > 0) & ~dark[around]
+    beyond: NDArray[np.uint8] = np.bitwise_or.reduce(strips)
+    bright = (grey >= EVEN * brightest).view(np.uint8) & (1 - beyond)
+    found, unit = beyond.copy(), max(grey.shape)
+    for around, piece, touched in _pieces_at_sides(grey, brightest, bright, strips):
+        _, _, wide, high = cv2.boundingRect(piece)
+        small = max(wide, high) <= CORNER * unit and piece.sum() <= ROUND * wide * high
+        if small and sum(touched) > 1:
+            found[around] |= _grown(piece, SQUARE) & _white(grey[around], brightest)
+    if bright.sum() < BARE * grey.size:
+        return found
+    # Bare film may touch the muscle with a corner.
+    neck = np.ones((2 * round(NECK * unit) + 1,) * 2, np.uint8)
+    whole = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, SQUARE)  # without specks of grain
+    apart = cv2.morphologyEx(whole, cv2.MORPH_OPEN, neck).astype(np.uint8)
+    chest_wall = _chest_wall(grey, bright | beyond)
+    for around, piece, touched in _pieces_at_sides(grey, brightest, apart, strips):
+        if piece.sum() >= BARE * grey.size and not touched[chest_wall] and _is_plain(piece):
+            found[around] |= _grown(piece, neck) & _white(grey[around], brightest)
     return found
 
 
-def _chest_wall(grey: NDArray[np.float32]) -> int:
-    """Return the number, in `_sides`, of the side that the breast lies at."""
-    third = max(1, grey.shape[1] // 3)
-    return 2 if grey[:, :third].sum() >= grey[:, -third:].sum() else 3
+def _grown(mask: NDArray[np.uint8], by: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.dilate(mask, by), np.uint8)
+
+
+def _white(grey: NDArray[np.uint16], brightest: int) -> NDArray[np.uint8]:
+    return (grey >= (1 - FALL) * brightest).view(np.uint8)
+
+
+def _pieces_at_sides(
+    grey: NDArray[np.uint16], brightest: int, bright: NDArray[np.uint8], strips: NDArray[np.uint8]
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], list[bool]]]:
+    """Yield the sharply outlined pieces of a mask of 0 and 1 at the film's sides.
+
+    Each comes with the part of the image around it, its own mask there and which of the sides it
+    touches, in the order of `_sides`.
+    """
+    beyond: NDArray[np.uint8] = np.bitwise_or.reduce(strips)
+    near = _grown(beyond, SQUARE)
+    for side in _sides(near):
+        side[:, :3] = 1
+    for outline in cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
+        if not near[outline[:, 0, 1], outline[:, 0, 0]].any():
+            continue
+        x, y, wide, high = cv2.boundingRect(outline)
+        x0, y0 = max(0, x - 4), max(0, y - 4)
+        around = np.s_[y0 : y + high + 4, x0 : x + wide + 4]
+        piece = np.zeros(beyond[around].shape, np.uint8)
+        cv2.drawContours(piece, [outline], 0, 1, cv2.FILLED, offset=(-x0, -y0))
+        inner = _grown(piece, SQUARE)
+        rim = (_grown(inner, SQUARE) > inner) & (beyond[around] == 0)
+        if not rim.any() or _white(grey[around], brightest)[rim].mean() > 1 - OUTLINED:
+            continue
+        ends = y, grey.shape[0] - y - high, x, grey.shape[1] - x - wide
+        yield (
+            around,
+            piece,
+            [
+                end < 3 or bool((strip[around] & inner).any())
+                for end, strip in zip(ends, strips, strict=True)
+            ],
+        )
+
+
+def _chest_wall(grey: NDArray[np.uint16], white: NDArray[np.uint8]) -> int:
+    """Return the number, in `_sides`, of the side that the breast lies at; white is none of it."""
+    dark, third = grey * (1 - white), max(1, grey.shape[1] // 3)
+    return 2 if cv2.mean(dark[:, :third])[0] >= cv2.mean(dark[:, -third:])[0] else 3
 
 
 def _is_plain(piece: NDArray[np.uint8]) -> bool:
     """Return whether a piece, (h, w) of 0 and 1, is convex with a few straight edges."""
-    hull = cv2.convexHull(np.argwhere(piece).astype(np.int32))
-    corners = len(cv2.approxPolyDP(hull, 0.012 * max(piece.shape), closed=True))
+    outlines, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = cv2.convexHull(outlines[0])
+    corners = len(cv2.approxPolyDP(hull, STRAIGHT * max(piece.shape), closed=True))
     return corners <= CORNERS and bool(piece.sum() >= CONVEX * cv2.contourArea(hull))
 
 
@@ -288,7 +335,7 @@ def _level_part(grey: NDArray[np.float32], cut: int, unit: int) -> int:
 
     `cut` is how much of the (H, W) grey values the strip takes at the left side, wedge and all.
     """
-    edge = _film_edge(grey, unit) if cut else None
+    edge = _film_edge(grey, float(grey.max()), unit) if cut else None
     if edge is None or np.ptp(ends := np.clip(edge, 0, None)) <= LEVEL * unit:
         return cut
     return min(cut, int(ends.min()))

@@ -1,5 +1,7 @@
 """The breast in an image, without letters, labels and tape."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,16 @@ FOLD = 0.08  # how far armpit and belly go on thinly along the film's upper and 
 SKIN = 2  # pixels
 CLEARANCE = 0.014  # kept from what touches the breast
 SPOT, SPOT_LEVEL = 0.06, 0.5  # half the size of a label at most; of the brightest tissue
+LABEL_SHARE = 0.85  # of a label that lies in a band, unless that is tape over bright tissue
 SPOT_SHARE = 0.4  # of a label's rim that lies in the background
+# Of tape:
+WIDEST, SHORTEST_EDGE = 0.13, 0.035  # across; the part of an edge that lies beside the other
+LONGEST_LETTER = 0.12  # both edges together: what is shorter is left to `_labels`
+LONG_EDGE = 0.08  # that faces the image's upper edge
+BEND = 1.5  # pixels by which an edge leaves a straight line at most
+PARALLEL, LEVEL = 0.996, 0.985  # cosines of the angles between edges; with the image's upper edge
+SOLID = 0.95  # of what lies between: how much stands out of the background
+FURTHER = 0.7  # of its width: how far its edges are followed beyond where they are seen
 SMALLEST_BREAST = 0.02  # of the image
 MARGIN = 1  # pixel beyond the skin line, of about DETAIL along the longer side
 
@@ -66,18 +77,18 @@ def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
     return mask
 
 
-def _continued(image: NDArray[np.uint16], beyond: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    """Fill what lies beyond the film with the nearest grey value of the film."""
+def _continued(image: NDArray[Any], hidden: NDArray[np.bool_]) -> NDArray[Any]:
+    """Fill what is hidden of an (H, W) image, of any dtype, with the nearest that is not."""
     size = (image.shape[1], image.shape[0])
-    share = cv2.resize(beyond.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(hidden.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     outside = cv2.dilate((share > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8))
     _, labels = cv2.distanceTransformWithLabels(
         outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     film = outside == 0
-    values = np.zeros(int(labels.max()) + 1, np.uint16)
+    values = np.zeros(int(labels.max()) + 1, image.dtype)
     values[labels[film]] = image[film]
-    return np.asarray(values[labels], np.uint16)
+    return np.asarray(values[labels])
 
 
 def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -94,9 +105,13 @@ def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.zeros(grey.shape, bool)
     # Where the muscle is white, what it takes to stand out is measured at the rest of the breast.
     typical = min(contrast, float(np.median(rest[rest > 4 * spread])))
-    bright = (rest > max(4 * spread, FAINTEST * typical)).astype(np.uint8)
+    faintest = max(4 * spread, FAINTEST * typical)
+    bright = (rest > faintest).astype(np.uint8)
+    bands = _bands(bright)
+    labels = _labels(rest, bright, bands)
+    bright = _bridged(bright, bands)
     # Before the opening, which would take a label that touches the breast for a part of it.
-    bright[_labels(rest, bright)] = 0
+    bright[labels] = 0
     unit = max(grey.shape)
     body = _largest(_opened(bright, THICK * unit))
     if body.mean() < SMALLEST_BREAST:
@@ -108,6 +123,86 @@ def _breast(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
     body[_distance(others) <= CLEARANCE * unit] = 0
     mask = (_distance(body) <= MARGIN) & (others == 0)
     return _without_holes(mask.astype(np.uint8)).astype(bool)
+
+
+def _bands(bright: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Find bands with two straight edges, such as tape, in a mask of 0 and 1."""
+    found = np.zeros(bright.shape, np.uint8)
+    for pair in _facing_edges(_straight_edges(bright), max(bright.shape)):
+        area = _hull(pair.reshape(4, 2), bright.shape)
+        if bright[area > 0].mean() < SOLID:
+            continue
+        along = pair[:, 1] - pair[:, 0]
+        length = np.hypot(along[:, :1], along[:, 1:])  # (2, 1)
+        # Over the breast, the edges of tape are not seen.
+        more = along / length * (FURTHER * area.sum() / length.max())
+        longer = pair + np.stack([-more, more], axis=1)
+        found |= _hull(longer.reshape(4, 2), bright.shape)
+    return cv2.dilate(found, _disc(2)).astype(np.uint8)
+
+
+def _facing_edges(edges: NDArray[np.floating], unit: int) -> list[NDArray[np.floating]]:
+    """Return pairs, (2, 2, 2), of (n, 2, 2) edges between which a band lies.
+
+    The second may be the image's upper edge: the breast does not end in a straight edge below it.
+    """
+    pairs = []
+    along = edges[:, 1] - edges[:, 0]
+    length = np.hypot(along[:, 0], along[:, 1])
+    along /= length[:, None]
+    inward = np.stack([along[:, 1], -along[:, 0]], axis=1)
+    middle = edges.mean(axis=1)
+    for number, edge in enumerate(edges):
+        # Of the others: how far inward of this edge, and how much beside it they lie.
+        across = (middle - middle[number]) @ inward[number]
+        places = np.sort((edges - edge[0]) @ along[number], axis=1)  # (n, 2)
+        beside = np.minimum(places[:, 1], length[number]) - np.maximum(places[:, 0], 0)
+        whole = np.maximum(places[:, 1], length[number]) - np.minimum(places[:, 0], 0)
+        wanted = (along @ along[number] <= -PARALLEL) & (beside >= SHORTEST_EDGE * unit)
+        wanted &= (across >= 2) & (across <= np.minimum(WIDEST * unit, whole))
+        wanted &= whole >= LONGEST_LETTER * unit
+        pairs += [np.stack([edge, other]) for other in edges[wanted]]
+        level = -inward[number][1] >= LEVEL and length[number] >= LONG_EDGE * unit
+        if level and edge[:, 1].max() <= WIDEST * unit:
+            pairs.append(np.stack([edge, edge[::-1] * (1, 0)]))
+    return pairs
+
+
+def _bridged(bright: NDArray[np.uint8], bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a mask of 0 and 1 without bands; the skin line is drawn straight across them."""
+    seen = bright & (1 - bands)
+    body = _largest(seen)
+    count, pieces = cv2.connectedComponents(bands)
+    for number in range(1, count):
+        band = np.equal(pieces, number).astype(np.uint8)
+        rim = body & (cv2.dilate(band, _disc(2)) > band)
+        if rim.any():
+            seen |= band & _hull(np.argwhere(rim)[:, ::-1], bright.shape)
+    return seen
+
+
+def _hull(points: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Fill the convex hull of (n, 2) points x and y with 1 in an array of a shape."""
+    area = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(area, cv2.convexHull(points.round().astype(np.int32)), 1)
+    return area
+
+
+def _straight_edges(bright: NDArray[np.uint8]) -> NDArray[np.floating]:
+    """Return the ends, (n, 2, 2) of x and y, of straight pieces of a mask's outline.
+
+    The mask lies on the same side of all of them; the image's own edges are left out.
+    """
+    outlines, _ = cv2.findContours(bright, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    found = []
+    high, wide = bright.shape
+    for outline in outlines:
+        points = cv2.approxPolyDP(outline, BEND, closed=True)[:, 0].astype(np.float64)  # (k, 2)
+        ends = np.stack([points, np.roll(points, -1, axis=0)], axis=1)
+        long = np.hypot(*(ends[:, 1] - ends[:, 0]).T) >= SHORTEST_EDGE * max(bright.shape)
+        at_edge = np.any(np.all((ends <= 1) | (ends >= (wide - 2, high - 2)), axis=1), axis=1)
+        found.append(ends[long & ~at_edge])
+    return np.concatenate(found) if found else np.zeros((0, 2, 2))
 
 
 def _small_parts(rest: NDArray[np.uint8], away: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -218,8 +313,13 @@ def _darkest(
         dark = black
 
 
-def _labels(grey: NDArray[np.float32], bright: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find bright spots that stand for the most part in the background."""
+def _labels(
+    grey: NDArray[np.float32], bright: NDArray[np.uint8], bands: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
+    """Find bright spots that stand for the most part in the background.
+
+    Of tape that lies over tissue as bright, only what lies in bands is found.
+    """
     size = 2 * round(max(grey.shape) * SPOT) + 1
     hat = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((size, size), np.uint8))
     level = SPOT_LEVEL * float(np.percentile(grey, 99.5))
@@ -228,7 +328,12 @@ def _labels(grey: NDArray[np.float32], bright: NDArray[np.uint8]) -> NDArray[np.
     ring = np.where(near > 0, 0, cv2.dilate(spots, _disc(4)))  # number of the spot it is around
     around = np.bincount(ring.ravel(), minlength=count)
     dark = np.bincount(ring.ravel(), weights=1.0 - bright.ravel(), minlength=count)
-    found: NDArray[np.bool_] = (dark >= SPOT_SHARE * np.maximum(around, 1))[near] & (near > 0)
+    wanted = dark >= SPOT_SHARE * np.maximum(around, 1)
+    wanted[0] = False
+    whole = np.bincount(near.ravel(), minlength=count)
+    inside = np.bincount(near[bands > 0], minlength=count)
+    taped = (inside > 0) & (inside < LABEL_SHARE * whole)
+    found: NDArray[np.bool_] = (wanted & ~taped)[near] | ((bands > 0) & wanted[near])
     return found
 
 
