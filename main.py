@@ -17,6 +17,7 @@ from interface import flags, torchrun
 from pipeline import workspace
 from pipeline.errors import UserError, shown
 from pipeline.holding import release
+from pipeline.interrupts import noting_interrupts
 from pipeline.options import checked, converted, defaults, items_of, spec_of
 from pipeline.processes import World, world_here
 from pipeline.progress import Result
@@ -220,7 +221,8 @@ def _run(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> O
     try:
         with screen.waiting(f"Loading what {name} needs ..."):
             run = getattr(importlib.import_module(module), function)
-        result: Result = run(options, screen)
+        with noting_interrupts():
+            result: Result = run(options, screen)
     except KeyboardInterrupt as stop:
         _remember(name, options)
         text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"

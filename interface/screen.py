@@ -22,6 +22,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from interface.flags import command
+from pipeline.interrupts import raise_if_interrupted
 from pipeline.options import applies, as_text, defaults, items_of, spec_of
 from pipeline.progress import Advance, Cell, Result, Table
 from pipeline.records import SET_ASIDE
@@ -61,7 +62,7 @@ class Screen:
         # A bar that comes back every epoch clears itself; the epoch's row stays.
         passing = unit == "batches"
         if not total or (passing and not self.console.is_terminal):
-            yield lambda _steps: None
+            yield lambda _steps: raise_if_interrupted()
             return
         columns = (
             TextColumn("{task.description}"),
@@ -74,7 +75,12 @@ class Screen:
         bar = Progress(*columns, console=self.console, transient=passing, expand=True)
         with bar:
             task = bar.add_task(text, total=total, completed=done, done=done)
-            yield lambda steps: bar.advance(task, steps)
+
+            def advance(steps: int) -> None:
+                raise_if_interrupted()
+                bar.advance(task, steps)
+
+            yield advance
 
     def say(self, text: str) -> None:
         """Show one line that the person should read."""

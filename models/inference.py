@@ -1,9 +1,6 @@
 """Scores of a network over images, and the files that make a run folder enough to predict from."""
 
-import contextlib
-import ctypes
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from models.data.loading import EvalTransform
 from models.distributed import select_gpu
 from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
+from models.resampling import keep_memory
 from pipeline.errors import UserError
 from pipeline.processes import world_here
 from pipeline.records import atomic, read_json, write_json
@@ -29,8 +27,7 @@ from pipeline.work import worker_count
 WEIGHTS_FILE = "weights.safetensors"
 LAST_FILE = "last.safetensors"  # the weights at the end of training, beside the best ones
 SCORING_PIXELS = 32 * 224**2  # of a batch that is scored
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
-KEPT_BYTES = 2**30
+KEPT_BYTES = 2**30  # of freed memory, for the next batch
 
 
 @dataclass(frozen=True)
@@ -106,22 +103,14 @@ def scoring_batch(size: int) -> int:
 
 
 def prepare_process(workers: int, deterministic: bool = False) -> None:
-    """Set threads, allocator and algorithms of this process; before the first tensor.
-
-    glibc gives every large tensor back to the kernel and takes it again, page by page, which
-    costs up to half of a training step. mallopt(3) makes it keep them.
-    """
+    """Set threads, allocator and algorithms of this process; before the first tensor."""
     torch.set_num_threads(worker_count(workers))
     # On a GPU the fastest algorithms may sum in another order each time.
     torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+    keep_memory(KEPT_BYTES)
 
 
 def run_over(

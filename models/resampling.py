@@ -63,17 +63,17 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     return _blas().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
-def keep_memory() -> None:
-    """Let this process keep the memory of large arrays for the next ones.
+def keep_memory(kept: int = KEPT_BYTES) -> None:
+    """Let this process keep the memory of large arrays, in bytes, for the next ones.
 
-    glibc gives it back to the kernel and takes it again, page by page, which costs half of the
-    time of measuring a run. mallopt(3) makes it keep them.
+    glibc gives it back to the kernel and takes it again, page by page, which costs up to half of a
+    training step or of measuring a run. mallopt(3) makes it keep them.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+            libc.mallopt(M_MMAP_THRESHOLD, kept)
+            libc.mallopt(M_TRIM_THRESHOLD, kept)
 
 
 @cache  # to look for the library takes longer than a block of few models

@@ -195,6 +195,8 @@ class Metrics(Struct):
     strata: list[Stratum]
     cost: dict[str, float | str | None]
     notes: list[str]
+    test_images: str = ""
+    preprocess: dict[str, Any] | None = None
 
 
 class Best(Struct):

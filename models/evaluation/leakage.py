@@ -11,7 +11,7 @@ import numpy as np
 
 from models.evaluation.calibration import logistic
 from models.evaluation.operating_point import OperatingPoint
-from models.evaluation.scored import ScoredSplit, finite
+from models.evaluation.scored import ScoredSplit, finite, interval_text
 from models.evaluation.scoring import ELSEWHERE, Logits, score_run
 from models.evaluation.units import grouped
 from models.training.stage import train
@@ -141,7 +141,7 @@ def _priced(
     titles = {"patient": "by patient (honest)", "image": "by image (leaks)"}
     lines = tuple(
         (titles[name], len(found[name].targets), finite(area.value),
-         f"{area.low:.2f} to {area.high:.2f}")
+         interval_text(area.low, area.high))
         for name, area in areas.items()
     )  # fmt: skip
     table = Table(

@@ -15,7 +15,7 @@ from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
 from models.evaluation.predictions import write_predictions
-from models.evaluation.scored import ScoredSplit, finite, images_digest
+from models.evaluation.scored import ScoredSplit, finite, images_digest, interval_text
 from models.evaluation.scoring import ELSEWHERE, SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
@@ -232,7 +232,7 @@ def _headline(facts: Mapping[str, Any], test: ScoredSplit) -> str:
         return f"{control}no test AUC: the {count} test images show one class only"
     interval = "too few patients for an interval"
     if not np.isnan(area.low):
-        interval = f"95 % interval {area.low:.2f} to {area.high:.2f}"
+        interval = f"95 % interval {interval_text(area.low, area.high)}"
     return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
 
 
@@ -251,7 +251,7 @@ def _table(images: Mapping[str, ScoredSplit], fold: Fold) -> Table:
 
 def _cells(scored: ScoredSplit, name: str) -> tuple[float | None, str]:
     found = scored.estimates[name]
-    interval = "-" if np.isnan(found.low) else f"{found.low:.2f} to {found.high:.2f}"
+    interval = interval_text(found.low, found.high)
     return finite(found.value), interval
 
 
