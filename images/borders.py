@@ -183,14 +183,13 @@ def _straight_line(
     The slopes up to STEEPEST are tried out, as in the Hough transform (R. Duda and P. Hart 1972,
     Comm. ACM 15:11-15); least squares then make the best of them exact.
     """
-    best, line = 0, np.zeros(2)
+    slopes = EVERY * np.linspace(-STEEPEST, STEEPEST, 43)
     some = np.s_[:: max(1, x.size // FITTED)]
-    for slope in EVERY * np.linspace(-STEEPEST, STEEPEST, 43):
-        offsets = np.rint((y[some] - slope * x[some]) / 1.5).astype(np.intp)
-        counts = np.bincount(offsets - offsets.min())
-        if counts.max() > best:
-            best = int(counts.max())
-            line = np.array([slope, 1.5 * (int(counts.argmax()) + int(offsets.min()))])
+    offsets = np.rint((y[some] - slopes[:, None] * x[some]) / 1.5).astype(np.intp)  # (43, n)
+    lowest, count = int(offsets.min()), int(np.ptp(offsets)) + 1
+    places = offsets - lowest + count * np.arange(slopes.size)[:, None]
+    best = int(np.bincount(places.ravel()).argmax())
+    line = np.array([slopes[best // count], 1.5 * (best % count + lowest)])
     near = np.zeros(x.shape, np.bool_)
     for distance in (3.0, 2.0, 2.0):
         near = np.abs(y - np.polyval(line, x)) <= distance
@@ -209,21 +208,23 @@ def _with_bare_film(
     """
     beyond: NDArray[np.uint8] = np.bitwise_or.reduce(strips)
     bright = (grey >= EVEN * brightest).view(np.uint8) & (1 - beyond)
-    found, unit = beyond.copy(), max(grey.shape)
-    for around, piece, touched in _pieces_at_sides(grey, brightest, bright, strips):
+    found, corner, bare = beyond.copy(), CORNER * max(grey.shape), BARE * grey.size
+    outlines = _outlines_at_sides(bright, beyond)
+    corners = [each for each in outlines if max(cv2.boundingRect(each)[2:]) <= corner]
+    for around, piece, touched in _sharp_pieces(corners, grey, brightest, strips):
         _, _, wide, high = cv2.boundingRect(piece)
-        small = max(wide, high) <= CORNER * unit and piece.sum() <= ROUND * wide * high
-        if small and sum(touched) > 1:
+        if piece.sum() <= ROUND * wide * high and sum(touched) > 1:
             found[around] |= _grown(piece, SQUARE) & _white(grey[around], brightest)
-    if bright.sum() < BARE * grey.size:
+    if all(cv2.contourArea(each) < bare for each in outlines):
         return found
     # Bare film may touch the muscle with a corner.
-    neck = np.ones((2 * round(NECK * unit) + 1,) * 2, np.uint8)
+    neck = np.ones((2 * round(NECK * max(grey.shape)) + 1,) * 2, np.uint8)
     whole = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, SQUARE)  # without specks of grain
     apart = cv2.morphologyEx(whole, cv2.MORPH_OPEN, neck).astype(np.uint8)
+    outlines = [each for each in _outlines_at_sides(apart, beyond) if cv2.contourArea(each) >= bare]
     chest_wall = _chest_wall(grey, bright | beyond)
-    for around, piece, touched in _pieces_at_sides(grey, brightest, apart, strips):
-        if piece.sum() >= BARE * grey.size and not touched[chest_wall] and _is_plain(piece):
+    for around, piece, touched in _sharp_pieces(outlines, grey, brightest, strips):
+        if not touched[chest_wall] and _is_plain(piece):
             found[around] |= _grown(piece, neck) & _white(grey[around], brightest)
     return found
 
@@ -236,39 +237,47 @@ def _white(grey: NDArray[np.uint16], brightest: int) -> NDArray[np.uint8]:
     return (grey >= (1 - FALL) * brightest).view(np.uint8)
 
 
-def _pieces_at_sides(
-    grey: NDArray[np.uint16], brightest: int, bright: NDArray[np.uint8], strips: NDArray[np.uint8]
-) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], list[bool]]]:
-    """Yield the sharply outlined pieces of a mask of 0 and 1 at the film's sides.
-
-    Each comes with the part of the image around it, its own mask there and which of the sides it
-    touches, in the order of `_sides`.
-    """
-    beyond: NDArray[np.uint8] = np.bitwise_or.reduce(strips)
+def _outlines_at_sides(mask: NDArray[np.uint8], beyond: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """Return the outlines, (n, 1, 2), of what touches the film's sides in a mask of 0 and 1."""
     near = _grown(beyond, SQUARE)
     for side in _sides(near):
         side[:, :3] = 1
-    for outline in cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
-        if not near[outline[:, 0, 1], outline[:, 0, 0]].any():
-            continue
+    outlines = list(cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0])
+    if not outlines:
+        return []
+    x, y = np.concatenate(outlines)[:, 0].T
+    first = np.cumsum([0] + [len(each) for each in outlines[:-1]])
+    wanted = np.logical_or.reduceat(near[y, x] > 0, first)
+    return [outlines[number] for number in np.flatnonzero(wanted)]
+
+
+def _sharp_pieces(
+    outlines: list[NDArray[Any]],
+    grey: NDArray[np.uint16],
+    brightest: int,
+    strips: NDArray[np.uint8],
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8], list[bool]]]:
+    """Yield what outlines with a sharp edge enclose.
+
+    Each comes as the part of the image around it, its mask there and which of the film's sides it
+    touches, in the order of `_sides`.
+    """
+    for outline in outlines:
         x, y, wide, high = cv2.boundingRect(outline)
         x0, y0 = max(0, x - 4), max(0, y - 4)
         around = np.s_[y0 : y + high + 4, x0 : x + wide + 4]
-        piece = np.zeros(beyond[around].shape, np.uint8)
+        piece = np.zeros(grey[around].shape, np.uint8)
         cv2.drawContours(piece, [outline], 0, 1, cv2.FILLED, offset=(-x0, -y0))
         inner = _grown(piece, SQUARE)
-        rim = (_grown(inner, SQUARE) > inner) & (beyond[around] == 0)
+        rim = (_grown(inner, SQUARE) > inner) & ~strips[:, *around].any(axis=0)
         if not rim.any() or _white(grey[around], brightest)[rim].mean() > 1 - OUTLINED:
             continue
         ends = y, grey.shape[0] - y - high, x, grey.shape[1] - x - wide
-        yield (
-            around,
-            piece,
-            [
-                end < 3 or bool((strip[around] & inner).any())
-                for end, strip in zip(ends, strips, strict=True)
-            ],
-        )
+        touched = [
+            end < 3 or bool((strip[around] & inner).any())
+            for end, strip in zip(ends, strips, strict=True)
+        ]
+        yield around, piece, touched
 
 
 def _chest_wall(grey: NDArray[np.uint16], white: NDArray[np.uint8]) -> int:

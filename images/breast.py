@@ -170,6 +170,8 @@ def _facing_edges(edges: NDArray[np.floating], unit: int) -> list[NDArray[np.flo
 
 def _bridged(bright: NDArray[np.uint8], bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a mask of 0 and 1 without bands; the skin line is drawn straight across them."""
+    if not bands.any():
+        return bright
     seen = bright & (1 - bands)
     body = _largest(seen)
     count, pieces = cv2.connectedComponents(bands)
