@@ -251,7 +251,14 @@ def _remember(name: str, options: Any) -> None:
 
 def _read_answers(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Read an answers file: a list of stages with their options."""
-    data = read_json(path, like="answers.json")
+    try:
+        data = read_json(path, like="answers.json")
+    except UserError as error:
+        if not path.is_file():
+            raise
+        reason = error.problem.removeprefix(f"{path}: ")
+        problem = f"{path}: is not an answers file ({reason})"
+        raise UserError(problem, "every run writes one") from None
     plan = [(entry["stage"], entry["options"]) for entry in data["stages"]]
     for name, options in plan:
         if name not in STAGES:

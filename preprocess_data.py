@@ -32,6 +32,7 @@ from models.shortcuts.stage import probed
 from pipeline import records
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
+from pipeline.holding import release
 from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
 from pipeline.paths import inside
 from pipeline.progress import Cell, Progress, Result, Table
@@ -203,6 +204,7 @@ def _write_trial_preview(options: Preprocess, rows: Sequence[Row], progress: Pro
         raise UserError(f"{options.data}: not one image can be shown ({notes[0]})")
     sheet = options.out / TRIAL
     write_sheet(sheet, [panels[shown.path] for shown in examples if shown.path in panels])
+    release(options.out)
     return Result(
         folder=options.out,
         headline=f"The steps on {len(panels)} images: {sheet}",

@@ -40,6 +40,10 @@ def hold(folder: Path, stage: str) -> None:
         ) from None
     except (NotImplementedError, OSError):
         return  # No locks on this file system.
+    if not (place / LOCK).exists():  # its last holder removed it in between
+        lock.release()
+        hold(folder, stage)
+        return
     _held[place] = lock
     with contextlib.suppress(OSError):
         since = time.strftime("%H:%M")
@@ -51,6 +55,7 @@ def release(*folders: Path) -> None:
     """Release some folders, or all that this process holds."""
     for place in [folder.resolve() for folder in folders] or [*_held]:
         if lock := _held.pop(place, None):
-            with contextlib.suppress(OSError):
-                (place / HOLDER).unlink(missing_ok=True)
+            for name in (HOLDER, LOCK):
+                with contextlib.suppress(OSError):  # Windows keeps what is open
+                    (place / name).unlink(missing_ok=True)
             lock.release()

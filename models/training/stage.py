@@ -47,6 +47,7 @@ from models.training.loop import fit, write_history
 from models.weights import load_weights
 from pipeline.errors import UserError
 from pipeline.folds import Fold, read_rows
+from pipeline.holding import release
 from pipeline.manifest import LABELS, MANIFEST, Row
 from pipeline.options import checked, defaults
 from pipeline.progress import Progress, Result
@@ -84,7 +85,10 @@ def train(options: Train, progress: Progress) -> Result:
             run = find_unfinished(options.runs, options.resume)
             options = _options_of(run, options)
         prepare_process(options.workers, options.deterministic)
-    return _train(options, run, progress, started)
+    try:
+        return _train(options, run, progress, started)
+    finally:
+        release()  # a run that was stopped may be continued by another process
 
 
 def _options_of(run: Run, given: Train) -> Train:

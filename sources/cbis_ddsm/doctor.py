@@ -9,6 +9,7 @@ from typing import Any
 
 from images.files import read_bytes
 from pipeline.errors import UserError
+from pipeline.holding import release
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import RECORD, claim_folder, read_json, write_table_or_none, write_text
 from pipeline.stages.data import Organize
@@ -316,6 +317,7 @@ def _result(options: Organize, facts: Mapping[str, Any]) -> Result:
         )
     if facts["notes"]:
         notes.append(f"usable, but worth knowing: {facts['notes']:,} lines in {out / REMARKS}")
+    release(out)
     return Result(
         folder=out,
         headline=f"{total:,} problems" if total else "The download is whole",

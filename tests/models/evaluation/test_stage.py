@@ -245,7 +245,7 @@ def test_data_that_is_gone_is_refused(run, tmp_path):
     ("name", "content", "problem"),
     [
         ("weights.safetensors", b"cut", r"weights\.safetensors: cannot be read"),
-        ("model.json", b"{}", r"model\.json: is not what training writes"),
+        ("model.json", b"{}", r"model\.json: is damaged or of another version"),
     ],
 )
 def test_a_damaged_run_is_refused(run, name, content, problem):
