@@ -38,7 +38,7 @@ CLEARANCE = 0.7  # pixels of about DETAIL along the longer side that are white i
 CORNER, ROUND = 0.07, 0.4  # of a rounded corner: its side; the share that is white of its square
 BARE, OUTLINED = 0.002, 0.8  # of bare film: its area, of the image; of its rim that is sharp
 NECK = 0.008  # half the width of what joins it to white muscle
-STRAIGHT = 0.012  # of its size: how far its edges may bend
+STRAIGHT = 0.02  # of its size: how far its edges may bend
 CORNERS, CONVEX = 6, 0.95  # of its outline at most; of the outline's convex hull, at least
 SQUARE = np.ones((5, 5), np.uint8)
 

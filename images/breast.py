@@ -27,7 +27,6 @@ FOLD = 0.08  # how far armpit and belly go on thinly along the film's upper and 
 SKIN = 2  # pixels
 CLEARANCE = 0.014  # kept from what touches the breast
 SPOT, SPOT_LEVEL = 0.06, 0.5  # half the size of a label at most; of the brightest tissue
-LABEL_SHARE = 0.85  # of a label that lies in a band, unless that is tape over bright tissue
 SPOT_SHARE = 0.4  # of a label's rim that lies in the background
 # Of tape:
 WIDEST, SHORTEST_EDGE = 0.13, 0.035  # across; the part of an edge that lies beside the other
@@ -332,10 +331,9 @@ def _labels(
     dark = np.bincount(ring.ravel(), weights=1.0 - bright.ravel(), minlength=count)
     wanted = dark >= SPOT_SHARE * np.maximum(around, 1)
     wanted[0] = False
-    whole = np.bincount(near.ravel(), minlength=count)
-    inside = np.bincount(near[bands > 0], minlength=count)
-    taped = (inside > 0) & (inside < LABEL_SHARE * whole)
-    found: NDArray[np.bool_] = (wanted & ~taped)[near] | ((bands > 0) & wanted[near])
+    taped = np.zeros_like(wanted)
+    taped[near[bands > 0]] = True
+    found: NDArray[np.bool_] = wanted[near] & (~taped[near] | (cv2.dilate(bands, _disc(3)) > 0))
     return found
 
 
