@@ -20,26 +20,23 @@ STRIP_SHARE = 0.5  # of the side's length that shows that step
 BLACK_SHARE = 0.98  # of the side's length that is darker than the film's own background
 BAR_SPREAD, DARKEST_BAR = 0.006, 0.2  # of the grey range, within a bar; how light one is at most
 BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
-# Of a film that lies turned in the scanner; lengths are shares of the longer side.
-STEEPEST, DEEPEST = 0.07, 0.13  # of its edge to the image's side: slope (4 degrees) and distance
-EVEN = 0.9  # of the white beside the film: all of it is at least so bright
-FALL = 0.12  # of that white: how much darker the film is two pixels inside its edge
-FAINT, ALONG = (
-    0.02,
-    9,
-)  # of that white: the least step to tissue as white; rows it is averaged over
-SEEN, CLEAR, UNLIKE = 0.2, 0.6, 0.1  # of the edge: seen at least; where it is clear; without white
-EVERY = 2  # the row of the image that is looked at
-SHORTEST = 0.08  # of the side's length
+# Of the edge of a film that lies turned in the scanner; lengths are shares of the longer side.
+STEEPEST, DEEPEST = 0.07, 0.13  # its slope (4 degrees) against, and distance to, the image's side
+EVEN = 0.9  # of the white beside it: all of that is at least so bright
+FALL = 0.12  # of that white: how much darker the film is two pixels inside
+FAINT = 0.02  # of that white: the least step to a muscle nearly as white
+EVERY, ALONG = 2, 9  # the row that is looked at; such rows over which a faint step is averaged
+SEEN, CLEAR = 0.2, 0.6  # of its length: seen at least; seen at least where nothing white hides it
+UNLIKE, SHORTEST = 0.1, 0.08  # of its length: without white at most; of the side's: at least
+FITTED, SMOOTHED = 300, 0.02  # rows that lines are tried out on; length its bends are smoothed over
 LEVEL = 0.008  # how much wider one end of a strip may be for the whole of it to be cropped
-FITTED = 300  # points that lines are tried out on
-SMOOTHED = 0.02  # of the side's length, over which the edge's small bends are smoothed
-CLEARANCE = 0.7  # pixels of about DETAIL along the longer side that are white in part
-CORNER, ROUND = 0.07, 0.4  # of a rounded corner: its side; the share that is white of its square
-BARE, OUTLINED = 0.002, 0.8  # of bare film: its area, of the image; of its rim that is sharp
+CLEARANCE = 0.7  # pixels, of about DETAIL along the longer side, that are white in part
+# Of white pieces at the film's sides:
+CORNER, ROUND = 0.07, 0.4  # side of a rounded corner; the share that is white of its square
+BARE, OUTLINED = 0.002, 0.8  # area of bare film, of the image; of its rim that is sharp
 NECK = 0.008  # half the width of what joins it to white muscle
 STRAIGHT = 0.02  # of its size: how far its edges may bend
-CORNERS, CONVEX = 6, 0.95  # of its outline at most; of the outline's convex hull, at least
+CORNERS, CONVEX = 6, 0.95  # of its outline at most; its share of its convex hull at least
 SQUARE = np.ones((5, 5), np.uint8)
 
 
@@ -56,6 +53,8 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
     step to something darker along at least half of the side: tissue at the chest wall has no such
     straight step, so it is not taken for one. Black strips are darker than half of the film's
     own background. Even dark bars of any width go first: some collections fill films up to squares.
+    Of a strip that is much wider at one end, only what lies along the whole side is cropped, since
+    more would cut tissue: `find_beyond_film` finds the rest.
 
     Returns:
         The box to keep of the (H, W) image in [0, 65535]; all of it where no border is found.
@@ -344,10 +343,10 @@ def _level_part(grey: NDArray[np.float32], cut: int, unit: int) -> int:
 
     `cut` is how much of the (H, W) grey values the strip takes at the left side, wedge and all.
     """
-    edge = _film_edge(grey, float(grey.max()), unit) if cut else None
+    edge = _film_edge(grey, float(grey.max()), unit)
     if edge is None or np.ptp(ends := np.clip(edge, 0, None)) <= LEVEL * unit:
         return cut
-    return min(cut, int(ends.min()))
+    return int(ends.min())
 
 
 def _black_strip(dark: NDArray[np.bool_]) -> int:

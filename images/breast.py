@@ -48,14 +48,16 @@ def breast_mask(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
     the breast, so that the dim skin line belongs to it and tape that touches it does not. Bright
     spots that stand for the most part in the background are labels, even where they touch the
     breast; small pieces that sit on the breast are the nipple, or armpit and belly where they run
-    out thinly along the film's upper and lower edge.
+    out thinly along the film's upper and lower edge. Tape is known by its straight edges; where it
+    crosses the skin line, that is drawn straight. White beside a film that lies turned in the
+    scanner, and bare film (see `images.borders.find_beyond_film`), are no breast.
 
     Args:
-        image: (H, W) uint16 in [0, 65535], without scanner borders.
+        image: (H, W) uint16 in [0, 65535], without the borders that `find_border_box` crops.
 
     Returns:
         (H, W) bool: True in the breast and a little beyond the skin line; nowhere where no breast
-        is found; everywhere where there is no background.
+        is found; all over the film where there is no background.
     """
     small = reduce_by_area(image, whole_factor(image.shape, DETAIL))
     size = (image.shape[1], image.shape[0])

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from images.borders import Box, find_border_box, fixed_border_box
+from images.borders import Box, find_beyond_film, find_border_box, fixed_border_box
 from images.breast import breast_mask
 from sources.synthetic.films import render_film
 from sources.synthetic.plan import plan_collection
@@ -211,3 +211,54 @@ def test_letters_on_a_film_that_darkens_to_its_corners_go():
     assert not (mask & marks).any()
     assert (breast & ~mask).sum() < 0.01 * breast.sum()
     assert (mask & ~breast).sum() < 0.06 * breast.sum()
+
+
+def test_a_turned_edge_is_followed_along_a_muscle_nearly_as_white():
+    image, breast = film()
+    y, x = np.indices(image.shape)
+    image[x < 0.5 * (190 - y)] = 62000
+    image[beside := x < 18 - 0.04 * y] = 65535
+    assert find_border_box(image) == Box(2, 0, WIDTH - 2, HEIGHT)
+    assert (find_beyond_film(image) != beside).sum() <= 1.5 * HEIGHT
+    mask = breast_mask(image)
+    assert not (mask & beside).any()
+    assert (breast & ~beside & ~mask).sum() < 0.02 * breast.sum()
+
+
+def test_only_the_level_part_of_a_wedge_is_cropped():
+    image, _ = film()
+    y, x = np.indices(image.shape)
+    image[x < 6 + 0.04 * y] = 65535
+    assert find_border_box(image) == Box(6, 0, WIDTH - 6, HEIGHT)
+
+
+def test_a_film_without_a_border_ends_with_the_image():
+    image, _ = film()
+    assert not find_beyond_film(image).any()
+    y, x = np.indices(image.shape)
+    image[x < 0.5 * (150 - y)] = 65535
+    assert not find_beyond_film(image).any()
+    assert not find_beyond_film(np.zeros((9, 4), np.uint16)).any()
+    assert not find_beyond_film(np.full((90, 40), 65535, np.uint16)).any()
+
+
+def test_white_in_a_rounded_corner_is_beyond_the_film():
+    image, _ = film()
+    y, x = np.indices(image.shape)
+    corner = (x > WIDTH - 20) & (y < 20) & (np.hypot(x - (WIDTH - 20), y - 20) > 20)
+    image[corner] = 65000
+    found = find_beyond_film(image)
+    assert found[corner].all()
+    assert found.sum() < 1.5 * corner.sum()
+
+
+@pytest.mark.parametrize("grey", [20000, 60000])
+def test_tape_across_the_skin_line_goes(grey):
+    image, breast = film()
+    tape = np.zeros(image.shape, np.uint8)
+    cv2.fillConvexPoly(tape, cv2.boxPoints(((165, 120), (150, 40), -8)).astype(np.int32), 1)
+    assert (breast & (tape > 0)).any()
+    image[tape > 0] = grey
+    mask = breast_mask(image)
+    assert (mask & (tape > 0) & ~breast).sum() < 0.05 * tape.sum()
+    assert (breast & (tape == 0) & ~mask).sum() < 0.01 * breast.sum()
