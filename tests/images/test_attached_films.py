@@ -10,6 +10,7 @@ from tests.images.attached_films import KINDS, draw_attached, plan_attached
 FILMS = 6  # of a kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_touches_the_breast_goes_without_it(kind):
     lost, border_left, marks_left = [], [], []

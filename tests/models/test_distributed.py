@@ -87,6 +87,7 @@ def val_probabilities(folder):
     return logistic(scores)
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_report_as_one_does(options_for, tiny_data, tmp_path):
     whole, runs = begin(options_for, tmp_path)
     alone = fit_linear(tiny_data, tmp_path / "alone")

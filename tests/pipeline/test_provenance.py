@@ -44,11 +44,13 @@ def test_a_dataset_that_was_organised_again_stops_all_that_follows(run_here):
     assert survey({}).next_stage == "evaluate"
 
 
+@pytest.mark.slow
 def test_a_dataset_that_is_being_organised_again_is_out_of_date(workspace, run_here):
     (workspace / "dataset" / "stage.json").rename(workspace / "dataset" / "unfinished.json")
     assert "dataset was organised again and that is not finished" in refused(run_here(*TRAIN))
 
 
+@pytest.mark.slow
 def test_a_moved_workspace_is_held_against_its_own_dataset(workspace, tmp_path_factory):
     moved = tmp_path_factory.mktemp("moved")
     for name in ("dataset", "preprocessed"):
@@ -79,6 +81,7 @@ def test_other_pixels_under_the_same_manifest_are_another_dataset(workspace, run
     assert "preprocessed otherwise" in done.stdout.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_an_image_that_was_edited_is_noticed(workspace, run_here):
     one, other = sorted((workspace / "preprocessed" / "val").rglob("*.png"))[:2]
     shutil.copyfile(other, one)

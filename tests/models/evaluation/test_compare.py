@@ -149,6 +149,7 @@ def sizes(options_for, tmp_path_factory):
     return root / "runs"
 
 
+@pytest.mark.slow
 def test_runs_on_the_same_films_compare_whatever_their_pixels(sizes, tmp_path):
     result = compared(sizes, tmp_path / "out", all_pairs=True)
     assert len(lines_of(tmp_path / "out", "pairs.csv")) == 3
@@ -162,6 +163,7 @@ def test_runs_on_the_same_films_compare_whatever_their_pixels(sizes, tmp_path):
     assert not any("test sets" in note for note in (result.headline, *result.notes))
 
 
+@pytest.mark.slow
 def test_baselines_stand_once_for_each_test_set_and_preprocessing(sizes, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(sizes, runs)
@@ -177,6 +179,7 @@ def test_baselines_stand_once_for_each_test_set_and_preprocessing(sizes, tmp_pat
     assert result.facts["runs"]["Majority class (96 px)"] == 0.5
 
 
+@pytest.mark.slow
 def test_metrics_of_before_compare_by_their_dataset(sizes, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(sizes, runs)
@@ -194,6 +197,7 @@ def test_metrics_of_before_compare_by_their_dataset(sizes, tmp_path):
     assert shown == {"set 1: 64 px", "set 2"}
 
 
+@pytest.mark.slow
 def test_metrics_of_before_compare_with_those_of_today_on_the_same_dataset(sizes, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(sizes, runs)

@@ -287,6 +287,7 @@ def test_memory_does_not_follow_the_number_of_pairs():
     assert peak < 12e6
 
 
+@pytest.mark.slow
 def test_the_best_of_many_equal_models_is_not_better_than_any():
     """Chosen on the same images, it is ahead of the worst by more than Holm's correction takes."""
     by_holm, told = [], []
