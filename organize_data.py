@@ -334,7 +334,7 @@ def _notes(plan: Plan, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
     if options.masks and options.unit == "mammogram" and not masks:
         yield "the download holds no masks"
     if facts["notes"]:
-        yield f"{facts['notes']:,} notes on files and rows: {options.out / NOTES}"
+        yield f"usable, but worth knowing: {facts['notes']:,} lines in {options.out / NOTES}"
     for split, counts in facts["splits"].items():
         empty = [label for label in LABELS if not counts[label]]
         if not counts["images"]:

@@ -88,7 +88,7 @@ def refuse_changed(run: Any, facts: Mapping[str, Any], data: Path, remedy: str) 
         return
     made = record["options"] if record["stage"] == "preprocess" else {}
     changed = differences(facts["preprocess"] or {}, made) or "images, labels or splits"
-    raise UserError(f"{data}: has changed since {run.name} was trained ({changed})", remedy)
+    raise UserError(f"{data}: has changed since {run.name} was begun ({changed})", remedy)
 
 
 def out_of_date(folder: Path, record: Mapping[str, Any]) -> str:
@@ -97,7 +97,7 @@ def out_of_date(folder: Path, record: Mapping[str, Any]) -> str:
     What is gone cannot be compared: a dataset may be kept without the one it was made from.
     """
     source = record.get(SOURCE)
-    if not isinstance(source, Mapping):
+    if source is None:
         return ""
     places = (Path(source["folder"]), folder.resolve() / source["relative"])
     likely = (one for one in places if is_possible(one))

@@ -154,7 +154,8 @@ class SplitFigures(Struct):
 class Point(Struct):
     """An operating point."""
 
-    threshold: Share
+    # Above every score, so next to 1 from above, where none is to be called malignant.
+    threshold: Annotated[float, Meta(ge=0, le=1.001)]
     rule: str
 
 

@@ -102,7 +102,9 @@ def read_entries(
 def _read(run: Run, options: Compare) -> _ReadRun | tuple[str, str]:
     try:
         return _of_run(run, options)
-    except (UserError, KeyError, ValueError) as error:
+    except UserError as error:  # says what to do
+        return run.name, str(error)
+    except (KeyError, ValueError) as error:
         again = f"evaluate again with: python main.py evaluate --run {run.name} --batch"
         return run.name, f"{error}; {again}"
 

@@ -17,6 +17,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from images.dicom import read_pixels
+from pipeline.errors import UserError
+
 REAL = Path(__file__).parents[3] / "shared" / "real_cbis_ddsm"
 RAMP = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
 WRITABLE = (
@@ -77,3 +80,20 @@ def claim(path, syntax):
     start = 144 + int.from_bytes(content[140:144], "little")  # PS3.10, 7.1: the group's length
     path.write_bytes(content[:132] + written.getvalue() + content[start:])
     return path
+
+
+def refusals(path, places, times, seed):
+    """Count how often a file is refused of which four bytes among some places are drawn anew."""
+    content = path.read_bytes()
+    dice = np.random.default_rng(seed)
+    refused = 0
+    for _ in range(times):
+        damaged = bytearray(content)
+        for place in dice.choice(places, 4):
+            damaged[place] = dice.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_pixels(path)
+        except UserError:
+            refused += 1
+    return refused

@@ -3,12 +3,16 @@
 import json
 from dataclasses import dataclass
 
+import msgspec
+import numpy as np
 import pytest
 
+from models.evaluation.operating_point import choose
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.records import close_folder
 from pipeline.runs import Run, create_run, find_run, list_runs, run_choices
+from pipeline.schemas import Point
 
 
 @dataclass(frozen=True)
@@ -155,3 +159,9 @@ def test_a_damaged_record_does_not_hide_the_other_runs(folded):
     (folded / "MammoCNN" / "20260202-100000-1" / "stage.json").write_text("{")
     assert find_run(folded, "MammoCNN", 1).name == "MammoCNN/20260201-100000-1"
     assert len(run_choices({"runs": folded})) == 6
+
+
+def test_an_operating_point_above_every_score_is_read():
+    nobody = choose("specificity", 1.0, np.array([False, True]), np.array([1.0, 0.5]))
+    assert nobody.threshold > 1
+    msgspec.convert({"threshold": nobody.threshold, "rule": nobody.rule}, Point)
