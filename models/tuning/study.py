@@ -22,7 +22,13 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 
 from pipeline.errors import UserError
 from pipeline.leftovers import machine
@@ -69,9 +75,14 @@ def _reachable(address: str) -> Iterator[None]:
         ) from None
 
 
-def _first_line(error: BaseException) -> str:
+def _cause(error: BaseException) -> BaseException:
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    error = _cause(error)
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -107,6 +118,11 @@ def storage_at(address: str) -> Iterator[RDBStorage]:
         raise UserError(
             f"{shown(address)}: the driver for {kind} is not installed", needed
         ) from None
+    except RuntimeError as error:  # how optuna refuses the tables of another version
+        raise UserError(
+            f"{shown(address)}: {str(error).split('. ')[0]}",
+            f"optuna storage upgrade --storage {shown(address)}, or give another database",
+        ) from None
     if kind == "sqlite":
         # SQLite's own transactions begin with the first write, so two processes could take the same
         # trial: both would have read that it is free.
@@ -135,11 +151,17 @@ def _make(url: str, engine: dict[str, Any]) -> RDBStorage:
                     grace_period=GRACE_SECONDS,
                 )
             except (SQLAlchemyError, StorageInternalError) as error:
-                text = _first_line(error).lower()
-                if attempt == ATTEMPTS or not any(w in text for w in ("exist", "dupl", "locked")):
+                if attempt == ATTEMPTS or not _made_by_another(error):
                     raise
                 time.sleep(0.2 * attempt)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _made_by_another(error: BaseException) -> bool:
+    """Return whether another process made the same table or row between a look and the making."""
+    if isinstance(_cause(error), IntegrityError):
+        return True  # the row of its version: the next look finds it
+    return any(word in _first_line(error).lower() for word in ("exist", "dupl", "locked"))
 
 
 def open_study(storage: RDBStorage, name: str, facts: Mapping[str, Any]) -> optuna.Study:

@@ -1,7 +1,9 @@
 """One process's part in a search: what fails, what is pruned, what is tried again."""
 
 import contextlib
+import sqlite3
 import subprocess
+import threading
 import time
 
 import optuna
@@ -133,3 +135,36 @@ def _dead_worker():
     done = subprocess.Popen(["true"])
     done.wait()
     return worker_here() | {"pid": done.pid}
+
+
+def test_processes_that_begin_at_once_make_the_tables_together(tmp_path):
+    refused = []
+
+    def begin(address, barrier):
+        barrier.wait()
+        try:
+            with storage_at(address):
+                pass
+        except UserError as error:
+            refused.append(str(error))
+
+    for attempt in range(4):  # each alone failed four times in five
+        barrier = threading.Barrier(6)
+        address = f"sqlite:///{tmp_path / f'{attempt}.db'}"
+        begun = [threading.Thread(target=begin, args=(address, barrier)) for _ in range(6)]
+        for one in begun:
+            one.start()
+        for one in begun:
+            one.join()
+    assert refused == []
+
+
+def test_tables_of_another_optuna_are_refused_in_one_line(tmp_path):
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+    with storage_at(address):
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'v9'")
+    with pytest.raises(UserError, match="is no longer compatible") as refused, storage_at(address):
+        pass
+    assert "\n" not in str(refused.value)
