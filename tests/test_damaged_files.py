@@ -9,7 +9,6 @@ import shutil
 
 import pytest
 
-from interface.report.baselines import read_baselines
 from interface.report.data import trace
 from interface.report.runs import read_run
 from interface.report.shortcuts import shortcuts_of
@@ -18,6 +17,7 @@ from models.data.loading import load_split
 from models.evaluation.figures import read_history
 from models.evaluation.predictions import read_predicted
 from models.evaluation.scoring import members_of
+from models.evaluation.tested import kept_baselines
 from models.inference import load_run
 from organize_data import organize
 from pipeline import workspace
@@ -125,7 +125,7 @@ READERS = {
     "RUN/history.csv": lambda path: (read_history(path), read_run(_run())),
     "RUN/set_aside.csv": lambda path: read_table(path, ("what", "reason")),
     "RUN/answers.json": read_json,
-    "runs/.baselines/*.json": lambda path: read_baselines(path.parents[1], path.stem),
+    "runs/.baselines/*.json": lambda path: kept_baselines(path.parents[1], path.stem),
     "preprocessed/.cache/32.json": _images,
 }
 

@@ -10,9 +10,8 @@ import numpy as np
 from interface.report.runs import RunView
 from interface.report.scores import UNITS, Interval, interval_of
 from interface.report.sheets import Note, Sheet, run_row
-from pipeline.errors import UserError
+from models.evaluation.tested import kept_baselines
 from pipeline.manifest import Row
-from pipeline.records import read_json
 
 WITHOUT_THRESHOLD = ("auc", "pr_auc", "brier", "ece")  # a baseline has no operating point
 CHANCE = ("background", "untrained", "shuffled")  # that must not be better than guessing
@@ -51,23 +50,28 @@ class Baseline:
         return (found.value if found.low is None else found.low) <= 0
 
 
-def read_baselines(runs: Path, data_hash: str) -> list[Mapping[str, Any]]:
-    """Return the baselines that evaluation left for a dataset; none where it left none.
+def baselines_of(runs: Sequence[RunView], folder: Path) -> list[Baseline]:
+    """Return the baselines of runs that were tested on the same images.
 
-    Those of a fold have the same test images, so they do where those of the plain split are
-    missing. (`models.evaluation.baselines` reads them too, and loads torch.)
+    Those that read pixels depend on the preprocessing, so each kind of it has its own.
+
+    Args:
+        runs: Of one test set.
+        folder: The folder of all runs, with the baselines in it.
     """
-    folder = runs / ".baselines"
-    for path in (folder / f"{data_hash}.json", *sorted(folder.glob(f"{data_hash}-*.json"))):
-        try:
-            found: list[Mapping[str, Any]] = read_json(path)["baselines"]
-        except (UserError, KeyError, TypeError):
-            continue
-        return found
-    return []
+    found: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for run in runs:
+        if not found.get(run.tested.preprocessing):
+            found[run.tested.preprocessing] = kept_baselines(folder, run.data_hash)
+    several = sum(map(bool, found.values())) > 1
+    return [
+        _judged(item, runs, f" ({preprocessing or 'unknown'})" if several else "")
+        for preprocessing, kept in found.items()
+        for item in kept
+    ]
 
 
-def judged(item: Mapping[str, Any], runs: Sequence[RunView]) -> Baseline:
+def _judged(item: Mapping[str, Any], runs: Sequence[RunView], of: str) -> Baseline:
     """Measure a baseline on the test images that it has a probability for."""
     from models.bootstrap import estimates
     from models.evaluation.units import grouped
@@ -92,7 +96,7 @@ def judged(item: Mapping[str, Any], runs: Sequence[RunView]) -> Baseline:
         differences = _differences(rows, scores, runs)
     return Baseline(
         name=str(item["name"]),
-        title=str(item["title"]),
+        title=str(item["title"]) + of,
         description=str(item["description"]),
         problem=str(item["problem"]) or ("" if units else "no prediction of these images"),
         units=units,

@@ -1,11 +1,11 @@
 """Runs that were tested on the same images: their figures, baselines beside them, significance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from interface.report.baselines import Baseline, against, judged, read_baselines
+from interface.report.baselines import Baseline, against, baselines_of
 from interface.report.runs import RunView
 from interface.report.scores import UNITS, Scores
 from interface.report.sheets import Sheet, SheetRow, forest_of, run_row
@@ -58,7 +58,7 @@ def groups_of(runs: Sequence[RunView], folder: Path) -> list[Group]:
 
 
 def _group(runs: Sequence[RunView], folder: Path, place: int) -> Group:
-    baselines = [judged(item, runs) for item in read_baselines(folder, runs[0].data_hash)]
+    baselines = baselines_of(runs, folder)
     mark = "" if place == 1 else f"_{place}"
     return Group(
         runs=runs,
@@ -77,11 +77,15 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
     forest = forest_of(
         "Interval of the test AUC", [*intervals, *(one.units[unit]["auc"] for one in measured)]
     )
+    several = len({run.tested.preprocessing for run in runs}) > 1
     rows = []
     for run, area in zip(runs, intervals, strict=True):
         scores = run.units[unit].splits["test"]
         cells = [scores.of(name) for name in SHOWN]
-        rows.append(run_row(run, cells, whisker=forest.whisker(area)))
+        row = run_row(run, cells, whisker=forest.whisker(area))
+        if several:
+            row = replace(row, detail=f"{row.detail}, {run.tested.preprocessing or 'unknown'}")
+        rows.append(row)
     for one in baselines:
         figures = one.units.get(unit, {})
         rows.append(

@@ -15,6 +15,7 @@ from interface.report.scores import (
     strata_of,
     units_of,
 )
+from models.evaluation.tested import Tested, tested_of
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.records import read_json
@@ -70,7 +71,7 @@ class RunView:
     notes: Sequence[str]  # what evaluation warned of
     # The dataset that it was evaluated on; None for predictions made elsewhere without one.
     data: Path | None
-    data_hash: str  # Digest of which images that dataset holds
+    tested: Tested  # which images of it, and how they were preprocessed
     unit: str  # what one image is: "mammogram" or "crop"
     calibration: Mapping[str, Any]  # method and temperature
     aggregate: str  # how the scores of images became one of a breast or a patient: "max" or "mean"
@@ -143,9 +144,14 @@ class RunView:
         return self.name.replace("/", "-")
 
     @property
+    def data_hash(self) -> str:
+        """Digest of which images its dataset holds."""
+        return self.tested.data_hash
+
+    @property
     def test_set(self) -> tuple[str, int, int]:
         """What has to be equal for two runs to stand in one table."""
-        return self.data_hash, self.test.images, self.test.malignant
+        return self.tested.images, self.test.images, self.test.malignant
 
 
 def read_run(run: Run) -> RunView:
@@ -166,6 +172,7 @@ def read_run(run: Run) -> RunView:
             predictions={split: _predictions(run.folder, split) for split in ("val", "test")},
             **_model(info),
             **_measured(measured),
+            tested=tested_of(run.folder, measured),
         )
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
@@ -201,7 +208,6 @@ def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
         "seed": int(measured["seed"]),
         "notes": [str(note) for note in measured["notes"]],
         "data": Path(measured["data"]) if measured["data"] else None,
-        "data_hash": str(measured["data_hash"]),
         "unit": str(measured["unit"]),
         "calibration": {"temperature": None} | measured["calibration"],
         "aggregate": str(measured["aggregate"]),

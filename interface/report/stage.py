@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from interface.report.figures import FOLDER, copy_figures, draw_forest
 from interface.report.page import Page, count, make_page
 from interface.report.runs import RunView, read_run
 from interface.report.sheets import write_sheet
+from models.evaluation.tested import identified
 from pipeline.errors import UserError
 from pipeline.holding import hold, release
 from pipeline.progress import Progress, Result, Table
@@ -92,7 +94,8 @@ def _read_all(found: Sequence[Run], progress: Progress) -> tuple[list[RunView], 
             except UserError as error:
                 refused.append((run.name, str(error)))
             advance(1)
-    return runs, refused
+    tested = identified([run.tested for run in runs])
+    return [replace(run, tested=of) for run, of in zip(runs, tested, strict=True)], refused
 
 
 def _remove_unfinished(out: Path) -> None:

@@ -22,6 +22,7 @@ from models.data import loading
 from models.data.loading import EvalTransform, Split, load_split
 from models.evaluation import background
 from models.evaluation.background import backgrounds
+from models.evaluation.tested import BASELINES_FOLDER
 from models.inference import choose_compute, run_over
 from models.metrics import Floats
 from models.registry import MODELS
@@ -34,7 +35,6 @@ from pipeline.records import RECORD, digest, file_digest, read_json, write_json
 Scores = Mapping[str, Mapping[str, float]]  # by split and image_id: probabilities of malignancy
 BySplit = dict[str, Floats]
 
-PLACE = ".baselines"  # below the folder of all runs
 SCORED = SPLITS[1:]
 BASELINES = {
     "majority": (
@@ -117,7 +117,7 @@ def baselines(
         "code": _code(),
     }
     fold = "" if wanted["splits"] == _dealt(manifest) else f"-{wanted['splits']}"
-    path = runs / PLACE / f"{wanted['data_hash']}{fold}.json"
+    path = runs / BASELINES_FOLDER / f"{wanted['data_hash']}{fold}.json"
     kept = _kept(path)
     if kept and all(kept.get(name) == value for name, value in wanted.items()):
         return kept
@@ -127,19 +127,6 @@ def baselines(
     except OSError as error:  # no right to write, a full disk
         progress.say(f"{path}: cannot be written, so it is not kept ({error.strerror or error})")
     return made
-
-
-def read_baselines(runs: Path, data_hash: str) -> list[dict[str, Any]]:
-    """Return the baselines of a dataset that were made already; none where there are none.
-
-    Those of its own split come before those of a fold.
-    """
-    folder = runs / PLACE
-    for path in (folder / f"{data_hash}.json", *sorted(folder.glob(f"{data_hash}-*.json"))):
-        if kept := _kept(path):
-            found: list[dict[str, Any]] = kept["baselines"]
-            return found
-    return []
 
 
 def unexpected(

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from pipeline import manifest
 from pipeline.errors import UserError
 from pipeline.folds import Fold, apply_fold, write_folds
 from pipeline.progress import Silent
-from pipeline.records import read_json, write_table
+from pipeline.records import read_json, write_json, write_table
 from pipeline.stages.evaluation import Report
-from tests.interface.report.files import METRICS, cohort, dataset, page_of, run_folder
+from tests.interface.report.files import METRICS, baselines, cohort, dataset, page_of, run_folder
 
 EVIL = "P_<script>alert(1)</script>"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
@@ -229,6 +230,25 @@ def test_runs_on_different_test_images_stand_in_tables_of_their_own(tmp_path):
     page = Page(made.text)
     assert sum(item.get("class") == "comparison by-image" for item in page.all("table")) == 2
     assert "figures of different tables do not compare" in page.text
+
+
+def test_same_films_at_two_sizes_stand_in_one_table_each_with_its_baselines(tmp_path):
+    rows = cohort(8)
+    for size in (64, 96):
+        data = dataset(tmp_path / str(size), rows)
+        manifest.write_manifest(data, [replace(row, width=size, height=size) for row in rows])
+        folder = run_folder(tmp_path / "runs", data, rows, seed=size)
+        measured = read_json(folder / "metrics.json")
+        measured |= {"test_images": "films", "preprocess": {"size": size}}
+        write_json(folder / "metrics.json", measured)
+        baselines(tmp_path / "runs", data, rows, shuffled=0)
+    made = page_of(tmp_path)
+    page = Page(made.text)
+    assert sum(item.get("class") == "comparison by-image" for item in page.all("table")) == 1
+    assert "20260102-030405-64, 64 px" in page.text
+    assert "20260102-030405-96, 96 px" in page.text
+    assert "Shuffled (64 px)" in page.text
+    assert "Shuffled (96 px)" in page.text
 
 
 def test_dataset_that_was_made_anew_is_called_out(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from models.evaluation.background import background_features
-from models.evaluation.baselines import baselines, read_baselines, shuffled_labels, unexpected
+from models.evaluation.baselines import baselines, shuffled_labels, unexpected
+from models.evaluation.tested import kept_baselines
 from models.metrics import auc
 from pipeline.manifest import LABELS, Row, image_path, read_manifest, write_manifest
 from pipeline.progress import Silent
@@ -125,8 +126,8 @@ def test_every_baseline_scores_every_image_of_val_and_test(honest, of_honest):
             assert all(0 <= score <= 1 for score in one[split].values())
     kept = runs / ".baselines" / f"{made['data_hash']}.json"
     assert json.loads(kept.read_text(encoding="utf-8")) == made
-    assert read_baselines(runs, made["data_hash"]) == made["baselines"]
-    assert read_baselines(runs, "another") == []
+    assert kept_baselines(runs, made["data_hash"]) == made["baselines"]
+    assert kept_baselines(runs, "another") == []
 
 
 def test_an_assessment_that_tells_the_label_is_perfect_and_the_majority_is_a_coin(
@@ -281,7 +282,7 @@ def test_they_are_kept_and_made_again_where_something_changed(honest, tmp_path):
     assert path.stat().st_mtime_ns == first.st_mtime_ns
     for damage in (path.read_text(encoding="utf-8")[:-500], "[]", '{"baselines": [{}]}'):
         path.write_text(damage, encoding="utf-8")
-        assert read_baselines(tmp_path, made["data_hash"]) == []
+        assert kept_baselines(tmp_path, made["data_hash"]) == []
     assert computed(honest, tmp_path, rows) == made, "the same seed gives the same scores"
     other = computed(honest, tmp_path, rows, seed=2)
     assert other["seed"] == 2
@@ -298,7 +299,7 @@ def test_folds_are_kept_beside_the_split_and_an_ensemble_of_all_takes_the_split(
     swap = {"train": "val", "val": "train", "test": "test"}
     fold = computed(honest, runs, [dataclasses.replace(row, split=swap[row.split]) for row in rows])
     assert len(fold["baselines"][0]["val"]) == PATIENTS["train"]
-    assert read_baselines(runs, made["data_hash"]) == made["baselines"]
+    assert kept_baselines(runs, made["data_hash"]) == made["baselines"]
     every = [dataclasses.replace(row, split=row.split.replace("train", "val")) for row in rows]
     assert computed(honest, runs, every) == made
 

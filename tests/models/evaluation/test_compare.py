@@ -11,10 +11,10 @@ import pytest
 
 from models.evaluation.compare import compare
 from models.evaluation.ensemble import ensemble
-from models.evaluation.entries import preprocessing_of
 from models.evaluation.leakage import split_by_image
 from models.evaluation.scoring import score_run
 from models.evaluation.stage import evaluate
+from models.evaluation.tested import preprocessing_of
 from models.inference import load_run
 from models.training.stage import train
 from pipeline.errors import UserError
