@@ -2,36 +2,63 @@
 
 import argparse
 import dataclasses
+import re
 import shlex
+import tomllib
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from interface.program import program
 from pipeline.errors import UserError
 from pipeline.options import (
-    as_text,
     choices_of,
     defaults,
     flag,
     items_of,
     kind_of,
+    nearest,
     parse,
     spec_of,
+    text_for,
+    text_of,
     words_of,
 )
 
 WRONG_FLAGS = 2
+HELP = "Show this help"
+# How argparse names a word that it does not know.
+UNKNOWN = re.compile(r"invalid choice: '([^']*)'|unrecognized arguments: (\S+)")
 Field = dataclasses.Field  # a short name for the annotations below
 
 
 class OneLineParser(ArgumentParser):
-    """An argument parser whose refusal is one line, as every other error of the tool."""
+    """An argument parser whose refusal is one line, as every other error of the tool.
+
+    Attributes:
+        known: Words that somebody may have meant by one that is unknown.
+    """
+
+    known: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the flags and leave with status 2."""
-        self.exit(WRONG_FLAGS, f"{self.prog}: {message}; see: python {self.prog} --help\n")
+        wrong = UNKNOWN.search(message)
+        near = nearest(wrong[1] or wrong[2], self.known) if wrong else ""
+        if near:
+            message = f"{wrong[0] if wrong else message}; did you mean {near}?"
+        see = f"{program()} {self.prog.removeprefix('main.py').strip()}".strip()
+        self.exit(WRONG_FLAGS, f"{self.prog}: {message}; see: {see} --help\n")
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: ArgumentParser, *_: Any) -> NoReturn:
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        found = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+        print(f"Mammolab {found}")
+        parser.exit()
 
 
 def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
@@ -49,52 +76,70 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
         description="Mammolab: from the raw CBIS-DDSM download to evaluated models, led by "
         "questions. Without a stage it opens the menu.",
         epilog="Research software; not a medical device.",
+        usage="main.py [STAGE [option ...]]",
+        add_help=False,
         allow_abbrev=False,
     )
+    parser.add_argument("-h", "--help", action="help", help=HELP)
     parser.add_argument(
-        "--answers", type=Path, metavar="FILE", help="replay all stages of an answers file"
+        "--version", action=_ShowVersion, nargs=0, default=SUPPRESS, help="Show the version"
     )
-    commands = parser.add_subparsers(dest="stage", metavar="STAGE", title="stages")
+    parser.add_argument(
+        "--answers", type=Path, metavar="FILE", help="Replay all stages of an answers file"
+    )
+    commands = parser.add_subparsers(dest="stage", metavar="STAGE", title="Stages")
     for name, options in stages.items():
         text = (options.__doc__ or "").strip()
         command = commands.add_parser(
             name,
-            help=text[0].lower() + text[1:],
+            help=text,
             description=text,
             argument_default=SUPPRESS,
             allow_abbrev=False,
+            usage=f"main.py {name} [option ...]",
+            add_help=False,
         )
+        asked = command.add_argument_group("Questions")
+        advanced = command.add_argument_group("Advanced options")
         for item in items_of(options):
-            _add_option(command, item)
+            _add_option(advanced if spec_of(item).advanced else asked, item)
         _add_common(command)
+        flags = [word for action in command._actions for word in action.option_strings]
+        command.known = flags
+        parser.known = [*parser.known, *flags]
+    parser.known = [*stages, *parser.known]
     return parser
 
 
 def _add_common(command: ArgumentParser) -> None:
-    group = command.add_argument_group("how it is run")
+    group = command.add_argument_group("How it is run")
+    group.add_argument("-h", "--help", action="help", help=HELP)
     group.add_argument(
-        "--batch", action="store_true", help="ask nothing; take the default for what is not given"
+        "--batch", action="store_true", help="Ask nothing; take the default for what is not given"
     )
     group.add_argument(
-        "--answers", type=Path, metavar="FILE", help="repeat what an answers file says; flags win"
+        "--answers", type=Path, metavar="FILE", help="Repeat what an answers file says; flags win"
     )
     group.add_argument(
-        "--json", action="store_true", help="the result as JSON on stdout, progress on stderr"
+        "--log-file", type=Path, metavar="FILE", help="Write what is shown to a file as well"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="The result as JSON on stdout, progress on stderr"
     )
 
 
-def _add_option(command: ArgumentParser, item: "Field[Any]") -> None:
+def _add_option(group: "argparse._ArgumentGroup", item: "Field[Any]") -> None:
     if kind_of(item) is bool:
         action = argparse.BooleanOptionalAction
-        command.add_argument(flag(item), action=action, help=_help(item))
+        group.add_argument(flag(item), action=action, help=_help(item))
     else:
         kind = kind_of(item).__name__.upper()
         free = bool(spec_of(item).other) or not _plain_choices(item)
         words = [*_plain_choices(item), *([kind] if free else []), *words_of(item)]
-        metavar = "|".join(words)
+        metavar = "|".join(dict.fromkeys(words))
         if len(metavar) > 40:
             metavar = item.name.upper()
-        command.add_argument(flag(item), type=_reader(item), metavar=metavar, help=_help(item))
+        group.add_argument(flag(item), type=_reader(item), metavar=metavar, help=_help(item))
 
 
 def _plain_choices(item: "Field[Any]") -> list[str]:
@@ -106,14 +151,14 @@ def _plain_choices(item: "Field[Any]") -> list[str]:
 
 
 def _help(item: "Field[Any]") -> str:
-    text = spec_of(item).text
+    text = text_of(item)
     choices = _plain_choices(item)
     parts = [text, f"one of {', '.join(choices)}" if choices else ""]
     if spec_of(item).several:
         parts.append("or several with commas")
     if spec_of(item).other:
         parts.append(f"or {spec_of(item).other}")
-    default = as_text(item.default)
+    default = text_for(item, item.default)
     parts.append(f"default: {default}" if default else "")
     return "; ".join(part for part in parts if part).replace("%", "%%")
 
@@ -139,7 +184,7 @@ def _parse_flag(item: "Field[Any]", text: str) -> Any:
 def command(stage: str, options: Any) -> str:
     """Return the command that repeats a stage exactly: the flags that differ from the defaults."""
     standard = defaults(type(options))
-    words = ["python", "main.py", stage]
+    words = [stage]
     for item in items_of(type(options)):
         value = getattr(options, item.name)
         if value == standard[item.name]:
@@ -147,5 +192,5 @@ def command(stage: str, options: Any) -> str:
         if isinstance(value, bool):
             words.append(flag(item) if value else "--no-" + flag(item)[2:])
         else:
-            words += [flag(item), as_text(value)]
-    return shlex.join([*words, "--batch"])
+            words += [flag(item), text_for(item, value)]
+    return f"{program()} {shlex.join([*words, '--batch'])}"

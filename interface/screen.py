@@ -1,9 +1,12 @@
 """What the terminal shows: bars, tables, panels. The only place that draws."""
 
 import dataclasses
+import shlex
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -18,15 +21,21 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from interface.flags import command
+from interface.program import as_started
+from pipeline.errors import UserError
 from pipeline.interrupts import raise_if_interrupted
-from pipeline.options import applies, as_text, defaults, items_of, spec_of
+from pipeline.options import applies, defaults, items_of, spec_of, text_for
 from pipeline.progress import Advance, Cell, Result, Table
 from pipeline.records import SET_ASIDE
+from pipeline.workspace import Workspace
 
+LOG_WIDTH = 120  # columns of what is written to a log
+TALL = 34  # lines of a terminal from which the menu shows a panel
 NOTICE = "Research software. Not a medical device; not for diagnosis."
 
 
@@ -46,15 +55,47 @@ class _Rate(ProgressColumn):
 class Screen:
     """The terminal as a stage's Progress, and as the place where results are shown."""
 
-    def __init__(self, to_stderr: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, to_stderr: bool = False, quiet: bool = False, log: Path | None = None
+    ) -> None:
         """Draw on stdout, on stderr where stdout is for the result as JSON, or nowhere.
 
         Args:
             to_stderr: Whether it is.
             quiet: Whether this is one of several processes, and another one draws.
+            log: A file to write what is shown to as well, after what stands there.
+
+        Raises:
+            UserError: It cannot be written.
         """
         self.console = Console(stderr=to_stderr, quiet=quiet, highlight=False)
+        self._log = None if quiet else log
+        self._to_log(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(sys.argv)}", markup=False)
         self._columns: tuple[str, ...] = ()
+
+    @contextmanager
+    def logging_errors(self) -> Iterator[None]:
+        """Write to the log why the block ended early; main.py shows it."""
+        try:
+            yield
+        except (UserError, KeyboardInterrupt) as error:
+            self._to_log(as_started(str(error) or "stopped"), markup=False)
+            raise
+
+    def _print(self, *parts: Any, **how: Any) -> None:
+        self.console.print(*parts, **how)
+        self._to_log(*parts, **how)
+
+    def _to_log(self, *parts: Any, **how: Any) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as file:
+                Console(file=file, width=LOG_WIDTH, highlight=False).print(*parts, **how)
+        except OSError as error:
+            problem = f"{self._log}: cannot be written ({error.strerror})"
+            raise UserError(problem, "give another --log-file") from None
 
     @contextmanager
     def track(self, text: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
@@ -73,6 +114,8 @@ class Screen:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         bar = Progress(*columns, console=self.console, transient=passing, expand=True)
+        if not passing:
+            self._to_log(f"{text}: {total:,} {unit}", markup=False)
         with bar:
             task = bar.add_task(text, total=total, completed=done, done=done)
 
@@ -86,7 +129,7 @@ class Screen:
         """Show one line that the person should read."""
         # A command or a path is copied whole; prose breaks between words.
         whole = not self.console.is_terminal or "python " in text or "/" in text
-        self.console.print(text, soft_wrap=whole, markup=False)
+        self._print(as_started(text), soft_wrap=whole, markup=False)
 
     def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:
         """Add a row to the running table; its head is drawn where the columns change."""
@@ -95,13 +138,13 @@ class Screen:
             self._columns = columns
             self.say("".join(f"{name:>{_width(name)}}" for name in columns))
         text = "".join(f"{_cell(value):>{_width(name)}}" for name, value in cells.items())
-        self.console.print(f"{text}  best" if best else text, style="bold" if best else "")
+        self._print(f"{text}  best" if best else text, style="bold" if best else "")
 
     def heading(self, text: str) -> None:
         """Begin a part of a longer run: a stage of several, a training of several."""
         self._columns = ()
-        self.console.print()
-        self.console.rule(f"[bold]{text}[/]", align="left", style="dim")
+        self._print()
+        self._print(Rule(Text(text, style="bold"), align="left", style="dim"))
 
     def waiting(self, text: str) -> AbstractContextManager[Any]:
         """Show that something is on its way while the block runs."""
@@ -116,7 +159,7 @@ class Screen:
             drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in table.rows:
             drawn.add_row(*(Text(_cell(value)) for value in row))
-        self.console.print(drawn)
+        self._print(drawn)
 
     def summary(self, stage: str, options: Any) -> None:
         """Show the answers before a stage runs, what is not the default marked, and the command.
@@ -138,12 +181,13 @@ class Screen:
                 hidden += 1
                 continue
             changed = "" if standing else "changed"
-            drawn.add_row(Text(spec.text, style="dim"), Text(as_text(value) or "-"), Text(changed))
+            shown = text_for(item, value) or "-"
+            drawn.add_row(Text(spec.text, style="dim"), Text(shown), Text(changed))
         if hidden:
             drawn.add_row(Text(f"{hidden} advanced options", style="dim"), Text("by default"))
         title = f"[bold]{stage}[/]"
-        self.console.print(Panel(drawn, title=title, title_align="left", border_style="dim"))
-        self.console.print("The same as one command:", style="dim")
+        self._print(Panel(drawn, title=title, title_align="left", border_style="dim"))
+        self._print("The same as one command:", style="dim")
         self.say(f"  {command(stage, options)}")
 
     def result(self, result: Result, next_command: str, seconds: float) -> None:
@@ -151,7 +195,7 @@ class Screen:
         self._columns = ()
         for table in result.tables:
             self.table(table)
-        self.console.print(f"[bold]{_escaped(result.headline)}[/]", soft_wrap=True)
+        self._print(f"[bold]{_escaped(as_started(result.headline))}[/]", soft_wrap=True)
         for note in result.notes:
             self.say(f"Note: {note}")
         if result.folder is None:
@@ -167,17 +211,19 @@ class Screen:
 
     def notice(self) -> None:
         """Say what the figures are not for; shown with every score."""
-        self.console.print(NOTICE, style="dim")
+        self._print(NOTICE, style="dim")
 
-    def home(self, lines: Sequence[tuple[str, str]]) -> None:
-        """Show where the work stands."""
+    def home(self, state: Workspace) -> None:
+        """Show where the work stands; in a line where a panel would hide what stands above it."""
+        if self.console.height < TALL:
+            self._print(f"\n[bold]Mammolab[/]  {_escaped(state.brief)}")
+            return
         drawn = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for name, state in lines:
-            drawn.add_row(Text(name, style="bold"), Text(state))
-        self.console.print()
-        self.console.print(
-            Panel(drawn, title="[bold]Mammolab[/]", title_align="left", subtitle=NOTICE)
-        )
+        for name, text in state.lines:
+            drawn.add_row(Text(name, style="bold"), Text(text))
+        self._print()
+        self._print(Panel(drawn, title="[bold]Mammolab[/]", title_align="left"))
+        self.notice()
 
 
 def _escaped(text: str) -> str:

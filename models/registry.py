@@ -101,9 +101,9 @@ def _row(family: _Family, strategy: str, trained_from: str, description: str) ->
 
 def _rows() -> Iterable[ModelRow]:
     for family in FAMILIES:
-        yield _row(family, "opw", family.head, "frozen features, fitted linear probe")
-        yield _row(family, "pft", family.last_stage, "last stages and head trained")
-        yield _row(family, "cft", "", "all layers trained")
+        yield _row(family, "opw", family.head, "only pretrained weights, with a linear probe")
+        yield _row(family, "pft", family.last_stage, "partial fine tuning: last stages and head")
+        yield _row(family, "cft", "", "complete fine tuning: all layers")
     yield ModelRow(
         name="EfficientNetB3_Optuna",
         architecture="efficientnet_b3.ra2_in1k",
@@ -115,7 +115,7 @@ def _rows() -> Iterable[ModelRow]:
         weight_decay=0.003,
         variants=KEPT_VARIANTS,
         head=Head(widths=(256,), dropout=0.3),
-        description="last stages and a deeper head trained",
+        description="partial fine tuning with a deeper head, to be tuned",
     )
     yield ModelRow(
         name="MammoCNN",

@@ -5,10 +5,11 @@ place where text becomes a checked value, so a question and a flag refuse the sa
 """
 
 import dataclasses
+import difflib
 import importlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ Answers = Mapping[str, Any]
 Choices = Mapping[str, str]  # value -> what it means to a person
 ChoicesSource = Choices | Callable[[Answers], Choices] | None
 
+NO_WORDS: Mapping[str, str] = types.MappingProxyType({})
 TRUE, FALSE = {"y", "yes", "true", "on", "1"}, {"n", "no", "false", "off", "0"}
 
 
@@ -39,6 +41,9 @@ class Spec:
     # The values it can take, each with its meaning: a mapping, or a function of the answers so far.
     choices: ChoicesSource
     other: str  # what may be given beside the choices ("a file"); empty where nothing may
+    # Words for what is no plain value, each with its meaning: "auto" stands for the default, any
+    # other word ("none", "full") for 0, empty text or None.
+    words: Mapping[str, str]
     several: bool  # whether more than one of the choices may be given, with commas between them
     when: Callable[[Answers], bool]  # whether the option applies, given the answers so far
     # What a question offers instead of the default, given the answers so far.
@@ -57,6 +62,7 @@ def option(
     check: Callable[[Any], str | None] = _accept,
     choices: ChoicesSource = None,
     other: str = "",
+    words: Mapping[str, str] = NO_WORDS,
     several: bool = False,
     when: Callable[[Answers], bool] = _always,
     suggest: Callable[[Answers], Any] | None = None,
@@ -65,7 +71,9 @@ def option(
     remember: bool = True,
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
-    spec = Spec(text, check, choices, other, several, when, suggest, counts, advanced, remember)
+    spec = Spec(
+        text, check, choices, other, words, several, when, suggest, counts, advanced, remember
+    )
     return field(default=default, metadata={"spec": spec})
 
 
@@ -99,8 +107,29 @@ def kind_of(item: "dataclasses.Field[Any]") -> type:
     return typing.cast(type, kind)
 
 
+def text_of(item: "dataclasses.Field[Any]") -> str:
+    """Return the question, with what its words stand for: "Learning rate (auto: the model's)"."""
+    spec = spec_of(item)
+    words = "; ".join(f"{word}: {meaning}" for word, meaning in spec.words.items())
+    return f"{spec.text} ({words})" if words and spec.choices is None else spec.text
+
+
 def words_of(item: "dataclasses.Field[Any]") -> tuple[str, ...]:
-    """Return the words that may stand for a value: "all" for `int | Literal["all"]`."""
+    """Return the words that an answer may be where others are numbers, names or paths."""
+    return tuple(dict.fromkeys((*_literals(item), *spec_of(item).words)))
+
+
+def _meant(item: "dataclasses.Field[Any]", word: str) -> Any:
+    """Return the value that a word stands for."""
+    if word in _literals(item):
+        return word
+    if word == "auto":
+        return item.default
+    return None if is_optional(item) else kind_of(item)()
+
+
+def _literals(item: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    """Return the words that are values themselves: "all" for `int | Literal["all"]`."""
     parts = typing.get_args(item.type)
     return tuple(
         word
@@ -117,8 +146,9 @@ def is_optional(item: "dataclasses.Field[Any]") -> bool:
 
 def choices_of(item: "dataclasses.Field[Any]", answers: Answers) -> Choices | None:
     """Return the values an option can take, given the answers so far; None where it is free."""
-    source = spec_of(item).choices
-    return source(answers) if callable(source) else source
+    spec = spec_of(item)
+    choices = spec.choices(answers) if callable(spec.choices) else spec.choices
+    return None if choices is None else {**spec.words, **choices}
 
 
 def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = None) -> Any:
@@ -137,10 +167,11 @@ def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = 
     """
     if is_optional(item) and (value is None or str(value).strip() == ""):
         return None
-    result = _value(item, value)
-    if result in words_of(item):
+    spec, result = spec_of(item), _value(item, value)
+    if result in _literals(item) or any(result == _meant(item, word) for word in spec.words):
         return result
-    spec = spec_of(item)
+    if result == "":
+        raise UserError("nothing was given")
     if spec.several:
         if "" in (parts := split_several(result)) and len(parts) > 1:
             raise UserError("nothing before or after a comma")
@@ -149,7 +180,8 @@ def parse(item: "dataclasses.Field[Any]", value: Any, answers: Answers | None = 
         choices = choices_of(item, answers or {})
         for part in split_several(result) if spec.several else [result]:
             if choices is not None and part not in choices:
-                raise UserError(f"{part}: not one of {', '.join(choices)}")
+                near = f"; did you mean {near}?" if (near := nearest(part, choices)) else ""
+                raise UserError(f"{part}: not one of {', '.join(choices)}{near}")
     if problem := spec.check(result):
         raise UserError(f"{result}: {problem}")
     return result
@@ -160,22 +192,33 @@ def converted(item: "dataclasses.Field[Any]", value: Any) -> Any:
     return value if value is None else _value(item, value)
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return which known word somebody may have meant; empty where none is near."""
+    by_lower = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else ""
+
+
 def split_several(text: str) -> list[str]:
     """Return the parts of an answer that may name several, each once: "a, b" as it is typed."""
     return list(dict.fromkeys(part.strip() for part in text.split(","))) or [""]
 
 
 def _value(item: "dataclasses.Field[Any]", value: Any) -> Any:
-    words = words_of(item)
-    if str(value).strip() in words:
-        return str(value).strip()
+    word = str(value).strip()
+    if word in _literals(item):
+        return word
+    if word in spec_of(item).words:
+        return _meant(item, word)
     try:
         return _convert(kind_of(item), value)
     except UserError as error:
-        raise UserError(" or ".join([error.problem, *words]), error.remedy) from None
+        raise UserError(" or ".join([error.problem, *words_of(item)]), error.remedy) from None
 
 
 def _convert(kind: type, value: Any) -> Any:
+    if value is None:
+        raise UserError("nothing was given")
     if kind is Path:
         return _path(str(value))
     if kind is bool:
@@ -278,8 +321,16 @@ def defaults(options: type) -> dict[str, Any]:
     return {item.name: item.default for item in dataclasses.fields(options)}
 
 
+def text_for(item: "dataclasses.Field[Any]", value: Any) -> str:
+    """Write an answer as a person would type it, so that `parse` gives it back."""
+    for word in spec_of(item).words:
+        if value == _meant(item, word):
+            return word
+    return as_text(value)
+
+
 def as_text(value: Any) -> str:
-    """Write a value as a person would type it, so that `parse` gives it back."""
+    """Write a value as a person would type it; `text_for` knows an option's words too."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)

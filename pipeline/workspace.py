@@ -1,6 +1,8 @@
 """Where the work stands in the current folder, what was answered last time, what comes next."""
 
 import contextlib
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,11 @@ from pipeline.paths import is_possible
 from pipeline.processes import world_here
 from pipeline.provenance import dataset_hash, out_of_date
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
-from pipeline.runs import MODEL_FILE, list_runs
+from pipeline.runs import MODEL_FILE, list_runs, list_unfinished
 
 MEMORY = Path(".mammolab") / "answers.json"
+DRAFTS = Path(".mammolab") / "drafts.json"
+COUNTING_SECONDS = 0.2  # at most, to see how much a folder holds: the menu must not wait
 SHORTCUTS = "shortcuts.json"  # in a dataset: what its shortcut probe found
 SCALAR = str | int | float | None  # what an answer can be
 Memory = Mapping[str, Mapping[str, Any]]  # stage -> option -> last answer
@@ -21,10 +25,14 @@ Memory = Mapping[str, Mapping[str, Any]]  # stage -> option -> last answer
 
 def recall() -> dict[str, dict[str, Any]]:
     """Return the answers of the last run of each stage in this folder."""
+    return _read(MEMORY)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
     with contextlib.suppress(UserError):
         return {
             stage: {name: value for name, value in options.items() if isinstance(value, SCALAR)}
-            for stage, options in read_json(MEMORY).items()
+            for stage, options in read_json(path).items()
         }
     return {}
 
@@ -40,13 +48,31 @@ def remember(stage: str, options: Mapping[str, Any]) -> None:
         write_json(MEMORY, recall() | {stage: dict(options)})
 
 
+def keep_draft(stage: str, options: Mapping[str, Any]) -> None:
+    """Keep answers that were given but not run, to be offered once."""
+    with contextlib.suppress(OSError):
+        write_json(DRAFTS, _read(DRAFTS) | {stage: dict(options)})
+
+
+def take_draft(stage: str) -> dict[str, Any]:
+    """Return the answers that were given last but not run, and forget them."""
+    drafts = _read(DRAFTS)
+    draft = drafts.pop(stage, {})
+    if draft:
+        with contextlib.suppress(OSError):
+            write_json(DRAFTS, drafts)
+    return draft
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Where the work stands."""
 
     # For each kind of output its name and state, in the order of the work.
     lines: tuple[tuple[str, str], ...]
+    brief: str  # the same in a line of a terminal
     next_stage: str  # the next sensible stage
+    marks: Mapping[str, str]  # by stage, what is unfinished or out of date
 
 
 def survey(memory: Memory) -> Workspace:
@@ -64,7 +90,9 @@ def survey(memory: Memory) -> Workspace:
         folder("report", "out", "reports").glob("*/report.html"),
         key=lambda path: path.stat().st_mtime,
     )
+    stopped = len(list_unfinished(folder("train", "runs", "runs")))
     evaluated = [run for run in runs if run.evaluated]
+    waiting = len(runs) - len(evaluated)
     fresh = evaluated and (not reports or reports[-1].stat().st_mtime < _newest_metrics(evaluated))
     to_organize = not _finished(dataset)
     steps = (
@@ -79,10 +107,33 @@ def survey(memory: Memory) -> Workspace:
         ("raw collection", _raw_state(raw)),
         ("dataset", _state(dataset)),
         ("preprocessed", _state(preprocessed)),
-        ("runs", _runs_state(runs)),
-        ("report", str(reports[-1]) if reports else "none yet"),
+        ("runs", _runs_state(runs, stopped)),
+        ("report", f"{reports[-1]}{_age(reports[-1])}" if reports else "none yet"),
     )
-    return Workspace(lines, next((stage for stage, due in steps if due), "train"))
+    marks = {
+        "synthesize": "not finished" if (raw / UNFINISHED).is_file() else "",
+        "organize": "not finished" if (dataset / UNFINISHED).is_file() else "",
+        "preprocess": "not finished" if (preprocessed / UNFINISHED).is_file() else (
+            "out of date" if _stale(preprocessed) else ""),
+        "train": f"{stopped} stopped" if stopped else "",
+        "evaluate": f"{waiting} waiting" if waiting else "",
+        "report": "out of date" if fresh and reports else "",
+    }  # fmt: skip
+    following = next((stage for stage, due in steps if due), "train")
+    folders = {"synthesize": raw.is_dir(), "organize": _finished(dataset),
+               "preprocess": _finished(preprocessed), "report": bool(reports)}  # fmt: skip
+    marks = {name: mark for name, mark in marks.items() if mark}
+    brief = _brief(marks, folders, len(runs))
+    return Workspace(lines, brief, following, marks)
+
+
+def _brief(marks: Mapping[str, str], there: Mapping[str, bool], runs: int) -> str:
+    """Return the state in a line: "raw ready, dataset out of date, 3 runs (1 stopped)"."""
+    states = {stage: marks.get(stage, "ready" if there[stage] else "none") for stage in there}
+    waiting = ", ".join(marks[stage] for stage in ("train", "evaluate") if stage in marks)
+    count = f"{runs} run{'' if runs == 1 else 's'}{f' ({waiting})' if waiting else ''}"
+    return (f"raw {states['synthesize']}, dataset {states['organize']}, preprocessed "
+            f"{states['preprocess']}, {count}, report {states['report']}")  # fmt: skip
 
 
 def _newest_metrics(evaluated: list[Any]) -> float:
@@ -99,8 +150,8 @@ def _raw_state(raw: Path) -> str:
     if (raw / UNFINISHED).is_file():
         return f"{raw}: not finished; run it again to continue"
     if _finished(raw):
-        return f"{raw} (synthetic)"
-    return str(raw)
+        return f"{raw} (synthetic){_size(raw)}{_age(raw / RECORD)}"
+    return f"{raw}{_size(raw)}"
 
 
 def _state(folder: Path) -> str:
@@ -118,8 +169,8 @@ def _state(folder: Path) -> str:
     with contextlib.suppress(UserError, KeyError):
         splits = read_json(folder / RECORD)["counts"]["splits"]
         images = ", ".join(f"{counts['images']} {split}" for split, counts in splits.items())
-        return f"{folder}: {images} images{warning}"
-    return f"{folder}: done{warning}"
+        return f"{folder}: {images} images{_size(folder)}{_age(folder / RECORD)}{warning}"
+    return f"{folder}: done{_size(folder)}{_age(folder / RECORD)}{warning}"
 
 
 def _stale(folder: Path) -> str:
@@ -137,13 +188,51 @@ def _warning(folder: Path) -> str:
     return ""
 
 
-def _runs_state(runs: list[Any]) -> str:
+def _size(folder: Path) -> str:
+    """Return how much a folder holds: ", 1.2 GB"; empty where to count it would take long."""
+    number, until = 0, time.monotonic() + COUNTING_SECONDS
+    for place, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                number += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - many files
+        if time.monotonic() > until:
+            return ""
+    return f", {size_text(number)}"
+
+
+def size_text(number: float) -> str:
+    """Return bytes as people read them: "1.2 GB"."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"
+
+
+def _age(path: Path) -> str:
+    """Return how long ago a file was written: ", 2 h ago"."""
+    with contextlib.suppress(OSError):
+        return f", {age_text(time.time() - path.stat().st_mtime)} ago"
+    return ""
+
+
+def age_text(seconds: float) -> str:
+    """Return a time as people read it: "2 h"."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def _runs_state(runs: list[Any], stopped: int) -> str:
+    begun = f"{stopped} stopped; run train to continue" if stopped else ""
     if not runs:
-        return "none yet"
+        return begun or "none yet"
     last = runs[-1]
     state = "evaluated" if last.evaluated else "not evaluated yet"
     with contextlib.suppress(UserError, KeyError, TypeError):
         facts = read_json(last.folder / MODEL_FILE)
         if facts["data"] and dataset_hash(Path(facts["data"])) != facts["data_hash"]:
             state += "; its dataset has changed since it was trained"
-    return f"{len(runs)}; the last is {last.name}, {state}"
+    begun = f"; {begun}" if begun else ""
+    return f"{len(runs)}; the last is {last.name}, {state}{_age(last.folder / RECORD)}{begun}"

@@ -92,8 +92,8 @@ def terminal(tmp_path):
             cwd=str(cwd),
             env=TERMINAL,
             encoding="utf-8",
-            timeout=120,
-            dimensions=(40, 80),
+            timeout=60,
+            dimensions=(24, 80),
             **more,
         )
         started.append(child)

@@ -17,6 +17,7 @@ LAYERS = (
     ("main",),
     ("interface.report",),
     ("interface",),
+    ("interface.prompts",),
     ("organize_data", "preprocess_data"),
     ("models.tuning",),
     ("models.evaluation", "models.shortcuts"),

@@ -12,7 +12,8 @@ import pytest
 from interface.report.data import trace
 from interface.report.runs import read_run
 from interface.report.shortcuts import shortcuts_of
-from main import STAGES, offered_answers
+from interface.session import offered_answers
+from interface.stages import STAGES
 from models.data.loading import load_split
 from models.evaluation.figures import read_history
 from models.evaluation.predictions import read_predicted

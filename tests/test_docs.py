@@ -5,9 +5,8 @@ import re
 import pytest
 
 from interface.flags import build_parser
-from main import DEMO, STAGES
+from interface.stages import STAGES
 from pipeline.options import flag, items_of
-from pipeline.stages.demo import Demo
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,7 +34,7 @@ def test_every_page_is_linked_from_the_readme():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_and_stages_that_are_named_exist(page):
-    kinds = {name: stage.options for name, stage in STAGES.items()} | {DEMO: Demo}
+    kinds = {name: stage.options for name, stage in STAGES.items()}
     known = {flag(item) for kind in kinds.values() for item in items_of(kind)}
     text = page.read_text()
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))

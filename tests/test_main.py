@@ -2,14 +2,9 @@
 
 import json
 import os
-import random
 import re
-import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pexpect
 import pytest
@@ -19,6 +14,9 @@ from tests.conftest import OFFLINE, ROOT, TERMINAL
 HEAVY = "torch torchvision timm albumentations cv2 pydicom optuna matplotlib sklearn".split()
 ENTER, DOWN, CTRL_C = "\r", "\x1b[B", "\x03"
 MENU = "Next step?"
+
+
+STARTED = f"python {ROOT / 'main.py'}"  # as the tests start it
 
 
 def one_line(done, status):
@@ -68,7 +66,7 @@ def test_no_terminal_names_the_flags_that_would_do(run_main, tmp_path):
 
 
 def test_no_terminal_for_the_menu(run_main):
-    assert "python main.py --help" in one_line(run_main(), 1)
+    assert f"{STARTED} --help" in one_line(run_main(), 1)
 
 
 def test_wrong_flag_has_status_2(run_main):
@@ -78,9 +76,9 @@ def test_wrong_flag_has_status_2(run_main):
 @pytest.mark.parametrize(
     ("stage", "flag", "hint"),
     [
-        ("organize", "--source", "python main.py synthesize"),
-        ("preprocess", "--data", "run: python main.py organize"),
-        ("train", "--data", "run: python main.py preprocess"),
+        ("organize", "--source", f"{STARTED} synthesize"),
+        ("preprocess", "--data", f"run: {STARTED} organize"),
+        ("train", "--data", f"run: {STARTED} preprocess"),
     ],
 )
 def test_a_missing_folder_is_named_with_what_to_do(run_main, tmp_path, stage, flag, hint):
@@ -132,122 +130,6 @@ def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
     assert loaded(child) == []
 
 
-# The terminal
-
-
-def test_ctrl_c_and_back_return_to_the_menu_and_quit_leaves(terminal, tmp_path):
-    child = terminal()
-    child.expect_exact("Not a medical device")
-    child.expect_exact(MENU)
-    child.send(ENTER)
-    child.expect_exact("Folder to write the collection to [raw]:")
-    child.send(CTRL_C)
-    child.expect_exact(MENU)
-    child.send(ENTER)
-    child.expect_exact("[raw]:")
-    child.send(ENTER)
-    child.expect_exact("Number of patients [60]:")
-    child.send("7" + ENTER)
-    child.expect_exact("7: must be between 8 and 5000")
-    child.send("\x158" + ENTER)
-    child.expect_exact("Height of the films")
-    child.send(ENTER)
-    child.expect_exact("advanced")
-    child.send(ENTER)
-    child.expect_exact("python main.py synthesize --patients 8 --batch")
-    child.expect_exact("What next")
-    child.send(DOWN + DOWN + ENTER)
-    child.expect_exact(MENU)
-    child.send(CTRL_C)
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
-    assert not (tmp_path / "raw").exists()
-
-
-def test_ctrl_c_in_the_question_of_a_single_stage_is_status_130(terminal):
-    child = terminal("synthesize")
-    child.expect_exact("[raw]:")
-    child.send(CTRL_C)
-    child.expect_exact("stopped; nothing was run")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
-
-
-@pytest.mark.parametrize("question", ["Next step?", "[raw]:", "advanced options?"])
-def test_an_interrupt_that_no_key_sent_ends_a_question_too(terminal, question):
-    # Also what Ctrl-C is while a question is not drawn yet and the terminal not in raw mode.
-    child = terminal(*([] if question == MENU else ["synthesize"]))
-    if question == "advanced options?":
-        press(child, "[raw]:")
-        press(child, "Number of patients")
-        press(child, "Height of the films")
-    child.expect_exact(question)
-    time.sleep(0.2)  # until it waits for a key
-    child.kill(signal.SIGINT)
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
-    assert "Traceback" not in child.before
-
-
-def test_tab_completes_a_path(terminal, tmp_path):
-    (tmp_path / "my download").mkdir()
-    child = terminal("organize")
-    child.expect_exact("Folder of the raw download [raw]:")
-    child.send("my d")
-    child.expect_exact("my download")  # the list that opens while typing
-    for key in ("\t", ENTER, ENTER):  # choose, take, answer: at the pace of a person
-        child.send(key)
-        time.sleep(0.7)
-    child.expect_exact("Folder to write the dataset to [dataset]:")
-
-
-def press(child, question, keys=ENTER):
-    child.expect_exact(question)
-    child.send(keys)
-
-
-def take_one_core():
-    """Without a question about workers, training takes as many threads as it has cores."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
-
-
-def test_a_newcomer_comes_to_an_evaluated_model_by_pressing_mostly_enter(terminal, tmp_path):
-    child = terminal(preexec_fn=take_one_core)
-    press(child, MENU)
-    press(child, "[raw]:")
-    press(child, "Number of patients", "8" + ENTER)
-    press(child, "Height of the films", "256" + ENTER)
-    press(child, "advanced")
-    press(child, "What next")
-    for question in (MENU, "[raw]:", "[dataset]:", "What one image is", "Which findings"):
-        press(child, question)
-    press(child, "Lesions that are BENIGN_WITHOUT_CALLBACK")
-    press(child, "advanced")
-    press(child, "What next")
-    for question in (MENU, "[dataset]:", "[preprocessed]:"):
-        press(child, question)
-    press(child, "Side of the square images", "64" + ENTER)
-    press(child, "Only show the steps on so many images")
-    press(child, "advanced")
-    press(child, "What next")
-    for question in (MENU, "[preprocessed]:", "Model", "Pretrained weights"):
-        press(child, question)
-    press(child, "Epochs at most", "1" + ENTER)
-    press(child, "advanced")
-    press(child, "What next")
-    for question in (MENU, "Run to evaluate", "advanced", "What next"):
-        press(child, question)
-    child.expect_exact("Test AUC")
-    press(child, MENU, CTRL_C)
-    child.expect(pexpect.EOF)
-    (metrics,) = tmp_path.glob("runs/ResNet18_CFT/*/metrics.json")
-    assert 0 <= json.loads(metrics.read_text())["splits"]["test"]["metrics"]["auc"]["value"] <= 1
-
-
 # Batch, JSON, answers
 
 
@@ -257,38 +139,8 @@ def test_json_on_stdout_and_nothing_else(run_main, collection, tmp_path):
     data = json.loads(done.stdout)
     assert data["stage"] == "organize"
     assert data["folder"] == "d"
-    assert data["next"] == "python main.py preprocess --data d"
+    assert data["next"] == f"{STARTED} preprocess --data d"
     assert (tmp_path / "d" / "stage.json").is_file()
-
-
-def test_the_printed_command_and_the_answers_file_repeat_the_stage(terminal, run_here, prepared):
-    flags = ("--size", "64", "--workers", "1")
-    child = terminal("preprocess", "--data", prepared / "dataset", *flags)
-    press(child, "Folder to write the preprocessed dataset to", "first" + ENTER)
-    press(child, "Only show the steps on so many images")
-    press(child, "advanced")
-    child.expect(r"python main.py (preprocess [^\r\n]*--batch)\s")
-    words = shlex.split(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.match.group(1)))
-    press(child, "What next")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    folder = child.cwd and ROOT.__class__(child.cwd)
-    manifest = (folder / "first" / "manifest.csv").read_bytes()
-    answers = (folder / "first" / "answers.json").read_text()
-    shutil.rmtree(folder / "first")
-    assert run_here(*words).returncode == 0
-    assert (folder / "first" / "manifest.csv").read_bytes() == manifest
-    (folder / "again.json").write_text(answers)
-    done = run_here("preprocess", "--answers", "again.json", "--out", "second")
-    assert done.returncode == 0, done.stderr
-    assert (folder / "second" / "manifest.csv").read_bytes() == manifest
-    done = run_here("demo", "--answers", "again.json", "--json")
-    assert done.returncode == 0, done.stderr
-    assert [part["stage"] for part in json.loads(done.stdout)] == ["preprocess"]
-    done = run_here("--answers", "again.json")
-    assert done.returncode == 0, done.stderr
-    assert (folder / "first" / "manifest.csv").read_bytes() == manifest
 
 
 @pytest.mark.parametrize("script", ["organize_data.py", "preprocess_data.py"])

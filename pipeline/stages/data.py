@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.options import (
     Answers,
     between,
+    existing_file,
     existing_folder,
     named,
     odd_between,
@@ -75,12 +76,11 @@ def _download_folder(path: Path) -> str | None:
     return f"{problem}; {hint}" if problem else None
 
 
-def _existing_file(path: Path) -> str | None:
-    return None if path.is_file() else "no such file"
-
-
-def _folds(number: int) -> str | None:
-    return None if number == 0 or 2 <= number <= 50 else "must be 0, or between 2 and 50"
+def _csv_folder(path: Path) -> str | None:
+    """Check that a folder holds tables."""
+    if problem := existing_folder(path):
+        return problem
+    return None if any(path.glob("*.[cC][sS][vV]")) else "holds no CSV files"
 
 
 def _needs_images(answers: Answers) -> bool:
@@ -109,7 +109,10 @@ class Organize(Common):
         when=lambda answers: not (answers["dry_run"] and answers["csv"]),
     )
     csv: Path | None = advanced(
-        None, "Folder of the case CSVs (empty: in or beside the raw folder)"
+        None,
+        "Folder of the case CSVs",
+        words={"auto": "in or beside the raw folder"},
+        check=_csv_folder,
     )
     out: Path = option(
         Path("dataset"), "Folder to write the dataset to", check=usable_output, when=_needs_images
@@ -175,8 +178,9 @@ class Organize(Common):
     )
     exclude: Path | None = advanced(
         None,
-        "File of image or patient ids to leave out, one a line (empty: none)",
-        check=_existing_file,
+        "File of image or patient ids to leave out, one a line",
+        words={"none": "all stay"},
+        check=existing_file,
     )
     cohort: str = advanced(
         "own",
@@ -192,7 +196,10 @@ class Organize(Common):
         check=between(0.05, 0.5),
     )
     folds: int = advanced(
-        0, "Folds for cross-validation, beside that split (0: none)", check=_folds
+        0,
+        "Folds for cross-validation",
+        words={"none": "only the plain split"},
+        check=between(2, 50),
     )
     depth: str = advanced(
         "16",
@@ -237,13 +244,15 @@ class Preprocess(Common):
     )
     size: int = option(
         512,
-        "Side of the square images in pixels (0: full size)",
-        check=lambda value: None if value == 0 else between(64, 4096)(value),
+        "Side of the square images in pixels",
+        words={"full": "as large as the film"},
+        check=between(64, 4096),
     )
     preview: int = option(
         0,
-        "Only show the steps on so many images (0: do them all)",
-        check=between(0, 48),
+        "Images to only show the steps of",
+        words={"none": "preprocess all"},
+        check=between(1, 48),
         remember=False,
     )
     crop: str = advanced(
@@ -307,12 +316,14 @@ class Preprocess(Common):
     )
     fold: int = advanced(
         0,
-        "Fold to write as the validation split (0: the plain train/val split, and all folds)",
-        check=between(0, 50),
+        "Fold to write as the validation split",
+        words={"none": "the plain train/val split, and all folds"},
+        check=between(1, 50),
     )
     cluster: str = advanced(
         "",
-        "Address of a Dask cluster to work on (empty: this machine)",
+        "Address of a Dask cluster to work on",
+        words={"none": "this machine"},
         check=named("pipeline.cluster:address_problem"),
         remember=False,
     )

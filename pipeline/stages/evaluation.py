@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.options import between, existing_file, option, usable_output
+from pipeline.records import made_by
 from pipeline.runs import ALL_RUNS, LATEST, member_choices, run_choices
 from pipeline.stages.shared import FOLD, REPLICATES, RUNS, WRITTEN_RUNS, Common, advanced
 
@@ -21,12 +22,16 @@ class Evaluate(Common):
         remember=False,
     )
     data: Path | None = advanced(
-        None, "Folder of the dataset (empty: the one that the run was trained on)"
+        None,
+        "Folder of the dataset",
+        words={"auto": "the one that the run was trained on"},
+        check=made_by("preprocess", "organize"),
     )
     predictions: Path | None = advanced(
         None,
         "Predictions made elsewhere, to measure instead: a CSV with image_id, patient_id, label, "
         "probability",
+        words={"none": "a run is measured"},
         check=existing_file,
         remember=False,
     )
@@ -43,8 +48,8 @@ class Evaluate(Common):
     )
     target: float | None = advanced(
         None,
-        "Sensitivity or specificity to reach (empty: 0.9), or false alarms that a missed cancer is "
-        "worth (empty: 10)",
+        "Sensitivity or specificity to reach, or false alarms that a missed cancer is worth",
+        words={"auto": "0.9, or 10 false alarms"},
         check=between(0.001, 1000),
         when=lambda answers: answers["operating_point"] in ("sensitivity", "specificity", "cost"),
     )
@@ -68,7 +73,9 @@ class Evaluate(Common):
         choices={"none": "no", "flips": "over the four of them"},
     )
     replicates: int = REPLICATES("Bootstrap replicates for the 95 % intervals")
-    fold: int = FOLD("Fold of the run, where latest or a model's name is given (0: any)")
+    fold: int = FOLD(
+        "Fold of the run, where latest or a model's name is given", words={"none": "any"}
+    )
     runs: Path = RUNS()
 
 
@@ -109,7 +116,7 @@ class Compare(Common):
             "name": "name",
         },
     )
-    filter: str = advanced("", "Only runs whose name contains this (empty: all)")
+    filter: str = advanced("", "Only runs whose name contains this", words={"none": "all"})
     unit: str = advanced(
         "image",
         "What is counted",

@@ -39,8 +39,9 @@ WEIGHTS = partial(
 SIZE = partial(
     advanced,
     0,
-    "Side of the network's input in pixels (0: the model's own)",
-    check=lambda value: None if value == 0 else between(32, 2048)(value),
+    "Side of the network's input in pixels",
+    words={"auto": "the model's own"},
+    check=between(32, 2048),
 )
 DEVICE = partial(
     advanced,
@@ -58,7 +59,8 @@ PRECISION = partial(
         "bf16": "bfloat16 where it is safe, else 32-bit float",
     },
 )
-FOLD = partial(advanced, 0, check=between(0, 50), remember=False)
+PLAIN_SPLIT = {"none": "the plain train/val split"}
+FOLD = partial(advanced, 0, check=between(1, 50), remember=False)
 REPLICATES = partial(advanced, 2000, check=between(100, 100_000))
 
 
@@ -67,4 +69,6 @@ class Common:
     """What every stage takes."""
 
     seed: int = advanced(42, "Seed of everything random", check=between(0, 2**31 - 1))
-    workers: int = advanced(0, "Worker processes (0: one for each core)", check=between(0, 256))
+    workers: int = advanced(
+        0, "Worker processes", words={"auto": "one for each core"}, check=between(1, 256)
+    )

@@ -12,6 +12,7 @@ from pipeline.stages.shared import (
     AUGMENTATIONS,
     DEVICE,
     FOLD,
+    PLAIN_SPLIT,
     PRECISION,
     SIZE,
     TRAINING_DATA,
@@ -49,8 +50,8 @@ def _learns(answers: Answers) -> bool:
 
 
 def _own(name: str) -> dict[str, str]:
-    """Return the choice of leaving an option to the model, or to a search for it."""
-    return {OWN: f"{STANDARD[name]}, or as a search found"}
+    """Return the word for leaving an option to the model, or to a search for it."""
+    return {"auto": f"{STANDARD[name]}, or as a search found"}
 
 
 def _augments(answers: Answers) -> bool:
@@ -58,6 +59,7 @@ def _augments(answers: Answers) -> bool:
 
 
 _learned = partial(advanced, when=_learns)
+MODELS_OWN = {"auto": "the model's own"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,8 @@ class Train(Common):
     )
     epochs: int | None = option(
         None,
-        f"Epochs at most; it stops early (empty: {STANDARD['epochs']}, or as a search had)",
+        "Epochs at most; it stops early",
+        words={"auto": f"{STANDARD['epochs']}, or as a search had"},
         check=between(1, 10_000),
         when=_learns,
     )
@@ -103,51 +106,53 @@ class Train(Common):
         "Control: leave the head random instead of fitting it (scores chance)",
         when=lambda answers: _is_new_run(answers) and _reads_out(answers),
     )
-    batch_size: int = _learned(0, "Images in a batch (0: the model's own)", check=between(0, 4096))
-    learning_rate: float = _learned(0.0, "Learning rate (0: the model's own)", check=between(0, 10))
+    batch_size: int = _learned(0, "Images in a batch", words=MODELS_OWN, check=between(1, 4096))
+    learning_rate: float = _learned(0.0, "Learning rate", words=MODELS_OWN, check=between(0, 10))
     patience: int | None = _learned(
         None,
-        "Epochs without a better validation AUC before it stops (empty: "
-        f"{STANDARD['patience']}, or as a search had)",
+        "Epochs without a better validation AUC before it stops",
+        words={"auto": f"{STANDARD['patience']}, or as a search had"},
         check=between(1, 10_000),
     )
     augment: str = _learned(
         OWN,
         "Augment training images on the fly",
-        choices=_own("augment") | {"none": "no"} | AUGMENTATIONS,
+        words=_own("augment"),
+        choices={"none": "no"} | AUGMENTATIONS,
     )
     variants: int | None = advanced(
         None,
-        "Augmented variants of each image (0: a new one each epoch; empty: the model's own)",
+        "Augmented variants of each image; 0 for a new one each epoch",
+        words=MODELS_OWN,
         check=between(0, 1000),
         when=_augments,
     )
     mixup: float | None = _learned(
         None,
-        "Mixup of training images, alpha of its beta distribution (0: none; empty: none, or as a "
-        "search found)",
+        "Mixup of training images, alpha of its beta distribution; 0 for none",
+        words={"auto": "none, or as a search found"},
         check=between(0, 10),
     )
     optimizer: str = _learned(
         OWN,
         "Optimiser",
-        choices=_own("optimizer")
-        | {"adamw": "AdamW", "sgd": "gradient descent with Nesterov's momentum"},
+        words=_own("optimizer"),
+        choices={"adamw": "AdamW", "sgd": "gradient descent with Nesterov's momentum"},
     )
     weight_decay: float | None = _learned(
-        None, "Weight decay (empty: the model's own)", check=between(0, 10)
+        None, "Weight decay", words=MODELS_OWN, check=between(0, 10)
     )
     layer_decay: float | None = _learned(
         None,
-        "Learning rate of each stage of layers, as a share of the stage behind it (empty: "
-        f"{STANDARD['layer_decay']:g}, or as a search found)",
+        "Learning rate of each stage of layers, as a share of the stage behind it",
+        words={"auto": f"{STANDARD['layer_decay']:g}, or as a search found"},
         check=between(0.01, 1),
     )
     balance: str = _learned(
         OWN,
         "Balance the classes",
-        choices=_own("balance")
-        | {
+        words=_own("balance"),
+        choices={
             "weights": "by weights in the loss",
             "sampler": "by drawing both equally often",
             "none": "no",
@@ -155,16 +160,19 @@ class Train(Common):
     )
     label_smoothing: float | None = _learned(
         None,
-        "Label smoothing, as the share that goes to both classes equally (empty: none, or as a "
-        "search found)",
+        "Label smoothing, as the share that goes to both classes equally",
+        words={"auto": "none, or as a search found"},
         check=between(0, 0.5),
     )
     ema: float = _learned(
         0.0,
-        "Decay of the moving average of weights that is scored and kept (0: none)",
+        "Decay of the moving average of weights that is scored and kept",
+        words={"none": "the weights themselves"},
         check=between(0, 0.99999),
     )
-    clip: float = _learned(1.0, "Largest norm of the gradient (0: no limit)", check=between(0, 1e6))
+    clip: float = _learned(
+        1.0, "Largest norm of the gradient", words={"none": "no limit"}, check=between(0, 1e6)
+    )
     parts: int = _learned(
         1,
         "Parts that a batch is computed in, one after the other, to save memory",
@@ -182,7 +190,7 @@ class Train(Common):
         when=_is_new_run,
     )
     fold: int | Literal["all"] = FOLD(
-        "Fold to validate on (0: the plain train/val split, all: each in turn)", when=_is_new_run
+        "Fold to validate on", words=PLAIN_SPLIT | {"all": "each in turn"}, when=_is_new_run
     )
     seeds: int = advanced(
         1,

@@ -9,6 +9,7 @@ from pipeline.options import Answers, between, named, option
 from pipeline.stages.shared import (
     DEVICE,
     FOLD,
+    PLAIN_SPLIT,
     PRECISION,
     SIZE,
     TRAINING_DATA,
@@ -59,7 +60,8 @@ class Tune(Common):
     )
     minutes: float = advanced(
         0.0,
-        "Minutes after which no further trial begins (0: no limit)",
+        "Minutes after which no further trial begins",
+        words={"none": "no limit"},
         check=between(0, 1e6),
         remember=False,
     )
@@ -86,18 +88,20 @@ class Tune(Common):
     device: str = DEVICE()
     precision: str = PRECISION()
     fold: int | Literal["all"] = FOLD(
-        "Fold to validate on (0: the plain train/val split, all: the mean over all folds)"
+        "Fold to validate on", words=PLAIN_SPLIT | {"all": "the mean over all folds"}
     )
     storage: str = advanced(
         "",
         "Address of a database that several machines search in, such as "
-        "postgresql://user@host/name (empty: a file of its own)",
+        "postgresql://user@host/name",
+        words={"none": "a file of its own"},
         check=_storage_address,
         remember=False,
     )
     study: str = advanced(
         "",
-        "Name of the study (empty: made of model, dataset and options)",
+        "Name of the study",
+        words={"auto": "made of model, dataset and options"},
         check=_study_name,
         remember=False,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.options import Answers, checked, choices_of
+from pipeline.options import Answers, checked, choices_of, defaults
 from pipeline.progress import Table
 from pipeline.stages.data import Organize
 from sources.cbis_ddsm.cohort import PlannedImage, plan_cohort
@@ -113,11 +113,12 @@ def live_counts(name: str, answers: Answers) -> dict[str, str]:
     item = next(item for item in dataclasses.fields(Organize) if item.name == name)
     counts = {}
     with contextlib.suppress(UserError, OSError):
-        tables = known_tables(Path(answers["source"]), answers["csv"])
+        known = {key: value for key, value in answers.items() if key in defaults(Organize)}
+        tables = known_tables(Path(answers["source"]), answers.get("csv"))
         lesions = [lesion for table in tables for lesion in table.lesions]
         for choice in choices_of(item, answers) or ():
             # The folders are not asked about here, and may not be there yet.
-            settled = dict(answers) | {"source": Path(), "out": Path(), name: choice}
+            settled = known | {"source": Path(), "out": Path(), name: choice}
             images = plan_cohort(lesions, checked(Organize, settled)).images
             patients = len({image.patient_id for image in images})
             test = sum(image.split == "test" for image in images)

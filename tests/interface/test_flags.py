@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from interface.flags import build_parser, command
-from main import STAGES
+from interface.stages import STAGES
 from pipeline.options import checked, flag
 from pipeline.stages.data import Organize, Preprocess, Synthesize
-from pipeline.stages.demo import Demo
 from pipeline.stages.training import Train
 
-ALL = {name: stage.options for name, stage in STAGES.items()} | {"demo": Demo}
+ALL = {name: stage.options for name, stage in STAGES.items()}
 
 
 def parse(*arguments):
@@ -29,8 +28,10 @@ def parse(*arguments):
         ("train --model MammoCNN,vgg", "argument --model: vgg: not one of ResNet18_OPW"),
         ("train --model MammoCNN,", "argument --model: nothing before or after a comma"),
         ("train --fold some", "argument --fold: 'some' is not a whole number or all"),
-        ("train --fold 51", "argument --fold: 51: must be between 0 and 50"),
-        ("train --epoch 3", "unrecognized arguments: --epoch 3"),
+        ("train --fold 51", "argument --fold: 51: must be between 1 and 50"),
+        ("train --epoch 3", "unrecognized arguments: --epoch; did you mean --epochs?"),
+        ("train --model MamoCNN", "MammoCNN, all; did you mean MammoCNN?"),
+        ("trian", "invalid choice: 'trian'; did you mean train?"),
         ("organize --val-share 0.9", "argument --val-share: 0.9: must be between 0.05 and 0.5"),
         ("synthesize --size tall", "argument --size: tall: must be small, real, or a height"),
         ("tidy", "argument STAGE: invalid choice: 'tidy'"),
@@ -64,7 +65,7 @@ def test_help_shows_every_option_with_its_text(capsys, name, options):
     for item in dataclasses.fields(options):
         assert flag(item) in shown
         assert " ".join(item.metadata["spec"].text.split()) in shown
-    for common in ("--batch", "--answers", "--json", "--seed", "--workers"):
+    for common in ("--batch", "--answers", "--json", "--log-file", "--seed", "--workers"):
         assert common in shown
 
 

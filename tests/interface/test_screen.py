@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from interface.screen import Screen
+from pipeline.errors import UserError
 from pipeline.progress import Result, Table
 from pipeline.stages.data import Preprocess
 from pipeline.stages.training import Train
+from pipeline.workspace import Workspace
 
 
 @pytest.fixture
@@ -83,10 +85,31 @@ def test_a_bar_ends_full_and_counts_only_this_runs_work(shown):
 
 
 def test_the_home_panel_shows_the_state_and_the_notice(shown):
-    Screen().home([("dataset", "train 70"), ("runs", "none yet")])
+    state = Workspace((("dataset", "train 70"), ("runs", "none yet")), "dataset ready", "train", {})
+    screen = Screen()
+    screen.console.height = 40
+    screen.home(state)
     text = "\n".join(shown())
     assert "train 70" in text
     assert "Not a medical device" in text
+    screen.console.height = 24  # so that the result above stays in sight
+    screen.home(state)
+    assert [line for line in shown() if line] == ["Mammolab  dataset ready"]
+
+
+def test_what_is_shown_is_written_to_the_log_too(shown, tmp_path):
+    screen = Screen(log=tmp_path / "logs" / "a.log")
+    with screen.track("Reading", 10, "files"):
+        screen.say("half way")
+    screen.result(result(), "", 1)
+    with pytest.raises(UserError), screen.logging_errors():
+        raise UserError("no room")
+    log = (tmp_path / "logs" / "a.log").read_text()
+    assert "half way" in "\n".join(shown())
+    for expected in ("Reading: 10 files", "half way", "Done [really]", "0.912", "no room"):
+        assert expected in log
+    with pytest.raises(UserError, match="cannot be written"):
+        Screen(log=tmp_path / "logs")
 
 
 def test_with_json_everything_is_drawn_on_stderr(capsys):

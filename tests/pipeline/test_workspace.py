@@ -1,5 +1,7 @@
 """Where the work stands, and which step comes next."""
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from pipeline.records import claim_folder, close_folder, open_folder
 from pipeline.stages.data import Organize, Preprocess
-from pipeline.workspace import recall, remember, survey
+from pipeline.workspace import keep_draft, recall, remember, survey, take_draft
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,11 @@ def test_counts_of_each_split_are_shown(empty_folder):
     finish(
         empty_folder / "mine", "organize", splits={"train": {"images": 70}, "test": {"images": 20}}
     )
+    (empty_folder / "mine" / "film.png").write_bytes(bytes(3_000_000))
+    yesterday = time.time() - 50 * 3600
+    os.utime(empty_folder / "mine" / "stage.json", (yesterday, yesterday))
     lines = dict(survey({"organize": {"out": "mine"}}).lines)
-    assert lines["dataset"] == "mine: 70 train, 20 test images"
+    assert lines["dataset"] == "mine: 70 train, 20 test images, 3 MB, 2 days ago"
 
 
 def test_answers_are_kept_for_the_next_time():
@@ -74,6 +79,29 @@ def test_answers_are_kept_for_the_next_time():
     remember("organize", {"unit": "crop"})
     remember("train", {"epochs": 4})
     assert recall() == {"train": {"epochs": 4}, "organize": {"unit": "crop"}}
+
+
+def test_what_is_unfinished_or_waiting_is_marked(empty_folder):
+    open_folder(empty_folder / "dataset", "organize", Options())
+    for name in ("20260101-100000-1", "20260101-100000-2"):
+        finish(empty_folder / "runs" / "MammoCNN" / name, "train")
+    open_folder(empty_folder / "runs" / "MammoCNN" / "20260101-100000-3", "train", Options())
+    (empty_folder / "runs" / "MammoCNN" / "20260101-100000-1" / "metrics.json").write_text("{}")
+    state = survey({})
+    assert state.marks == {"organize": "not finished", "train": "1 stopped",
+                           "evaluate": "1 waiting"}  # fmt: skip
+    assert state.brief == (
+        "raw none, dataset not finished, preprocessed none, 2 runs (1 stopped, 1 waiting), "
+        "report none"
+    )
+    assert "1 stopped; run train to continue" in dict(state.lines)["runs"]
+
+
+def test_a_draft_is_offered_once():
+    keep_draft("train", {"epochs": 3})
+    assert take_draft("train") == {"epochs": 3}
+    assert take_draft("train") == {}
+    assert recall() == {}
 
 
 def test_a_broken_memory_is_no_memory(empty_folder):

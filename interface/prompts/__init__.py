@@ -1,0 +1,1 @@
+"""The questions in the terminal: the only package that asks."""

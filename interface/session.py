@@ -1,0 +1,145 @@
+"""A stage by questions: asked, shown, run, and asked again where an answer did not do."""
+
+import errno
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interface.stages import STAGES, Outcome, kept_answers, remember, run_stage
+from pipeline import workspace
+from pipeline.errors import UserError
+from pipeline.options import converted, items_of, spec_of
+
+if TYPE_CHECKING:
+    from interface.prompts.form import Form
+    from interface.screen import Screen
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a stage's questions are asked.
+
+    Attributes:
+        given: Answers given by flags.
+        offered: What the stage before suggests.
+        leave: What leaving the questions is called.
+        tour: Whether the questions come one by one before the list of answers.
+    """
+
+    given: Mapping[str, Any]
+    offered: Mapping[str, Any]
+    leave: str
+    tour: bool
+
+
+def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
+    """Ask a stage's questions and run it; a mistake comes back to the list of answers.
+
+    Returns:
+        Its outcome; None where the person left without having run it.
+
+    Raises:
+        UserError: It failed, and the person left it at that.
+        KeyboardInterrupt: Ctrl-C; the answers so far are offered next time.
+        EOFError: The input was closed.
+    """
+    from interface.prompts.form import Form
+    from interface.prompts.terminal import forget_keys
+
+    options = STAGES[name].options
+    sources = {
+        "last time": offered_answers(name, options),
+        "not run yet": _fitting(options, workspace.take_draft(name)),
+        "from the stage before": asked.offered,
+    }
+    offered = {key: value for found in sources.values() for key, value in found.items()}
+    marks = {key: source for source, found in sources.items() for key in found}
+    form = Form(name, options, asked.given, offered, marks)
+    wrong: UserError | None = None
+    tour, begun = asked.tour, False
+    try:
+        while (filled := _fill(form, wrong, tour, asked.leave)) is not None:
+            tour, begun = False, True
+            screen.summary(name, filled)
+            try:
+                outcome = _run(name, filled, screen)
+            except UserError as error:
+                wrong = error
+                forget_keys()
+            else:
+                begun = False
+                remember(name, filled, outcome.result)
+                return outcome
+        if wrong:
+            raise wrong
+        return None
+    finally:
+        if begun or (form.said and sys.exc_info()[0] is KeyboardInterrupt):
+            workspace.keep_draft(name, kept_answers(options, _plain(form.answers)))
+
+
+def _run(name: str, filled: Any, screen: "Screen") -> Outcome:
+    try:
+        return run_stage(name, filled, screen)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS | GONE:
+            raise
+        raise UserError(disk_trouble(error)) from None
+
+
+def _fill(form: "Form", wrong: UserError | None, tour: bool, leave: str) -> Any | None:
+    from interface.prompts.terminal import GoBack
+
+    try:
+        if tour:
+            form.ask_each()
+        return form.review(wrong, leave)
+    except GoBack:
+        return None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; nothing was run") from None
+
+
+def _plain(answers: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: str(v) if isinstance(v, Path) else v for key, v in answers.items()}
+
+
+def disk_trouble(error: OSError) -> str:
+    """Return in one line what the disk would not do."""
+    where = os.fsdecode(error.filename or "the output folder")
+    if error.errno in GONE:
+        return f"{where}: is gone; its folder was removed during the work, so run it again"
+    return f"{where}: {error.strerror}; make room or choose another folder, then run it again"
+
+
+def offered_answers(name: str, options: type) -> dict[str, Any]:
+    """Return the last answers to a stage's questions that are offered again; of no other type."""
+    return _fitting(options, workspace.recall().get(name, {}))
+
+
+def _fitting(options: type, answers: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for item in items_of(options):
+        if spec_of(item).remember and item.name in answers:
+            try:
+                converted(item, answers[item.name])
+            except (UserError, TypeError, ValueError, OverflowError):
+                continue
+            found[item.name] = answers[item.name]
+    return found
+
+
+def open_in_browser(page: str) -> bool:
+    """Open a page where there is a display; return whether it was."""
+    far = os.environ.keys() & {"SSH_CONNECTION", "SSH_TTY", "CI"}
+    display = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}
+    if far or not (display or sys.platform in ("darwin", "win32")):
+        return False
+    return webbrowser.open(Path(page).resolve().as_uri())

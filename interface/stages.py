@@ -1,0 +1,131 @@
+"""The stages of the tool, and running one of them: from its options to its result on the screen."""
+
+import importlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from interface import flags
+from pipeline import workspace
+from pipeline.holding import release
+from pipeline.interrupts import noting_interrupts
+from pipeline.options import defaults, items_of, spec_of
+from pipeline.progress import Result
+from pipeline.records import plain_options
+from pipeline.stages import data, evaluation, training, tuning, whole
+
+if TYPE_CHECKING:
+    from interface.screen import Screen
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its options, and the function that runs it as "module:function"."""
+
+    options: type
+    function: str
+    asks: bool = True  # whether it has questions; without them flags and defaults are enough
+
+    @property
+    def title(self) -> str:
+        """What it does, in a line."""
+        return (self.options.__doc__ or "").strip()
+
+
+STAGES = {
+    "all": Stage(whole.Whole, "interface.whole:run_whole"),
+    "demo": Stage(whole.Demo, "interface.whole:run_demo", asks=False),
+    "synthesize": Stage(data.Synthesize, "sources.synthetic.stage:synthesize"),
+    "organize": Stage(data.Organize, "organize_data:organize"),
+    "preprocess": Stage(data.Preprocess, "preprocess_data:preprocess"),
+    "probe": Stage(data.Probe, "models.shortcuts.stage:check_shortcuts"),
+    "tune": Stage(tuning.Tune, "models.tuning.stage:tune"),
+    "train": Stage(training.Train, "models.training.queue:train_each"),
+    "evaluate": Stage(evaluation.Evaluate, "models.evaluation.stage:evaluate"),
+    "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
+    "compare": Stage(evaluation.Compare, "models.evaluation.compare:compare"),
+    "report": Stage(evaluation.Report, "interface.report.stage:report"),
+}
+# These show scores: say what they are not for.
+SCORING = ("tune", "train", "evaluate", "compare", "report")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage that was run, and how long it took in seconds."""
+
+    stage: str
+    result: Result
+    seconds: float
+
+    def next_command(self) -> str:
+        """Return the command of the stage that comes next, or empty."""
+        result = self.result
+        if not result.next_stage:
+            return ""
+        options = STAGES[result.next_stage].options
+        values = defaults(options) | dict(result.next_options)
+        return flags.command(result.next_stage, options(**values)).removesuffix(" --batch")
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "stage": self.stage,
+            "folder": None if self.result.folder is None else str(self.result.folder),
+            "headline": self.result.headline,
+            "facts": dict(self.result.facts),
+            "notes": list(self.result.notes),
+            "set_aside": self.result.set_aside,
+            "seconds": round(self.seconds, 1),
+            "next": self.next_command(),
+        }
+
+
+def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> Outcome:
+    """Run one stage and show its result.
+
+    Args:
+        name: Its name.
+        options: Its options, checked.
+        screen: Where it is shown.
+        in_a_row: Whether it is one of several, so that no next step is named.
+
+    Raises:
+        UserError: It could not be done.
+        KeyboardInterrupt: It was stopped; the message says how to continue.
+    """
+    module, function = STAGES[name].function.split(":")
+    started = time.monotonic()
+    try:
+        with screen.waiting(f"Loading what {name} needs ..."):
+            run = getattr(importlib.import_module(module), function)
+        with noting_interrupts():
+            result: Result = run(options, screen)
+    except KeyboardInterrupt as stop:
+        text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"
+        raise KeyboardInterrupt(text) from None
+    finally:
+        release()
+    outcome = Outcome(name, result, time.monotonic() - started)
+    if name in SCORING:
+        screen.notice()
+    screen.result(result, "" if in_a_row else outcome.next_command(), outcome.seconds)
+    return outcome
+
+
+def remember(name: str, options: Any, result: Result) -> None:
+    """Keep the answers to questions for the next time, and where the next stage finds its data."""
+    workspace.remember(name, kept_answers(type(options), plain_options(options)))
+    if result.next_stage:
+        following = STAGES[result.next_stage].options
+        offered = plain_options(following(**(defaults(following) | dict(result.next_options))))
+        named = {key: offered[key] for key in result.next_options}
+        known = workspace.recall().get(result.next_stage, {})
+        workspace.remember(result.next_stage, known | kept_answers(following, named))
+
+
+def kept_answers(options: type, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answers that are offered next time, and no others: a password may be in those."""
+    offered = {item.name for item in items_of(options) if spec_of(item).remember}
+    return {key: value for key, value in answers.items() if key in offered}

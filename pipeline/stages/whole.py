@@ -1,0 +1,92 @@
+"""The whole way from a download to a report: a list of stages and their options.
+
+The demo is the same list, on a synthetic collection.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.options import between, option, split_several, usable_output
+from pipeline.stages.data import Organize, Preprocess
+from pipeline.stages.shared import DEVICE, Common, advanced
+from pipeline.stages.training import Train
+
+DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
+Plan = list[tuple[str, dict[str, Any]]]
+
+
+def _same(options: type, name: str, **change: Any) -> Any:
+    """Declare an option as another stage does."""
+    (item,) = (one for one in dataclasses.fields(options) if one.name == name)
+    spec = dataclasses.replace(item.metadata["spec"], **change)
+    return dataclasses.field(default=change.pop("default", item.default), metadata={"spec": spec})
+
+
+def _asked(_answers: Mapping[str, Any]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Common):
+    """Go the whole way from a download to a report."""
+
+    source: Path = _same(Organize, "source", when=_asked)
+    unit: str = _same(Organize, "unit")
+    finding: str = _same(Organize, "finding")
+    model: str = option(
+        "all",
+        "Models to train",
+        choices=_same(Train, "model").metadata["spec"].choices,
+        several=True,
+    )
+    weights: str = _same(Train, "weights", when=_same(Train, "weights").metadata["spec"].when)
+    epochs: int | None = _same(Train, "epochs", when=_asked)
+    out: Path = advanced(
+        Path(), "Folder to work in: dataset, preprocessed, runs, reports", check=usable_output
+    )
+    without_callback: str = _same(Organize, "without_callback", advanced=True)
+    size: int = _same(Preprocess, "size", advanced=True)
+    seeds: int = _same(Train, "seeds", when=_asked)
+    device: str = DEVICE()
+
+
+def whole_plan(options: Whole) -> Plan:
+    """Return the stages of the whole way, each with the options that are not its defaults."""
+    out, common = options.out, {"seed": options.seed, "workers": options.workers}
+    runs = {"runs": out / "runs", **common}
+    cohort = {name: getattr(options, name) for name in ("source", "unit", "finding")}
+    learnt = {name: getattr(options, name) for name in ("model", "weights", "epochs", "seeds")}
+    plan: Plan = [
+        ("organize", {**cohort, "out": out / "dataset",
+                      "without_callback": options.without_callback, **common}),
+        ("preprocess", {"data": out / "dataset", "out": out / "preprocessed",
+                        "size": options.size, **common}),
+        ("train", {"data": out / "preprocessed", **learnt, "device": options.device, **runs}),
+        ("evaluate", {"run": "all", **runs}),
+    ]  # fmt: skip
+    if options.seeds > 1 or options.model == "all" or len(split_several(options.model)) > 1:
+        plan.append(("compare", {"out": out / "reports" / "comparison", **runs}))
+    return [*plan, ("report", {"out": out / "reports", **runs})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Common):
+    """Go the whole way on a synthetic collection, without a question."""
+
+    out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
+    patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
+    epochs: int = option(8, "Epochs at most", check=between(1, 1000))
+
+
+def demo_plan(options: Demo) -> Plan:
+    """Return the stages of the demo, each with the options that are not its defaults."""
+    out, common = options.out, {"seed": options.seed, "workers": options.workers}
+    collection = {"out": out / "raw", "patients": options.patients, **common}
+    whole = Whole(
+        source=out / "raw", out=out, model="ResNet18_CFT", weights="none",
+        epochs=options.epochs, seed=options.seed, workers=options.workers,
+    )  # fmt: skip
+    return [("synthesize", collection), *whole_plan(whole)]
