@@ -24,10 +24,11 @@ from prompt_toolkit.shortcuts import print_formatted_text
 from questionary import Choice, Style
 from questionary.prompts.common import InquirerControl
 
+from interface.program import as_started
+
 STYLE = Style([
     ("qmark", "bold"), ("question", "bold"), ("answer", ""), ("instruction", ""),
     ("error", "ansired"), ("selected", "noreverse"), ("highlighted", "bold"),
-    ("validation-toolbar", "noreverse ansired bg:default"),
 ])  # fmt: skip
 TYPED_STYLE = Style([*STYLE.style_rules, ("selected", "reverse")])
 ESCAPE_SECONDS = 0.1  # an arrow key begins with Esc too; what follows it comes at once
@@ -63,7 +64,7 @@ def forget_keys() -> None:
 
 def say_wrong(text: str) -> None:
     """Show what is wrong, marked, wrapped between words."""
-    lines = _wrapped(text, 2)
+    lines = _wrapped(as_started(text), 2)
     _print(("class:error", "\n".join([f"{MARK} {lines[0]}", *(f"  {one}" for one in lines[1:])])))
 
 
@@ -148,22 +149,16 @@ def type_in(text: str, offer: str, problem_of: Callable[[str], str | None], is_p
         GoBack: Esc or Up.
         KeyboardInterrupt: Ctrl-C.
     """
-
-    def accepts(typed: str) -> bool | str:
-        problem = problem_of(typed)
-        return True if problem is None else f"{MARK} {problem}"
-
     form = questionary.path if is_path else questionary.text
-    question = form(
-        _question(f"{text}:"),
-        default=offer,
-        validate=accepts,
-        style=TYPED_STYLE,
-        validate_while_typing=False,
-    )
-    typed: str = _answer(question, _typing_keys(), _select_all)
-    _leave(f"{text}:", typed)
-    return typed
+    while True:
+        question = form(_question(f"{text}:"), default=offer, style=TYPED_STYLE)
+        typed: str = _answer(question, _typing_keys(), _select_all)
+        problem = problem_of(typed)
+        if problem is None:
+            _leave(f"{text}:", typed)
+            return typed
+        say_wrong(problem)
+        offer = typed
 
 
 def _answer(

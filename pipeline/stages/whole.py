@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.options import between, option, split_several, usable_output
+from pipeline.options import between, named, option, split_several, usable_output
 from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.shared import DEVICE, Common, advanced
 from pipeline.stages.training import Train
@@ -23,6 +23,9 @@ def _same(options: type, name: str, **change: Any) -> Any:
     (item,) = (one for one in dataclasses.fields(options) if one.name == name)
     spec = dataclasses.replace(item.metadata["spec"], **change)
     return dataclasses.field(default=change.pop("default", item.default), metadata={"spec": spec})
+
+
+_takes_weights = named("models.registry:takes_weights")
 
 
 def _asked(_answers: Mapping[str, Any]) -> bool:
@@ -42,7 +45,7 @@ class Whole(Common):
         choices=_same(Train, "model").metadata["spec"].choices,
         several=True,
     )
-    weights: str = _same(Train, "weights", when=_same(Train, "weights").metadata["spec"].when)
+    weights: str = _same(Train, "weights", when=_takes_weights)
     epochs: int | None = _same(Train, "epochs", when=_asked)
     out: Path = advanced(
         Path(), "Folder to work in: dataset, preprocessed, runs, reports", check=usable_output

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from interface.prompts.form import Form, open_questions
+from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import between, option
 from pipeline.stages.data import Organize, Synthesize
@@ -48,7 +49,7 @@ def test_an_answer_opens_the_question_that_depends_on_it(keys):
 
 
 def test_a_refused_answer_keeps_the_question_open(keys):
-    keys(DOWN, ENTER, "0", ENTER, BACKSPACE, "soon", ENTER, "\x15", "9", ENTER, ENTER, RUN)
+    keys(DOWN, ENTER, "0", ENTER, "soon", ENTER, "9", ENTER, ENTER, RUN)
     assert fill() == Sample(kind="b", epochs=9)
 
 
@@ -147,6 +148,15 @@ def test_the_list_shows_where_an_answer_comes_from():
     assert "note" not in lines, "an advanced option at its default"
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_the_list_of_every_stage_can_be_shown(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = Form(name, STAGES[name].options, {}, {}, {})
+    for item in asked.items:
+        assert asked._line(item)
+    assert len(asked._lines("Leave")) >= 3
+
+
 # Offers
 
 
@@ -164,7 +174,7 @@ def test_enter_takes_one_of_several(keys):
 
 
 def test_space_marks_several(keys):
-    keys(DOWN, " ", DOWN, " ", ENTER, "some", ENTER, "\x15", "all", ENTER, RUN)
+    keys(DOWN, " ", DOWN, " ", ENTER, "some", ENTER, "all", ENTER, RUN)
     assert fill(Models) == Models(model="b,c", fold="all")
 
 
