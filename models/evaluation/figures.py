@@ -77,9 +77,16 @@ def write_figures(
                 figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
                               fontsize=8)  # fmt: skip
                 title += ". " + "; ".join(labels)
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once, not again for every file
+            lay_out(figure)
             save(figure, folder / FOLDER / name, title)
+
+
+def lay_out(figure: Figure) -> None:
+    """Lay a figure out once, not again for every file that it is written to."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    # "none" would leave an engine that does nothing, and have each file drawn twice because of it.
+    figure.set_layout_engine(None)
 
 
 def save(figure: Any, path: Path, description: str = "") -> None:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.evaluation.figures import FOLDER, GREY, SIZE, STYLE, TEST, VAL, save
+from models.evaluation.figures import FOLDER, GREY, SIZE, STYLE, TEST, VAL, lay_out, save
 from models.tuning.result import COMPLETE, FAILED, PRUNED, Entry, Search
 from models.tuning.search_space import Parameter
 
@@ -37,9 +37,7 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
     with matplotlib.rc_context(STYLE):
         for name, draw in drawings.items():
             figure = draw()
-            if figure.get_layout_engine() is not None:
-                figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # laid out once, not again for every file
+            lay_out(figure)
             save(figure, folder / FOLDER / name)
 
 
