@@ -14,12 +14,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from models.data.loading import EvalTransform
-from models.distributed import select_gpu
+from models.devices import choose_device, choose_precision
 from models.networks import build, keep_depthwise_in_float32, logits
 from models.registry import Head
 from models.resampling import keep_memory
 from pipeline.errors import UserError
-from pipeline.processes import world_here
 from pipeline.records import atomic, read_json, write_json
 from pipeline.runs import MODEL_FILE
 from pipeline.work import worker_count
@@ -46,31 +45,14 @@ class Compute:
 def choose_compute(device: str, precision: str) -> Compute:
     """Choose device and arithmetic.
 
-    "auto" takes bfloat16 on GPUs that have it and on processors with instructions for it. Under
-    torchrun each process of a machine takes a GPU of its own.
+    See `models.devices`.
 
     Raises:
         UserError: A GPU is asked for and there is none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU", "give --device cpu")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    chosen = torch.device("cuda" if on_gpu else "cpu")
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bf16()
-        precision = "bf16" if fast else "fp32"
-    if on_gpu:
-        select_gpu(world_here())
+    chosen = choose_device(device)
+    precision = choose_precision(chosen, precision)
     return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
-
-
-def has_fast_bf16() -> bool:
-    """Return whether this processor has instructions for bfloat16."""
-    # Older torch has no list of what the processor can, but asks it for some of that.
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    # Without such instructions oneDNN emulates bfloat16, which is slower than float32.
-    found = ask() if ask else {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def place(network: nn.Module, compute: Compute) -> None:
@@ -78,7 +60,9 @@ def place(network: nn.Module, compute: Compute) -> None:
 
     Its first convolution puts images into the layout of its own weights.
     """
-    layout = torch.contiguous_format if _too_wide(network, compute) else torch.channels_last
+    # On Apple's GPUs channels stored last gain nothing, and some operations do not know them.
+    plain = compute.device.type == "mps" or _too_wide(network, compute)
+    layout = torch.contiguous_format if plain else torch.channels_last
     network.to(compute.device, memory_format=layout)  # type: ignore[call-overload]
     if compute.dtype is not None and compute.device.type == "cpu":
         keep_depthwise_in_float32(network)

@@ -1,7 +1,7 @@
 """What a stage reports while it works and when it is done; the faces decide how it looks."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,10 @@ class Progress(Protocol):
         """Begin a part of a longer run, such as one training of several."""
         ...
 
+    def waiting(self, text: str) -> AbstractContextManager[Any]:
+        """Show that something is on its way while the block runs, such as "Loading PyTorch ..."."""
+        ...
+
 
 class Silent:
     """A Progress that shows nothing, for use as a library and in tests."""
@@ -57,6 +61,10 @@ class Silent:
 
     def heading(self, text: str) -> None:
         """Say nothing."""
+
+    def waiting(self, text: str) -> AbstractContextManager[Any]:  # noqa: ARG002
+        """Show nothing."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class EvalTransform:
         batch = torch.from_numpy(np.ascontiguousarray(images))
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the arithmetic
             batch = batch.pin_memory().to(self.device, non_blocking=True)
-        tensor = batch.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        tensor = batch.to(self.device).to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
         return tensor.unsqueeze(1)  # (B, 1, S, S)
 
 

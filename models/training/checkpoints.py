@@ -89,7 +89,8 @@ def load_checkpoint(
 def random_state() -> dict[str, Any]:
     """Return the state of torch's random numbers, which dropout draws from."""
     graphics = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": graphics}
+    apple = [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": graphics, "mps": apple}
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
@@ -97,3 +98,5 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state(state["cuda"][0])  # of the GPU in use, whichever it is
+    if torch.backends.mps.is_available() and state.get("mps"):  # earlier versions did not keep it
+        torch.mps.set_rng_state(state["mps"][0])

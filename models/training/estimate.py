@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from models.devices import wait_for
 from models.run_facts import HyperParameters, TrainingData
 from pipeline.progress import Progress
 
@@ -31,10 +32,10 @@ class Forecast:
             return
         self._left -= 1
         if self._left == MEASURED:
-            _wait_for(self._data.compute.device)
+            wait_for(self._data.compute.device)
             self._started = time.perf_counter()
         elif not self._left:
-            _wait_for(self._data.compute.device)
+            wait_for(self._data.compute.device)
             self._tell((time.perf_counter() - self._started) / MEASURED, progress)
 
     def _tell(self, seconds: float, progress: Progress) -> None:
@@ -50,11 +51,6 @@ class Forecast:
         )
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -65,7 +61,7 @@ def _duration(seconds: float) -> str:
 def peak_memory(device: torch.device) -> int:
     """Return the most memory that was held so far in bytes, of the GPU where one is used.
 
-    0 where the system does not tell.
+    A GPU of Apple shares the memory of the process. 0 where the system does not tell.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -79,4 +75,5 @@ def peak_memory(device: torch.device) -> int:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether torch failed for want of memory, on a GPU or on the processor."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    known = "can't allocate memory", "MPS backend out of memory"
+    return isinstance(error, torch.OutOfMemoryError) or any(one in str(error) for one in known)

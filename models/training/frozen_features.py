@@ -47,11 +47,12 @@ class Features:
         return len(self._values)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return (B, F), or (B, C, H, W) stored channels last."""
+        """Return (B, F), or (B, C, H, W) stored channels last; on a GPU of Apple channels first."""
         found = torch.from_numpy(np.take(self._values, indices, axis=0)).to(self._device)
         if found.dtype is torch.int16:
             found = found.view(torch.bfloat16)
-        return found.permute(0, 3, 1, 2) if found.ndim == 4 else found
+        found = found.permute(0, 3, 1, 2) if found.ndim == 4 else found
+        return found.contiguous() if self._device.type == "mps" else found
 
 
 class FrozenLayers:

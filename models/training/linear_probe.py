@@ -183,10 +183,11 @@ def _solve(
 
 
 def _linear(head: Any) -> Coefficients:
-    return head.weight.detach().double().cpu().numpy()[0], float(head.bias.detach()[0])
+    return head.weight.detach().cpu().double().numpy()[0], float(head.bias.detach()[0])
 
 
 def _put(head: Any, weight: NDArray[np.float64], bias: float) -> None:
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight)[None])  # (1, F)
+        # Rounded here: a GPU of Apple takes no float64.
+        head.weight.copy_(torch.from_numpy(weight)[None].to(head.weight.dtype))  # (1, F)
         head.bias.fill_(bias)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.data.loading import Split, batches
+from models.devices import empty_cache
 from models.distributed import (
     all_reduce_sum,
     gather_shards,
@@ -330,8 +331,7 @@ class _Trainer:
 
     def _halve(self, count: int) -> None:
         self._optimizer.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        empty_cache()
         if self.state.parts * 2 > count // 2:
             raise UserError(
                 "there is not enough memory for two images at a time",

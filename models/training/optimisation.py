@@ -70,10 +70,12 @@ def make_schedule(
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale gradients so that their norm over all parameters is at most `largest`, in place.
 
-    The norm is summed in float64: in float32 it would depend on how gradients lie in memory.
+    The norm is summed in float64: in float32 it would depend on how gradients lie in memory. The
+    GPUs of Apple have none.
     """
     gradients = [one.grad for one in parameters if one.grad is not None]
-    norms = [torch.linalg.vector_norm(one, dtype=torch.float64) for one in gradients]
+    exact = torch.float32 if any(one.device.type == "mps" for one in gradients) else torch.float64
+    norms = [torch.linalg.vector_norm(one, dtype=exact) for one in gradients]
     total = torch.linalg.vector_norm(torch.stack(norms)).float()
     nn.utils.clip_grads_with_norm_(parameters, largest, total)
 

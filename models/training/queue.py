@@ -7,14 +7,13 @@ torch is imported.
 
 import contextlib
 import dataclasses
-import gc
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from models.failures import free_memory, torch_reason
 from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
 from models.training.best_trial import Tuned, tuned_for
 from models.training.summary import (
@@ -39,6 +38,7 @@ from pipeline.runs import MODEL_FILE, NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages.training import Train
 
 T = TypeVar("T")
+SMALLER = "give a smaller --batch-size"
 # To what a training ends with; what a search found counts by itself.
 NO_MATTER = {"runs", "workers", "resume", "seeds", "hyperparameters"}
 TOLD_APART = {"data", "weights"}  # by their content, whatever they are called
@@ -120,7 +120,8 @@ def jobs_of(options: Train) -> list[Job]:
 
 
 def _train(options: Train, progress: Progress) -> Result:
-    from models.training.stage import train
+    with progress.waiting("Loading PyTorch ..."):
+        from models.training.stage import train
 
     return train(options, progress)
 
@@ -163,11 +164,11 @@ def _attempt(job: Job, begun: Run | None, progress: Progress) -> Entry:
     except MemoryError:
         if world_here().distributed:
             raise
-        reason = "not enough memory; give a smaller --batch-size"
+        reason = f"not enough memory; {SMALLER}"
     except RuntimeError as error:  # what torch raises, from a full GPU to shapes that do not fit
         if world_here().distributed or isinstance(error, NotImplementedError | RecursionError):
             raise
-        reason, trace = _torch_reason(error), traceback.format_exc()
+        reason, trace = torch_reason(error, SMALLER), traceback.format_exc()
     else:
         progress.say(result.headline)
         entry = _entry_of(job, Run(Path(result.facts["run"])), DONE)
@@ -175,30 +176,12 @@ def _attempt(job: Job, begun: Run | None, progress: Progress) -> Entry:
         if result.set_aside:
             notes.append(f"{result.set_aside:,} images could not be read; {result.listed_in} of "
                          "the run lists them")  # fmt: skip
-        _free_memory()
+        free_memory()
         return dataclasses.replace(entry, notes=tuple(notes))
     progress.say(f"Failed: {reason}")
-    _free_memory()
+    free_memory()
     seconds = time.monotonic() - started
     return Entry(job, FAILED, seconds=round(seconds, 1), reason=reason, trace=trace)
-
-
-def _torch_reason(error: RuntimeError) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = lines[0][:300]
-    lowered = text.lower()
-    if "out of memory" in lowered or "allocate memory" in lowered:
-        return f"not enough memory ({text}); give a smaller --batch-size"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def _free_memory() -> None:
-    """Give back what the last training held, so that the next one has it."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _entry_of(job: Job, run: Run, state: str = BEFORE) -> Entry:

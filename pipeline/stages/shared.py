@@ -47,7 +47,12 @@ DEVICE = partial(
     advanced,
     "auto",
     "Device",
-    choices={"auto": "a GPU if there is one", "cpu": "processor", "cuda": "GPU"},
+    choices={
+        "auto": "a GPU if there is one",
+        "cpu": "processor",
+        "cuda": "GPU of NVIDIA or AMD",
+        "mps": "GPU of Apple",
+    },
 )
 PRECISION = partial(
     advanced,
