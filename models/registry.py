@@ -16,7 +16,9 @@ IMAGENET, NO_WEIGHTS = "imagenet", "none"
 MAMMO_CNN = "mammo_cnn"
 LINEAR_PROBE = "opw"  # the strategy that fits a linear probe and takes no gradient steps
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
+HUB = "https://huggingface.co"
 HUB_FILE = "model.safetensors"
+WEIGHT_SUFFIXES = ".safetensors", ".pth", ".pt"
 HUB_SECONDS = 1.0
 UNREACHABLE = {407, 502, 503, 504}  # proxy authentication, bad gateway, unavailable, timeout
 KEPT_VARIANTS = 4  # of each image in partial fine tuning
@@ -67,22 +69,25 @@ class _Family:
     learning_rate: float
     last_stage: str  # the first unit of the stages at 1/32 of the input's size
     head: str
+    megabytes: int  # of its file on the hub, in 10^6 bytes
 
 
 FAMILIES = (
     _Family(
         name="ResNet18", architecture="resnet18.a1_in1k", size=224, batch_size=16,
-        learning_rate=2e-4, last_stage="layer4", head="fc",
+        learning_rate=2e-4, last_stage="layer4", head="fc", megabytes=47,
     ),
     _Family(
         name="DenseNet121", architecture="densenet121.ra_in1k", size=224, batch_size=16,
         learning_rate=2e-4, last_stage="features.denseblock4", head="classifier",
+        megabytes=32,
     ),
     _Family(
         name="EfficientNetB3", architecture="efficientnet_b3.ra2_in1k", size=288, batch_size=16,
-        learning_rate=3e-4, last_stage="blocks.5", head="classifier",
+        learning_rate=3e-4, last_stage="blocks.5", head="classifier", megabytes=49,
     ),
 )  # fmt: skip
+MEGABYTES = {family.architecture: family.megabytes for family in FAMILIES}
 
 
 def _row(family: _Family, strategy: str, trained_from: str, description: str) -> ModelRow:
@@ -204,24 +209,88 @@ def takes_weights(answers: Answers) -> bool:
 
 def weights_choices(answers: Answers) -> dict[str, str]:
     """Return the named starting weights, for a question; a file may be given beside them."""
-    wanted = _pretrained(answers)
-    here = bool(wanted) and all(cached_weights(name) is not None for name in wanted)
-    where = "on this machine already" if here else "from huggingface.co, once"
-    return {IMAGENET: f"trained on ImageNet ({where})", NO_WEIGHTS: "start from random weights"}
+    missing = _missing(_pretrained(answers))
+    if not missing:
+        found = "on this machine"
+    elif hub_reachable():
+        megabytes = sum(MEGABYTES[name] for name in missing)
+        found = f"from {hub_name()}, once, {megabytes} MB"
+    else:
+        found = f"not on this machine; {_no_hub()}"
+    fallback = "; offered because those cannot be had" if found.startswith("not ") else ""
+    return {
+        IMAGENET: f"trained on ImageNet ({found})",
+        NO_WEIGHTS: f"start from random weights{fallback}",
+    }
 
 
 def suggested_weights(answers: Answers) -> str:
     """Return "imagenet" where those weights can be had, else "none"."""
     wanted = _pretrained(answers)
-    if not wanted:
-        return NO_WEIGHTS
-    here = all(cached_weights(name) is not None for name in wanted)
-    return IMAGENET if here or hub_reachable() else NO_WEIGHTS
+    obtainable = wanted and (not _missing(wanted) or hub_reachable())
+    return IMAGENET if obtainable else NO_WEIGHTS
+
+
+def weights_problem(weights: str) -> str | None:
+    """Check that starting weights are named, or a file that can be one of weights."""
+    if weights in (IMAGENET, NO_WEIGHTS):
+        return None
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "no such file"
+        return f"{what}; give an existing file, {IMAGENET} or {NO_WEIGHTS}"
+    if path.suffix.lower() not in WEIGHT_SUFFIXES:
+        return f"is not a weights file; give one of {', '.join(WEIGHT_SUFFIXES)}"
+    return None
+
+
+def refuse_missing(architectures: Iterable[str]) -> None:
+    """Refuse ImageNet weights that are not here and that the hub cannot give either.
+
+    Raises:
+        UserError: It names them, and what can be done about it.
+    """
+    missing = _missing(architectures)
+    if not missing or hub_reachable():
+        return
+    from huggingface_hub import constants
+
+    name = missing[0] if len(missing) == 1 else "NAME"
+    each = "" if len(missing) == 1 else "each "
+    place = Path(constants.HF_HUB_CACHE, _cache_name(name), "snapshots", "main")
+    raise UserError(
+        f"ImageNet weights of {', '.join(missing)}: not on this machine, and {_no_hub()}",
+        f"copy {each}{HUB_FILE} of {HUB}/{hub_repository(name)} to {place}, or give --weights "
+        "none, or --weights FILE, or set HF_ENDPOINT to a mirror",
+    )
+
+
+def _missing(architectures: Iterable[str]) -> list[str]:
+    return sorted(name for name in architectures if cached_weights(name) is None)
+
+
+def _no_hub() -> str:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return f"{hub_name()} cannot be reached"
+
+
+def hub_name() -> str:
+    """Return the host that weights come from: huggingface.co, or the mirror of HF_ENDPOINT."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT).partition("://")[2] or str(constants.ENDPOINT)
 
 
 def hub_repository(architecture: str) -> str:
     """Return where the Hugging Face hub keeps the weights of a timm architecture."""
     return f"timm/{architecture}"
+
+
+def _cache_name(architecture: str) -> str:
+    return f"models--{hub_repository(architecture).replace('/', '--')}"
 
 
 def cached_weights(architecture: str) -> Path | None:
@@ -232,8 +301,7 @@ def cached_weights(architecture: str) -> Path | None:
     """
     from huggingface_hub import constants  # 30 ms; what looks into the cache there takes ten times
 
-    name = f"models--{hub_repository(architecture).replace('/', '--')}"
-    folder = Path(constants.HF_HUB_CACHE, name, "snapshots")
+    folder = Path(constants.HF_HUB_CACHE, _cache_name(architecture), "snapshots")
     found = [path for path in folder.glob(f"*/{HUB_FILE}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 

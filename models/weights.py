@@ -19,8 +19,8 @@ from models.registry import (
     IMAGENET,
     NO_WEIGHTS,
     cached_weights,
-    hub_reachable,
     hub_repository,
+    refuse_missing,
 )
 from models.weight_files import AVERAGED, COUNTERS, plain_name, timm_names, unwrap
 from pipeline.errors import UserError
@@ -77,10 +77,9 @@ def imagenet_file(architecture: str) -> Path:
     """
     if here := cached_weights(architecture):
         return here
-    problem = f"ImageNet weights of {architecture}: not on this machine"
     # Asked first, because the hub's client would try for the better part of a minute.
-    if not hub_reachable():
-        raise UserError(f"{problem}, and huggingface.co cannot be reached", WAYS)
+    refuse_missing([architecture])
+    problem = f"ImageNet weights of {architecture}: not on this machine"
     from huggingface_hub import hf_hub_download
 
     try:

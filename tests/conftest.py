@@ -49,7 +49,7 @@ def keys():
 def run_main(tmp_path):
     """Run main.py as a person would, in an empty folder and without a terminal."""
 
-    def run(*arguments, cwd=tmp_path, script="main.py"):
+    def run(*arguments, cwd=tmp_path, script="main.py", env=None):
         return subprocess.run(
             [sys.executable, str(ROOT / script), *map(str, arguments)],
             cwd=cwd,
@@ -57,7 +57,7 @@ def run_main(tmp_path):
             capture_output=True,
             text=True,
             timeout=200,
-            env=OFFLINE,
+            env=OFFLINE | (env or {}),
         )
 
     return run

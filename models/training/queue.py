@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.failures import free_memory, torch_reason
-from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
+from models.registry import (
+    IMAGENET,
+    NO_WEIGHTS,
+    find_model,
+    named_models,
+    refuse_missing,
+    takes_weights,
+)
 from models.training.best_trial import Tuned, tuned_for
 from models.training.summary import (
     BEFORE,
@@ -61,6 +68,7 @@ def train_each(options: Train, progress: Progress) -> Result:
         return _train(options, progress)
     jobs = jobs_of(options)
     if len(jobs) == 1:
+        _refuse_missing_weights(jobs)
         return _train(jobs[0].options, progress)
     entries = _train_all(jobs, options, progress)
     if all(entry.state == FAILED for entry in entries):
@@ -72,6 +80,7 @@ def _train_all(jobs: Sequence[Job], options: Train, progress: Progress) -> list[
     runs = _KnownRuns(options)
     found = ([find(job.options) for job in jobs] for find in (runs.done, runs.stopped))
     done, stopped = _broadcast(tuple(found))
+    _refuse_missing_weights([job for job, run in zip(jobs, done, strict=True) if not run])
     progress.say(_opening(done, stopped))
     entries: list[Entry] = []
 
@@ -89,6 +98,23 @@ def _train_all(jobs: Sequence[Job], options: Train, progress: Progress) -> list[
         write()
     write()
     return entries
+
+
+def _refuse_missing_weights(jobs: Sequence[Job]) -> None:
+    """Refuse a queue whose weights cannot be had at once: each training would fail in its turn.
+
+    Raises:
+        UserError: It is so; under torchrun as rank zero sees it.
+    """
+    rows = [find_model(job.options.model) for job in jobs if job.options.weights == IMAGENET]
+    wanted = {row.architecture for row in rows if takes_weights({"model": row.name})}
+    problem = None
+    try:
+        refuse_missing(wanted)
+    except UserError as error:
+        problem = error
+    if problem := _broadcast(problem):
+        raise problem
 
 
 def _broadcast(value: T) -> T:

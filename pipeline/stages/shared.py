@@ -32,6 +32,7 @@ WEIGHTS = partial(
     option,
     "imagenet",
     "Pretrained weights",
+    check=named("models.registry:weights_problem"),
     choices=named("models.registry:weights_choices"),
     other="a weights file (.safetensors, .pth, .pt)",
     suggest=named("models.registry:suggested_weights"),

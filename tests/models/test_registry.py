@@ -1,5 +1,6 @@
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,8 @@ from huggingface_hub import constants
 from models import registry
 from models.registry import MODELS, find_model, model_choices, suggested_weights, takes_weights
 from pipeline.errors import UserError
+from pipeline.options import items_of, parse
+from pipeline.stages.training import Train
 
 ARCHITECTURES = ("ResNet18", "DenseNet121", "EfficientNetB3")
 NAMES = [f"{name}_{how}" for name in ARCHITECTURES for how in ("OPW", "PFT", "CFT")]
@@ -30,6 +33,7 @@ def hub(monkeypatch):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
+            self.server.asked += 1
             self.send_response(self.server.status)
             self.end_headers()
 
@@ -37,7 +41,7 @@ def hub(monkeypatch):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.status = 200
+    server.status, server.asked = 200, 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     yield server
@@ -79,10 +83,14 @@ def test_only_mammocnn_takes_no_weights():
 def test_cached_weights_are_suggested_and_said(empty_cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert suggested_weights(RESNET) == "none"
-    assert "huggingface.co" in registry.weights_choices(RESNET)["imagenet"]
+    choices = registry.weights_choices(RESNET)
+    assert choices["imagenet"] == "trained on ImageNet (not on this machine; HF_HUB_OFFLINE is set)"
+    assert choices["none"] == "start from random weights; offered because those cannot be had"
     put_in_cache(empty_cache, "resnet18.a1_in1k")
     assert suggested_weights(RESNET) == "imagenet"
-    assert "on this machine" in registry.weights_choices(RESNET)["imagenet"]
+    choices = registry.weights_choices(RESNET)
+    assert choices["imagenet"] == "trained on ImageNet (on this machine)"
+    assert choices["none"] == "start from random weights"
     assert suggested_weights({"model": "DenseNet121_PFT"}) == "none"
 
 
@@ -90,6 +98,42 @@ def test_cached_weights_are_suggested_and_said(empty_cache, monkeypatch):
 def test_imagenet_is_suggested_where_the_hub_answers():
     assert suggested_weights(RESNET) == "imagenet"
     assert suggested_weights({"model": "MammoCNN"}) == "none"
+
+
+def test_the_hub_is_asked_once_for_all_models_and_sizes_are_said(hub, empty_cache):
+    put_in_cache(empty_cache, "densenet121.ra_in1k")
+    host = f"127.0.0.1:{hub.server_port}"
+    every = registry.weights_choices({"model": "all"})
+    assert every["imagenet"] == f"trained on ImageNet (from {host}, once, 96 MB)"
+    assert "once, 47 MB" in registry.weights_choices(RESNET)["imagenet"]
+    assert suggested_weights({"model": "ResNet18_CFT,EfficientNetB3_PFT"}) == "imagenet"
+    registry.refuse_missing(["resnet18.a1_in1k", "efficientnet_b3.ra2_in1k"])
+    assert hub.asked == 1
+
+
+def test_every_pretrained_network_says_its_size():
+    pretrained = {row.architecture for row in MODELS.values()} - {registry.MAMMO_CNN}
+    assert pretrained == set(registry.MEGABYTES)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone.pth", "gone.pth: no such file; give an existing file, imagenet or none"),
+        ("folder.pth", "folder.pth: is a folder, not a file; give"),
+        ("notes.txt", r"notes.txt: is not a weights file; give one of .safetensors, .pth, .pt"),
+        ("None", "None: no such file"),
+    ],
+)
+def test_a_file_that_is_none_of_weights_is_refused_at_the_question(tmp_path, name, problem):
+    (tmp_path / "folder.pth").mkdir()
+    for existing in ("notes.txt", "right.PTH"):
+        (tmp_path / existing).write_text("")
+    (item,) = (one for one in items_of(Train) if one.name == "weights")
+    with pytest.raises(UserError, match=re.escape(problem)):
+        parse(item, str(tmp_path / name))
+    for right in ("imagenet", "none", str(tmp_path / "right.PTH")):
+        assert parse(item, right) == right
 
 
 @pytest.mark.usefixtures("empty_cache")

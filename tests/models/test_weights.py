@@ -276,10 +276,13 @@ def test_imagenet_is_taken_from_the_cache_without_a_network(tmp_path, monkeypatc
     assert torch.equal(network.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
 
 
-def test_imagenet_without_network_names_the_three_ways(tmp_path, monkeypatch):
+def test_imagenet_without_network_names_the_file_its_folder_and_the_other_ways(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    ways = r"run once with a network, or give --weights FILE, or --weights none"
+    place = re.escape(str(tmp_path / "hub" / f"models--timm--{RESNET}" / "snapshots" / "main"))
+    ways = rf"copy model.safetensors of https://huggingface.co/timm/{RESNET} to {place}, or give "
     with pytest.raises(UserError, match=rf"{RESNET}: not on this machine.*{ways}"):
         load_weights(fresh(), RESNET, "imagenet")
 

@@ -223,6 +223,22 @@ def test_one_failure_does_not_stop_the_rest(queue_of, finished):
     assert again(options)[1] == ["1/2  ResNet18_OPW"], "only the failed one is tried again"
 
 
+@pytest.mark.parametrize("model", ["ResNet18_CFT", "MammoCNN,ResNet18_OPW,DenseNet121_CFT"])
+def test_weights_that_cannot_be_had_are_refused_once_before_anything(
+    queue_of, model, tmp_path, run_main
+):
+    options = queue_of(model=model, weights="imagenet")
+    done = run_main(*shlex.split(command("train", options))[2:], env={"HF_HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    named = ["resnet18.a1_in1k", *(["densenet121.ra_in1k"] if "DenseNet" in model else [])]
+    assert f"ImageNet weights of {', '.join(sorted(named))}: not on this machine" in done.stderr
+    for way in (str(tmp_path / "hub"), "--weights none", "--weights FILE", "HF_ENDPOINT"):
+        assert way in done.stderr
+    assert "1/" not in done.stdout, "nothing was begun"
+    assert not list_runs(options.runs)
+
+
 def test_a_queue_in_which_all_fail_says_so(queue_of):
     options = queue_of(weights="gone.pth", model="ResNet18_OPW,ResNet18_PFT")
     with pytest.raises(UserError, match=r"every one of the 2 trainings failed: .*gone\.pth: no"):
