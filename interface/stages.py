@@ -42,7 +42,7 @@ STAGES = {
     "probe": Stage(data.Probe, "models.shortcuts.stage:check_shortcuts"),
     "tune": Stage(tuning.Tune, "models.tuning.stage:tune"),
     "train": Stage(training.Train, "models.training.queue:train_each"),
-    "evaluate": Stage(evaluation.Evaluate, "models.evaluation.stage:evaluate"),
+    "evaluate": Stage(evaluation.Evaluate, "models.evaluation.queue:evaluate_each"),
     "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
     "compare": Stage(evaluation.Compare, "models.evaluation.compare:compare"),
     "report": Stage(evaluation.Report, "interface.report.stage:report"),

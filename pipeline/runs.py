@@ -15,6 +15,7 @@ from pipeline.records import RECORD, TIME, UNFINISHED, read_json, read_record
 
 LATEST = "latest"
 ALL_RUNS = "all"
+ELSEWHERE = "elsewhere"  # the strategy of predictions that were not made here
 ENSEMBLE = "Ensemble"  # stands in a run's folder where others have their model's name
 NEW_RUN = "new"
 MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
@@ -194,6 +195,11 @@ def resume_choices(answers: Any) -> dict[str, str]:
     return {NEW_RUN: "start anew"} | {run.name: "continue where it was stopped" for run in stopped}
 
 
+def runs_of_fold(runs: Path, fold: int) -> list[Run]:
+    """Return the finished runs that validated on a fold, 0 for any, in the order of finishing."""
+    return [run for run in list_runs(runs) if fold in (0, _fold_of(run).number)]
+
+
 def run_choices(answers: Any) -> dict[str, str]:
     """Return the runs to choose from, newest first, for a question; of a fold where one is given.
 
@@ -201,12 +207,23 @@ def run_choices(answers: Any) -> dict[str, str]:
         answers: With the folder of the `runs` and the `fold`, 0 for any.
     """
     choices = {}
-    for run in reversed(list_runs(Path(answers.get("runs", "runs")))):
+    for run in reversed(_runs_to_choose(answers)):
         fold = _fold_of(run)
-        if answers.get("fold", 0) in (0, fold.number):
-            state = "evaluated" if run.evaluated else "not evaluated yet"
-            choices[run.name] = f"{state}, {fold.name}" if fold.number else state
+        state = "evaluated" if run.evaluated else "not evaluated yet"
+        choices[run.name] = f"{state}, {fold.name}" if fold.number else state
     return choices
+
+
+def evaluation_choices(answers: Any) -> dict[str, str]:
+    """Return what can be evaluated: all runs that are not evaluated yet, or single ones."""
+    runs = _runs_to_choose(answers)
+    left = sum(not run.evaluated for run in runs)
+    state = f"those not evaluated yet: {left} of {len(runs)}" if left else "all are evaluated"
+    return ({ALL_RUNS: state} if runs else {}) | run_choices(answers)
+
+
+def _runs_to_choose(answers: Any) -> list[Run]:
+    return runs_of_fold(Path(answers.get("runs", "runs")), answers.get("fold", 0))
 
 
 def member_choices(answers: Any) -> dict[str, str]:

@@ -1,67 +1,112 @@
 """What a model costs: size, arithmetic, time and memory, measured on the machine at hand."""
 
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.inference import WEIGHTS_FILE, Compute
-from models.networks import logits, parameter_counts
+from models.devices import device_name, wait_for
+from models.inference import WEIGHTS_FILE, Compute, place, scoring_batch
+from models.networks import build, logits
+from models.registry import Head
 from models.training.estimate import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-BATCHES = (1, 32)
+MANY = 32  # images
 SECONDS, MOST = 0.5, 15  # spent on each batch size, with the warm-up; forward passes that are timed
 MEGA, GIGA = 1e6, 1e9
 TOGETHER = ("parameters", "gflops", "train_minutes", "disk_mb")  # of an ensemble: their sums
 
 
-def measure_cost(
-    network: "nn.Module",
-    size: int,
-    compute: Compute,
+@dataclass(frozen=True)
+class Speed:
+    """What one image costs a network on the machine at hand; None where memory is short."""
+
+    gflops: float  # operations of one image, in 10^9, of which a multiply-add is two
+    one: float | None  # images a second, given one at a time
+    many: float | None  # images a second, given 32 at a time
+
+
+def cost_of(
     folder: Path,
+    parameters: int,
+    speed: Speed,
+    compute: Compute,
     train_seconds: float | None,
     peak_memory_bytes: int | None,
 ) -> dict[str, Any]:
-    """Measure what a trained network costs; it is left as it is found.
+    """Return what a trained network costs.
 
     Args:
-        network: From `models.networks.build`, on the device of `compute`.
-        size: Side of its input in pixels.
-        compute: Device and arithmetic, with which images are scored.
         folder: The run, for the size of its weights file.
+        parameters: How many the network has.
+        speed: From `known_speed` or `measure_speed`.
+        compute: Device and arithmetic, with which images are scored.
         train_seconds: What training took; None where that is not known.
         peak_memory_bytes: The most memory that training held; 0 or None where that is not known.
 
     Returns:
-        "parameters"; "gflops" of one image, in 10^9 operations of which a multiply-add is two;
-        "train_minutes"; "images_per_second_1" and "images_per_second_32", by batch size, without
-        reading images from the disk; "peak_memory_mb" and "disk_mb", in 10^6 bytes; "device" and
-        "precision", by name. None for what is not known.
+        "parameters"; "gflops" of one image; "train_minutes"; "images_per_second_1" and
+        "images_per_second_32", by how many are given at once, without reading images from the
+        disk; "peak_memory_mb" and "disk_mb", in 10^6 bytes; "device" and "precision", by name.
+        None for what is not known.
     """
     weights = folder / WEIGHTS_FILE
-    cost: dict[str, Any] = {
-        "parameters": parameter_counts(network)[0],
-        "gflops": None,
+    return {
+        "parameters": parameters,
+        "gflops": speed.gflops,
         "train_minutes": None if train_seconds is None else round(train_seconds / 60, 2),
-    }
-    with _eval_mode(network):
-        cost["gflops"] = _gflops(network, size, compute)
-        for batch in BATCHES:
-            cost[f"images_per_second_{batch}"] = _images_per_second(network, size, batch, compute)
-    return cost | {
+        "images_per_second_1": speed.one,
+        "images_per_second_32": speed.many,
         "peak_memory_mb": round(peak_memory_bytes / MEGA, 1) if peak_memory_bytes else None,
         "disk_mb": round(weights.stat().st_size / MEGA, 3) if weights.is_file() else None,
-        "device": _device_name(compute),
+        "device": device_name(compute.device),
         "precision": compute.precision,
     }
+
+
+@lru_cache(maxsize=32)
+def known_speed(architecture: str, head: Head, size: int, compute: Compute, threads: int) -> Speed:  # noqa: ARG001
+    """Return the speed of a kind of network, which is measured once in a process.
+
+    What its weights are does not matter: runs of one architecture are equally fast.
+
+    Args:
+        architecture: What `models.networks.build` takes.
+        head: The classifier, likewise.
+        size: Side of the input in pixels.
+        compute: Device and arithmetic.
+        threads: With which a processor computes.
+    """
+    import torch  # only modules that pyproject.toml names may do so when they load
+
+    with torch.random.fork_rng(devices=[]):
+        network = build(architecture, head).eval()
+    place(network, compute)
+    return measure_speed(network, size, compute)
+
+
+def measure_speed(network: "nn.Module", size: int, compute: Compute) -> Speed:
+    """Measure what one image costs a network; it is left as it is found.
+
+    Args:
+        network: From `models.networks.build`, on the device of `compute`.
+        size: Side of its input in pixels.
+        compute: Device and arithmetic.
+    """
+    with _eval_mode(network):
+        gflops = _gflops(network, size, compute)
+        one = _images_per_second(network, size, 1, compute)
+        # Large images are scored fewer at a time, however many are given.
+        many = _images_per_second(network, size, min(MANY, scoring_batch(size)), compute)
+    return Speed(gflops, one, many)
 
 
 def total_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -127,10 +172,10 @@ def _images_per_second(
     import torch
 
     def seconds() -> float:
-        _wait_for(compute)
+        wait_for(compute.device)
         started = time.perf_counter()
         logits(network, images, compute.dtype)
-        _wait_for(compute)
+        wait_for(compute.device)
         return time.perf_counter() - started
 
     try:
@@ -140,7 +185,7 @@ def _images_per_second(
             taken = [seconds()]
             # What a processor's first pass takes longer is little beside seconds. A GPU's may
             # take as long to choose algorithms.
-            if taken[0] < SECONDS or compute.device.type == "cuda":
+            if taken[0] < SECONDS or compute.device.type != "cpu":
                 taken = [seconds()]
             while len(taken) < MOST and time.perf_counter() - started < SECONDS:
                 taken.append(seconds())
@@ -149,31 +194,3 @@ def _images_per_second(
             raise
         return None
     return round(batch / statistics.median(taken), 2)
-
-
-def _wait_for(compute: Compute) -> None:
-    import torch
-
-    if compute.device.type == "cuda":
-        torch.cuda.synchronize(compute.device)
-
-
-def _device_name(compute: Compute) -> str:
-    """Return the name of the GPU, or of the processor with how many threads compute."""
-    import torch
-
-    if compute.device.type == "cuda":
-        return torch.cuda.get_device_name(compute.device)
-    count = torch.get_num_threads()
-    return f"{_processor()}, {count} thread{'s' * (count > 1)}"
-
-
-def _processor() -> str:
-    """Return the processor's name; on Linux platform.processor() is empty or the architecture."""
-    facts = Path("/proc/cpuinfo")
-    if facts.is_file():
-        for line in facts.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine() or "processor"

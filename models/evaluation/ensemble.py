@@ -5,13 +5,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.evaluation.scoring import ELSEWHERE
 from models.inference import save_facts
 from pipeline.errors import UserError
 from pipeline.options import split_several
 from pipeline.progress import Progress, Result
 from pipeline.records import close_folder, digest, open_folder, read_json
-from pipeline.runs import ALL_RUNS, ENSEMBLE, MODEL_FILE, Run, create_run, find_run, list_runs
+from pipeline.runs import (
+    ALL_RUNS,
+    ELSEWHERE,
+    ENSEMBLE,
+    MODEL_FILE,
+    Run,
+    create_run,
+    find_run,
+    list_runs,
+)
 from pipeline.stages.evaluation import Ensemble
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.evaluation.predictions import read_predictions
-from models.evaluation.scoring import ELSEWHERE, Logits, ScoredRun
+from models.evaluation.scoring import Logits, ScoredRun
 from models.inference import save_facts
 from models.registry import MODELS
 from pipeline.errors import UserError
@@ -14,7 +14,7 @@ from pipeline.manifest import read_manifest
 from pipeline.progress import Progress
 from pipeline.provenance import dataset_hash, read_fresh
 from pipeline.records import close_folder, digest, file_digest, open_folder
-from pipeline.runs import create_run
+from pipeline.runs import ELSEWHERE, create_run
 from pipeline.stages.evaluation import Evaluate
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from models.evaluation.calibration import logistic
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.scored import ScoredSplit, finite, interval_text
-from models.evaluation.scoring import ELSEWHERE, Logits, score_run
+from models.evaluation.scoring import Logits, score_run
 from models.evaluation.units import grouped
 from models.training.stage import train
 from pipeline.errors import UserError
@@ -23,7 +23,7 @@ from pipeline.paths import inside
 from pipeline.progress import Progress, Table
 from pipeline.provenance import read_fresh, refuse_changed
 from pipeline.records import RECORD, digest, read_json, write_json
-from pipeline.runs import LATEST, MODEL_FILE, NEW_RUN, Run, list_runs, list_unfinished
+from pipeline.runs import ELSEWHERE, LATEST, MODEL_FILE, NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages.evaluation import Compare
 from pipeline.stages.training import Train
 

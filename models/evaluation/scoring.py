@@ -1,8 +1,10 @@
 """What a run says of images: logits of validation and test, from its network or its members'."""
 
 import dataclasses
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.loading import load_split
-from models.inference import Compute, TrainedModel, choose_compute, image_logits, load_run, place
+from models.inference import (
+    Compute,
+    TrainedModel,
+    choose_compute,
+    image_logits,
+    load_run,
+    place,
+    scoring_batch,
+)
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.manifest import MANIFEST, Row
 from pipeline.paths import from_here
-from pipeline.progress import Progress
+from pipeline.progress import Advance, Progress
 from pipeline.provenance import dataset_hash, read_fresh, refuse_changed
 from pipeline.records import read_json
-from pipeline.runs import MODEL_FILE, Run
+from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
 
 Floats = NDArray[np.float64]
 SPLITS = ("val", "test")
 AGAIN = "train again, or name with --data what to evaluate on"
-ELSEWHERE = "elsewhere"  # the strategy of predictions that were not made here
 MIRRORS: dict[str, tuple[tuple[int, ...], ...]] = {  # axes of (N, S, S) that are turned round
     "none": ((),),
     "flips": ((), (2,), (1,), (1, 2)),
@@ -56,6 +65,35 @@ class ScoredRun:
     rows: Sequence[Row]  # of the dataset, in the splits of the run's fold
     # Logits of validation and test; predictions made elsewhere may have test alone.
     splits: Mapping[str, Logits]
+    # Images a second in whole batches on a processor, by the folder of the run that scored them.
+    paces: Mapping[Path, float] = field(default_factory=dict)
+
+
+class _Pace:
+    """Notes how long whole batches take, as they are scored anyway."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch, self._since = batch, 0.0
+        self._seconds: list[float] = []
+
+    def watch(self, advance: Advance) -> Advance:
+        """Return what to call instead after each batch; the clock starts now."""
+        self._since = time.perf_counter()
+
+        def step(images: int) -> None:
+            now = time.perf_counter()
+            if images == self._batch:
+                self._seconds.append(now - self._since)
+            self._since = now
+            advance(images)
+
+        return step
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The median over whole batches after the first, which warms up; None without any."""
+        counted = self._seconds[1:]
+        return round(self._batch / statistics.median(counted), 2) if counted else None
 
 
 def members_of(run: Run) -> list[Run]:
@@ -113,6 +151,7 @@ def score_run(run: Run, data: Path | None, workers: int, tta: str, progress: Pro
         facts=read_json(run.folder / MODEL_FILE),
         rows=_as_scored(first.rows, mean),
         splits=mean,
+        paces={folder: pace for one in scored for folder, pace in one.paces.items()},
     )
 
 
@@ -131,12 +170,16 @@ def _score_member(
     # which changes last digits where training prefers channels first.
     compute = choose_compute("auto", str(model.facts["precision"]))
     place(model.network, compute)
+    pace = _Pace(scoring_batch(model.size))
     splits = {
-        name: _score(run, model, compute, data, given, rows, name, workers, tta, progress)
+        name: _score(run, model, compute, pace, data, given, rows, name, workers, tta, progress)
         for name in SPLITS
     }
     found = dataset_hash(data)
-    return ScoredRun(run, model.facts, data, found, record, rows, splits)
+    # A GPU waits for images here: what it could do is measured without them.
+    known = pace.images_per_second if compute.device.type == "cpu" else None
+    paces = {run.folder: known} if known else {}
+    return ScoredRun(run, model.facts, data, found, record, rows, splits, paces)
 
 
 def refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:
@@ -163,6 +206,7 @@ def _score(
     run: Run,
     model: TrainedModel,
     compute: Compute,
+    pace: _Pace,
     data: Path,
     given: Path | None,
     rows: Sequence[Row],
@@ -179,7 +223,7 @@ def _score(
         raise UserError(f"{data}: no {name} image can be read ({split.set_aside[0][1]})")
     text = f"Scoring {name} images" + (f" ({run.name})" if run.fold.number else "")
     with progress.track(text, len(split) * len(MIRRORS[tta]), "images") as advance:
-        values = mirrored_logits(model, split.images, compute, tta, advance)
+        values = mirrored_logits(model, split.images, compute, tta, pace.watch(advance))
     return Logits(split.rows, values, tuple(split.set_aside))
 
 

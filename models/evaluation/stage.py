@@ -1,34 +1,36 @@
 """The stage `evaluate`: what scores are worth, on validation and on held-out test images."""
 
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.evaluation.baselines import baselines, unexpected
 from models.evaluation.calibration import Calibration, fit_calibration, logistic
-from models.evaluation.cost import measure_cost, total_cost
+from models.evaluation.cost import cost_of, known_speed, total_cost
 from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
 from models.evaluation.predictions import write_predictions
 from models.evaluation.scored import ScoredSplit, finite, images_digest, interval_text
-from models.evaluation.scoring import ELSEWHERE, SPLITS, Floats, ScoredRun, members_of, score_run
+from models.evaluation.scoring import SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
-from models.inference import choose_compute, load_run, place, prepare_process
+from models.inference import choose_compute, prepare_process
 from models.metrics import METRICS, auc, measure
-from models.registry import NO_WEIGHTS
+from models.registry import NO_WEIGHTS, Head
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.leftovers import remove_left_over
 from pipeline.progress import Progress, Result, Table
-from pipeline.records import SET_ASIDE, write_json, write_set_aside
+from pipeline.records import SET_ASIDE, read_json, write_json, write_set_aside
+from pipeline.runs import ELSEWHERE, MODEL_FILE, Run, find_run
 from pipeline.runs import METRICS as METRICS_FILE
-from pipeline.runs import Run, find_run
 from pipeline.stages.evaluation import Evaluate
 from pipeline.tables import read_table
 
@@ -60,9 +62,27 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
         UserError: There is no such run, its data is gone, a patient of the test images was
             trained on, or a file of predictions is not as it should be.
     """
+    if options.predictions is not None:
+        return _evaluated(options, lambda: read_external(options, progress), progress)
+    return evaluate_run(find_run(options.runs, options.run, options.fold), options, progress)
+
+
+def evaluate_run(run: Run, options: Evaluate, progress: Progress) -> Result:
+    """Measure a run, whatever the options name; else as `evaluate`.
+
+    Raises:
+        UserError: Its data is gone, or a patient of the test images was trained on.
+    """
+    workers, tta = options.workers, options.tta
+    return _evaluated(
+        options, lambda: score_run(run, options.data, workers, tta, progress), progress
+    )
+
+
+def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Progress) -> Result:
     started = time.perf_counter()
     prepare_process(options.workers)
-    scored_run = _scored_run(options, progress)
+    scored_run = score()
     calibration = _calibration(options, scored_run)
     by_unit = _measure_units(options, scored_run, calibration)
     images = by_unit["image"]
@@ -98,13 +118,6 @@ def evaluate(options: Evaluate, progress: Progress) -> Result:
         next_stage="report",
         next_options={"runs": options.runs},
     )  # fmt: skip
-
-
-def _scored_run(options: Evaluate, progress: Progress) -> ScoredRun:
-    if options.predictions is not None:
-        return read_external(options, progress)
-    run = find_run(options.runs, options.run, options.fold)
-    return score_run(run, options.data, options.workers, options.tta, progress)
 
 
 def _calibration(options: Evaluate, scored_run: ScoredRun) -> Calibration:
@@ -147,16 +160,20 @@ def _baselines(options: Evaluate, scored_run: ScoredRun, progress: Progress) -> 
     )
 
 
-def _cost(run: Run) -> dict[str, Any]:
-    """Measure what using a run costs; an ensemble costs what its members cost together."""
+def _cost(run: Run, paces: Mapping[Path, float]) -> dict[str, Any]:
+    """Return what using a run costs; an ensemble costs what its members cost together."""
     costs = []
     for member in members_of(run):
-        model, record = load_run(member.folder), member.record()
-        compute = choose_compute("auto", str(model.facts["precision"]))
-        place(model.network, compute)
+        facts, record = read_json(member.folder / MODEL_FILE), member.record()
+        compute = choose_compute("auto", str(facts["precision"]))
+        head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
+        kind = str(facts["architecture"]), head, int(facts["input"]["size"]), compute
+        speed = known_speed(*kind, threads=torch.get_num_threads())
+        if pace := paces.get(member.folder):
+            speed = dataclasses.replace(speed, many=pace)
         peak = record["counts"].get("peak_memory")
-        costs.append(measure_cost(model.network, model.size, compute, member.folder,
-                                  float(record["seconds"]), peak))  # fmt: skip
+        seconds = float(record["seconds"])
+        costs.append(cost_of(member.folder, facts["parameters"], speed, compute, seconds, peak))
     return total_cost(costs)
 
 
@@ -204,6 +221,7 @@ def _measured(
         "tta": options.tta,
         "replicates": options.replicates,
         "seed": options.seed,
+        "options": options.way,
         "operating_point": points["image"],
         "splits": figures["image"],
         "units": {
@@ -213,7 +231,7 @@ def _measured(
             name: uncalibrated(part.targets, raw[name]) for name, part in scored_run.splits.items()
         },
         "strata": strata(test.rows, scores, options.replicates, options.seed),
-        "cost": {} if external else _cost(run),
+        "cost": {} if external else _cost(run, scored_run.paces),
         "notes": list(notes),
     }
 

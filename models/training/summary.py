@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.progress import Cell, Result, Table
 from pipeline.records import write_table
-from pipeline.runs import Run
+from pipeline.runs import ALL_RUNS, Run
 from pipeline.stages.training import Train
 
 QUEUE = "queue.csv"  # in the folder of all runs: what the last queue did, and why not
@@ -94,6 +94,7 @@ def queue_result(entries: Sequence[Entry], runs: Path) -> Result:
     }
     finished = [entry for entry in entries if entry.run]
     best = max(finished, key=lambda entry: -1.0 if entry.auc is None else entry.auc)
+    run = ALL_RUNS if len(finished) > 1 or not best.run else best.run.name
     models = _by_model(entries)
     repeated = len(entries) > len(models)
     return Result(
@@ -109,7 +110,7 @@ def queue_result(entries: Sequence[Entry], runs: Path) -> Result:
         set_aside=counts[FAILED],
         listed_in=QUEUE,
         next_stage="evaluate",
-        next_options={"run": best.run.name if best.run else "", "runs": runs},
+        next_options={"run": run, "runs": runs},
     )
 
 
@@ -179,16 +180,27 @@ def _clock(seconds: float) -> str:
 
 
 def _notes(entries: Sequence[Entry]) -> list[str]:
-    """Return the reasons of failures, then what the trainings noted, each text once."""
-    trained = sum(entry.state == DONE for entry in entries)
+    failures = [(entry.job.name, entry.reason) for entry in entries if entry.state == FAILED]
+    noted = [(one.job.name, text) for one in entries if one.state != FAILED for text in one.notes]
+    return joined_notes(failures, noted, sum(entry.state == DONE for entry in entries))
+
+
+def joined_notes(
+    failures: Sequence[tuple[str, str]], noted: Sequence[tuple[str, str]], done: int
+) -> list[str]:
+    """Return the reasons of failures, then what was noted, each text once.
+
+    Args:
+        failures: Name and reason of each job that failed.
+        noted: Name and text of each note of the others.
+        done: How many jobs were done: a note of all of them needs no names.
+    """
     owners: dict[str, list[str]] = {}
-    for entry in sorted(entries, key=lambda entry: entry.state != FAILED):
-        texts = [f"failed: {entry.reason}"] if entry.state == FAILED else entry.notes
-        for text in texts:
-            owners.setdefault(text, []).append(entry.job.name)
+    for name, text in [*((name, f"failed: {reason}") for name, reason in failures), *noted]:
+        owners.setdefault(text, []).append(name)
     notes = []
     for text, names in owners.items():
-        general = len(names) == trained and not text.startswith("failed: ")
+        general = len(names) == done and not text.startswith("failed: ")
         who = ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
         notes.append(text if general else f"{who}: {text}")
     return notes

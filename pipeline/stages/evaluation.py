@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.options import between, existing_file, option, usable_output
 from pipeline.records import made_by
-from pipeline.runs import ALL_RUNS, LATEST, member_choices, run_choices
+from pipeline.runs import ALL_RUNS, LATEST, evaluation_choices, member_choices, run_choices
 from pipeline.stages.shared import FOLD, REPLICATES, RUNS, WRITTEN_RUNS, Common, advanced
+
+# Options of evaluate that its figures depend on.
+WAY = "operating_point", "target", "calibration", "aggregate", "tta", "replicates", "seed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +19,10 @@ class Evaluate(Common):
 
     run: str = option(
         LATEST,
-        "Run to evaluate",
-        choices=run_choices,
-        other="a run folder or a model's name",
+        "Run to evaluate (all: each that is not evaluated yet)",
+        choices=evaluation_choices,
+        other="run folders, models' names or latest",
+        several=True,
         when=lambda answers: answers.get("predictions") is None,
         remember=False,
     )
@@ -74,9 +79,14 @@ class Evaluate(Common):
     )
     replicates: int = REPLICATES("Bootstrap replicates for the 95 % intervals")
     fold: int = FOLD(
-        "Fold of the run, where latest or a model's name is given", words={"none": "any"}
+        "Fold of the run, where all, latest or a model's name is given", words={"none": "any"}
     )
     runs: Path = RUNS()
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """The options that the figures depend on, beside the run and its data."""
+        return {name: getattr(self, name) for name in WAY}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from models.evaluation.cost import measure_cost, total_cost
+from models.evaluation.cost import cost_of, known_speed, measure_speed, total_cost
 from models.inference import choose_compute, save_weights
-from models.networks import build, freeze, train_mode
+from models.networks import build, freeze, parameter_counts, train_mode
 from models.registry import MODELS
 
 
 @pytest.fixture
 def compute():
     return choose_compute("cpu", "fp32")
+
+
+def measure_cost(network, size, compute, folder, train_seconds, peak):
+    speed = measure_speed(network, size, compute)
+    parameters, _ = parameter_counts(network)
+    return cost_of(folder, parameters, speed, compute, train_seconds, peak)
 
 
 def small():
@@ -77,6 +83,18 @@ def test_the_network_is_left_as_it_was(compute, tmp_path):
     assert [one.requires_grad for one in network.parameters()] == trained
     assert all(one.grad is None for one in network.parameters())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_networks_of_one_kind_are_measured_once_in_a_process(compute):
+    row = MODELS["MammoCNN"]
+    kinds = [(row.architecture, row.head, size, compute, 1) for size in (32, 48)]
+    before = known_speed.cache_info().misses
+    random = torch.get_rng_state()
+    found = [known_speed(*kind) for kind in (*kinds, *kinds)]
+    assert known_speed.cache_info().misses == before + 2
+    assert found[0] is found[2]
+    assert found[1].gflops == pytest.approx(found[0].gflops * (48 / 32) ** 2, rel=0.1)
+    assert torch.equal(torch.get_rng_state(), random), "later trainings draw what they drew before"
 
 
 def test_an_ensemble_costs_what_its_members_cost_together():
