@@ -19,7 +19,7 @@ from images.thumbnails import write_contact_sheet
 from models.shortcuts import stage as shortcuts
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, write_folds
-from pipeline.manifest import LABELS, SPLITS, write_manifest
+from pipeline.manifest import LABELS, MASK_TABLE, SPLITS, write_manifest
 from pipeline.progress import Progress, Result, Silent
 from pipeline.provenance import pixels_digest
 from pipeline.records import (
@@ -37,14 +37,7 @@ from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
 from sources.cbis_ddsm.cohort import PlannedImage
 from sources.cbis_ddsm.collection import split_counts
-from sources.cbis_ddsm.dataset import (
-    MASK_COLUMNS,
-    MASK_TABLE,
-    MISSING,
-    Account,
-    Layout,
-    guard_against_leaks,
-)
+from sources.cbis_ddsm.dataset import MASK_COLUMNS, MISSING, Account, Layout, guard_against_leaks
 from sources.cbis_ddsm.doctor import MANIFEST as MISSING_SERIES
 from sources.cbis_ddsm.doctor import PROBLEMS, REMARKS, examine
 from sources.cbis_ddsm.files import HEADERS, MASK, Index, index_files

@@ -16,6 +16,7 @@ from pipeline.records import write_text
 from pipeline.tables import Line, TableFile, read_table
 
 MANIFEST = "manifest.csv"
+MASK_TABLE = "masks.csv"  # beside it: where the mask of each lesion lies
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
 REMEDY = "make the folder again with the stage that made it"

@@ -25,7 +25,6 @@ from sources.pseudonyms import OpenNames
 
 MISSING = "missing: "  # how the reason begins where there is no file
 LEAKS = "leaks.csv"
-MASK_TABLE = "masks.csv"
 MASK_COLUMNS = (
     "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
     "area",
