@@ -1,4 +1,4 @@
-"""Sanity baselines of a dataset: scores that come without knowing how cancer looks.
+"""Sanity baselines of a dataset: scores without a trained network.
 
 A model that beats neither the base rate nor a network that learnt nothing has shown nothing, and
 where the background alone predicts the label, no score means what it says (Zech et al. 2018, PLoS
@@ -22,6 +22,7 @@ from models.data import loading
 from models.data.loading import EvalTransform, Split, load_split
 from models.evaluation import background
 from models.evaluation.background import backgrounds
+from models.evaluation.scored import interval_text
 from models.evaluation.tested import BASELINES_FOLDER
 from models.inference import choose_compute, run_over
 from models.metrics import Floats
@@ -44,16 +45,17 @@ BASELINES = {
     "assessment": (
         "BI-RADS assessment alone",
         "The share of malignant training images with the same BI-RADS assessment, of several "
-        "lesions the highest.",
+        "lesions the highest. A radiologist gave it after reading the film.",
     ),
     "metadata": (
         "Metadata only",
-        "Logistic regression on density, view, laterality, finding, subtlety, shape and margins.",
+        "Logistic regression on density, view, laterality, finding, subtlety, shape and margins, "
+        "as the case descriptions give them. Radiologists read most of them from the film.",
     ),
     "untrained": (
         "Untrained network",
-        "ResNet18 with random weights and a random head, at 56 pixels: what a network scores that "
-        "learnt nothing.",
+        "ResNet18 with random weights and a random head, on the images at 56 pixels: what a "
+        "network scores that learnt nothing.",
     ),
     "shuffled": (
         "Shuffled labels",
@@ -159,7 +161,7 @@ def _unexpected(
         patients = [row.patient_id for row in known]
         area = estimates(_malignant(known), scores, 0.5, patients, replicates, seed)["auc"]
         if area.low > PREDICTS:
-            figures = f"test AUC {area.value:.2f} ({area.low:.2f} to {area.high:.2f})"
+            figures = f"test AUC {area.value:.3f} ({interval_text(area.low, area.high)})"
             notes.append(f"{MEANING[one['name']]}: {figures}; {ADVICE[one['name']]}")
     return notes
 

@@ -24,7 +24,7 @@ from models.evaluation.bands import (
     roc_band,
 )
 from models.evaluation.decision_curve import net_benefit
-from models.evaluation.scored import ScoredSplit
+from models.evaluation.scored import ScoredSplit, interval_text
 from models.metrics import cumulated, rank
 from pipeline.errors import UserError
 from pipeline.records import atomic
@@ -110,8 +110,9 @@ def _curves(scored: ScoredSplit) -> tuple[NDArray[np.float64], NDArray[np.float6
 def _label(name: str, estimate: Estimate) -> str:
     if np.isnan(estimate.value):
         return f"{name}: one class only"
-    interval = "" if np.isnan(estimate.low) else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return f"{name}: {estimate.value:.2f}{interval}"
+    known = not np.isnan(estimate.low)
+    interval = f" ({interval_text(estimate.low, estimate.high)})" if known else ""
+    return f"{name}: {estimate.value:.3f}{interval}"
 
 
 def _lines(images: Mapping[str, ScoredSplit]) -> Iterator[tuple[str, ScoredSplit, str, str]]:

@@ -79,8 +79,8 @@ def finite(value: float) -> float | None:
 
 
 def interval_text(low: float, high: float) -> str:
-    """Return an interval for people: "0.53 to 0.91", or "-" where there is none."""
-    return f"{low:.2f} to {high:.2f}" if np.isfinite(low) and np.isfinite(high) else "-"
+    """Return an interval for people: "0.530 to 0.910", or "-" where there is none."""
+    return f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else "-"
 
 
 def images_digest(rows: Iterable[Row]) -> str:

@@ -251,7 +251,7 @@ def _headline(facts: Mapping[str, Any], test: ScoredSplit) -> str:
     interval = "too few patients for an interval"
     if not np.isnan(area.low):
         interval = f"95 % interval {interval_text(area.low, area.high)}"
-    return f"{control}Test AUC {area.value:.2f} ({interval}) {where}"
+    return f"{control}Test AUC {area.value:.3f} ({interval}) {where}"
 
 
 def _table(images: Mapping[str, ScoredSplit], fold: Fold) -> Table:
@@ -310,7 +310,7 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
         if not scored.both_classes:
             notes.append(f"{name} shows one class only: no AUC")
     if (few := len(images["test"].patients)) < FEW_PATIENTS:
-        notes.append(f"{few} test patients are few: read the intervals, not the figures")
+        notes.append(f"{few} test patients are few: every figure is uncertain")
     return notes
 
 

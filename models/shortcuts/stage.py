@@ -101,7 +101,7 @@ class Findings:
         for name in self.predicting_groups:
             found = self.groups[name]
             who = "all features together predict" if name == ALL else f"{name} alone {_verb(name)}"
-            figures = f"AUC {found.auc:.2f} ({found.low:.2f} to {found.high:.2f})"
+            figures = f"AUC {found.auc:.3f} ({found.low:.3f} to {found.high:.3f})"
             sentences.append(f"{who} the label: {figures}; see {PICTURE}")
         return sentences
 
