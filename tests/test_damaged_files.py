@@ -9,9 +9,8 @@ import shutil
 
 import pytest
 
-from interface.report.data import trace
+from interface.report.data import shortcuts_of, trace
 from interface.report.runs import read_run
-from interface.report.shortcuts import shortcuts_of
 from interface.session import offered_answers
 from interface.stages import STAGES
 from models.data.loading import load_split

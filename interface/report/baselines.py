@@ -21,7 +21,7 @@ REPLICATES = 1000  # of the bootstrap of models against baselines
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a score without a trained look at the breast reaches on the test images."""
+    """What a score without a trained network reaches on the test images."""
 
     name: str  # "background", "assessment" and the like
     title: str  # as people read it
@@ -45,9 +45,12 @@ class Baseline:
     def unbeaten(self, run: RunView) -> bool:
         """Whether a run cannot be said to be better than it."""
         found = self.differences.get(run.name)
-        if found is None or found.value is None:
-            return False
-        return (found.value if found.low is None else found.low) <= 0
+        return found is not None and found.value is not None and not _above_zero(found)
+
+
+def _above_zero(difference: Interval) -> bool:
+    """Return whether all of an interval is above zero; few patients give none, so it is not."""
+    return (difference.low or 0) > 0
 
 
 def baselines_of(runs: Sequence[RunView], folder: Path) -> list[Baseline]:
@@ -137,10 +140,7 @@ def against(runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -
     if not measured:
         return None
     rows = [
-        run_row(
-            run,
-            [_difference(one.differences.get(run.name), not one.unbeaten(run)) for one in measured],
-        )
+        run_row(run, [_difference(one.differences.get(run.name)) for one in measured])
         for run in runs
     ]
     caption = (
@@ -150,9 +150,8 @@ def against(runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -
     return Sheet(f"against_baselines{mark}", caption, ["Run", *(o.title for o in measured)], rows)
 
 
-def _difference(found: Interval | None, strong: bool) -> Note | None:
+def _difference(found: Interval | None) -> Note | None:
     if found is None or found.value is None:
         return None
-    known = found.low is not None and found.high is not None
-    return Note(f"{found.value:+.3f}", f"{found.low:+.3f} to {found.high:+.3f}" if known else "",
-                strong)  # fmt: skip
+    between = f"{found.low:+.3f} to {found.high:+.3f}" if found.known else ""
+    return Note(f"{found.value:+.3f}", between, _above_zero(found))

@@ -6,10 +6,10 @@ Radiology: Artificial Intelligence 2(2):e200029. The items are in words of our o
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from interface.report.cohort import described
 from interface.report.data import Dataset
 from interface.report.groups import Group
 from interface.report.sheets import Sheet, SheetRow
+from interface.report.words import count, listed
 
 AUTHORS = "To be written by the authors"
 ITEMS = (
@@ -92,7 +92,7 @@ def _of_data(dataset: Dataset) -> dict[int, str]:
     splits = final.splits
     answers = {
         13: f"What could not be read was set aside with its reason: {_set_aside(dataset)}",
-        20: "; ".join(f"{name} {described(splits[split])}" for split, name in
+        20: "; ".join(f"{name} {splits[split].in_words}" for split, name in
                       (("train", "training"), ("val", "validation"), ("test", "test"))),
         21: "Patient: no patient is in two partitions",
         33: "Section Data of this page, tables cohort and exclusions",
@@ -127,17 +127,18 @@ def _of_models(study: Study) -> dict[int, str]:
     runs, best = study.group.runs, study.group.best
     models = dict.fromkeys(run.model for run in runs)
     members = [run.model for run in runs if run.record["stage"] == "ensemble"]
-    weights = dict.fromkeys(run.weights for run in runs)
+    starts = dict.fromkeys(run.start for run in runs if run.record["stage"] == "train")
     tuned = [run for run in runs if run.tuning]
     return {
         9: "Section Preprocessing of this page" if best.preprocessing else "No preprocessing",
         22: f"{best.model}: {best.architecture}, input {best.size} x {best.size} pixels and "
-            f"{best.channels} channel(s), output one probability; {best.parameters:,} parameters",
+            f"{count(best.channels, 'channel')}, output one probability; {best.parameters:,} "
+            "parameters",
         23: ", ".join(f"{name} {text}" for name, text in study.versions.items()),
-        24: f"Weights: {', '.join(weights)}",
-        25: f"{len(runs)} runs of {len(models)} models; options with each run on this page"
-            + (f"; hyper-parameters of {len(tuned)} found by a search on validation" if tuned
-               else ""),
+        24: f"Networks started from {listed(starts)}" if starts else "",
+        25: f"{count(len(runs), 'run')} of {count(len(models), 'model')}; options with each run on "
+            "this page" + (f"; hyper-parameters of {count(len(tuned), 'run')} found by a search on "
+                           "validation" if tuned else ""),
         26: "Highest validation AUC, epoch and run; the test images had no say",
         27: f"Ensembles: {', '.join(members)}" if members else "No ensemble",
     }  # fmt: skip

@@ -1,32 +1,26 @@
-"""Reads the datasets behind the runs: the cohort from the collection to its splits."""
+"""Reads the datasets behind the runs: cohort, splits, masks, the shortcut probe."""
 
-import dataclasses
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interface.flags import command
+from interface.report.pictures import SHEET, jpeg
+from interface.report.scores import interval_of
+from interface.report.words import count, were
 from pipeline.errors import UserError
-from pipeline.manifest import SPLITS, Row, read_manifest
-from pipeline.options import applies, as_text, defaults, kind_of, spec_of
+from pipeline.manifest import MASK_TABLE, SPLITS, Row, read_manifest
+from pipeline.paths import inside
 from pipeline.provenance import dataset_hash, out_of_date
-from pipeline.records import RECORD, SET_ASIDE, read_record
-from pipeline.stages import data, evaluation, training
+from pipeline.records import RECORD, SET_ASIDE, read_json, read_record
 from pipeline.tables import read_table
+from pipeline.workspace import SHORTCUTS
 
-OPTIONS = {
-    "synthesize": data.Synthesize,
-    "organize": data.Organize,
-    "preprocess": data.Preprocess,
-    "train": training.Train,
-    "evaluate": evaluation.Evaluate,
-    "ensemble": evaluation.Ensemble,
-    "report": evaluation.Report,
-}
-IDLE = ("workers", "preview", "cluster", "resume")  # options that change no figure
+PICTURE = Path(SHORTCUTS).with_suffix(".png").name
+IMAGES = {"organize": "organised", "preprocess": "preprocessed"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,14 @@ class Cohort:
     def malignant_share(self) -> float:
         """The malignant part of the images, 0 to 1."""
         return self.malignant / self.images if self.images else 0.0
+
+    @property
+    def in_words(self) -> str:
+        """How large it is: "361 images of 201 patients (145 malignant, 216 benign)"."""
+        return (
+            f"{count(self.images, 'image')} of {count(self.patients, 'patient')} "
+            f"({self.malignant:,} malignant, {self.benign:,} benign)"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ class Step:
         """What was left out by rule, in words, and how many."""
         found = self.record.get("counts", {}).get("left_out", [])
         return [(entry["why"], entry["images"]) for entry in found]
+
+    @property
+    def lost(self) -> str:
+        """What it excluded, and how much of it, in words; empty where it excluded nothing."""
+        parts = [f"{number:,} {reason}" for reason, number in self.set_aside]
+        said = [f"{self.excluded:,} could not be used ({'; '.join(parts)})"] if parts else []
+        said += [
+            f"{count(number, 'image')} {were(number)} left out by rule ({reason})"
+            for reason, number in self.left_out
+        ]
+        return "; ".join(said)
 
     @property
     def splits(self) -> dict[str, Cohort]:
@@ -115,6 +128,19 @@ class Dataset:
     def step(self, stage: str) -> Step | None:
         """Return the step that a stage made."""
         return next((step for step in self.steps if step.stage == stage), None)
+
+
+def masks_of(dataset: Dataset) -> dict[str, list[Path]]:
+    """Return the masks of the lesions in each image, by image_id, as far as they were written."""
+    organised = dataset.step("organize")
+    found: dict[str, list[Path]] = {}
+    if organised is None or not (organised.folder / MASK_TABLE).is_file():
+        return found
+    with suppress(UserError):  # an outline fewer is no reason for no report
+        for line in read_table(organised.folder / MASK_TABLE, ("image_id", "path")).lines:
+            path = inside(organised.folder, line.cells["path"])
+            found.setdefault(line.cells["image_id"], []).append(path)
+    return found
 
 
 def cohort_of(rows: Sequence[Row]) -> Cohort:
@@ -205,44 +231,40 @@ def reason_kind(reason: str) -> str:
     return re.sub(r"(?:\s+or)?\s+\d[\d.]{9,}", "", text)
 
 
-def restore(stage: str, values: Mapping[str, Any]) -> Any:
-    """Rebuild a stage's options from its record; unlike `checked` it asks nothing of the disk."""
-    kind = OPTIONS[stage]
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    return kind(
-        **{
-            name: Path(value) if kind_of(known[name]) is Path and value is not None else value
-            for name, value in values.items()
-            if name in known
-        }
-    )
+@dataclass(frozen=True)
+class ShortcutView:
+    """The probe of one step's images."""
+
+    images: str  # "organised" or "preprocessed"
+    seen: bool  # whether the runs saw these images
+    warnings: Sequence[str]  # what predicts the label
+    line: str  # what to say where nothing does
+    picture: str  # the classes' mean images as a data URI, where something does and it is there
 
 
-def repeat(stage: str, values: Mapping[str, Any]) -> str:
-    """Return the command that repeats a stage as its record says."""
-    return command(stage, restore(stage, values))
+def shortcuts_of(dataset: Dataset) -> list[ShortcutView]:
+    """Return the probe of the images that the runs saw, and of earlier ones where it warns."""
+    views = [view for step in dataset.steps if (view := _view(step, step is dataset.final))]
+    return [view for view in views if view.seen or view.warnings]
 
 
-def settings(
-    stage: str, values: Mapping[str, Any], without: Collection[str] = ()
-) -> list[tuple[str, str]]:
-    """Return a stage's options as (question, answer) in words.
+def _view(step: Step, seen: bool) -> ShortcutView | None:
+    path = step.folder / SHORTCUTS
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path)
+        warnings = [text.removesuffix(f"; see {PICTURE}") for text in found["warnings"]]
+        line = "" if warnings else _quiet(found)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        warnings, line = [], f"{path} cannot be read"
+    picture = jpeg(step.folder / PICTURE, SHEET) if warnings else ""
+    return ShortcutView(IMAGES[step.stage], seen, warnings, line, picture)
 
-    Left out are what does not apply, and folders, workers and the like: they change no figure.
 
-    Args:
-        stage: Of OPTIONS.
-        values: Its options by name.
-        without: Names of options to leave out beside these.
-    """
-    kind = OPTIONS[stage]
-    answers = defaults(kind) | {k: v for k, v in values.items() if k in defaults(kind)}
-    rows = []
-    for item in dataclasses.fields(kind):
-        if item.name in (*IDLE, *without) or kind_of(item) is Path or not applies(item, answers):
-            continue
-        text = as_text(answers[item.name])
-        choices = spec_of(item).choices
-        meaning = choices.get(text, "") if isinstance(choices, Mapping) else ""
-        rows.append((spec_of(item).text, meaning or text))
-    return rows
+def _quiet(found: Mapping[str, Any]) -> str:
+    if found["problem"]:
+        return f"no verdict, {found['problem']}"
+    together = found["groups"]["all"]
+    area = interval_of({**together, "value": together["auc"]})
+    return f"nothing predicts the label; the AUC of all features together is {area.in_words}"

@@ -10,12 +10,13 @@ from interface.report.runs import RunView
 from interface.report.scores import UNITS, Scores
 from interface.report.sheets import Sheet, SheetRow, forest_of, run_row
 from interface.report.significance import Significance, significance
+from interface.report.words import count
 
 SHOWN = {
     "auc": "AUC", "pr_auc": "PR AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
     "balanced_accuracy": "Balanced accuracy", "mcc": "MCC", "brier": "Brier", "ece": "ECE",
 }  # fmt: skip
-PART = "Sanity baselines: what needs no look at the breast"
+PART = "Sanity baselines: scores without a trained network"
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,15 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
     how = {"max": "highest", "mean": "mean"}.get(runs[0].aggregate, runs[0].aggregate)
     score = "" if unit == "image" else f" A {unit}'s score is the {how} of its images'."
     caption = (
-        f"Held-out test set: {test.images:,} {UNITS[unit]} of {test.patients:,} patients, "
+        f"Held-out test set: {count(test.images, unit)} of {count(test.patients, 'patient')}, "
         f"{test.malignant:,} malignant, so that guessing has a PR AUC of "
-        f"{test.base_rate or 0:.3f}.{score} Small figures: 95\u00a0% intervals, "
-        f"{runs[0].replicates:,} bootstrap replicates over patients."
+        f"{test.base_rate or 0:.3f}.{score} "
+        + (
+            f"Small figures: 95\u00a0% intervals, {runs[0].replicates:,} bootstrap replicates over "
+            "patients."
+            if any(area.known for area in intervals)
+            else "There are no intervals: the patients are too few."
+        )
     )
     columns = ["Run", *SHOWN.values()]
     return Sheet(f"comparison_{unit}{mark}", caption, columns, rows, forest)

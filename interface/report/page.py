@@ -1,6 +1,5 @@
 """The page: what its templates are filled with."""
 
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +10,28 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interface.report.claim import Study, claim_sheet
-from interface.report.cohort import cohort_sheets
-from interface.report.data import OPTIONS, Cohort, Dataset, cohort_of, repeat, settings, trace
-from interface.report.figures import RUN_FIGURES, Picture, pictures_of
+from interface.report.commands import commands_after, repeat, settings, stages_before
+from interface.report.data import Cohort, Dataset, cohort_of, masks_of, shortcuts_of, trace
 from interface.report.groups import Group, groups_of
-from interface.report.images import SHEET, Outcome, Thumbnails, jpeg, samples
 from interface.report.methods import methods
+from interface.report.pictures import (
+    RUN_FIGURES,
+    SHEET,
+    Outcome,
+    Picture,
+    Thumbnails,
+    jpeg,
+    pictures_of,
+    samples,
+)
 from interface.report.published import LEAK, published_sheet
 from interface.report.repeats import repeats_of, repeats_sheet
-from interface.report.runs import RunView
+from interface.report.runs import STRATEGIES, RunView
 from interface.report.scores import NONE
 from interface.report.searches import Search, searches_of
 from interface.report.sheets import Sheet, cell_text
-from interface.report.shortcuts import shortcuts_of
 from interface.report.tables import (
+    cohort_sheets,
     cost_sheet,
     metrics_sheet,
     settings_sheet,
@@ -32,6 +39,7 @@ from interface.report.tables import (
     strata_sheet,
 )
 from interface.report.verdicts import alarms_of, result_of
+from interface.report.words import count
 from pipeline.progress import Progress
 from pipeline.records import plain_options
 from pipeline.stages.evaluation import Report
@@ -46,7 +54,7 @@ class Section:
     run: RunView
     figures: Sequence[Picture]
     outcomes: Sequence[Outcome]
-    commands: Sequence[str]
+    legend: str  # of the outlines in its sample images; empty where there is none
     metrics: Sheet
     strata: Sheet | None
     strata_line: str
@@ -113,9 +121,16 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "folds": {str(folder): _folds(one, runs) for folder, one in datasets.items()},
         "preprocessing": preprocessing,
         "versions": versions,
+        "strategies": STRATEGIES,
+        "chain": (chain := stages_before(datasets.values())),
+        "commands": [
+            *(step["command"] for step in chain),
+            *commands_after(runs, searches),
+            repeat("report", plain_options(options)),
+        ],
         **whole,
     }
-    text = _render(context, runs, waiting, options)
+    text = _render(context, runs, waiting)
     sheets = [
         *_of_groups(groups), *whole.values(), *cohort_sheets(list(datasets.values())),
         *(sheet for one in sections for sheet in (one.metrics, one.strata, one.settings)),
@@ -126,9 +141,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
     return Page(text, written, shown, sections, searches, problems)
 
 
-def _render(
-    context: Mapping[str, Any], runs: Sequence[RunView], waiting: int, options: Report
-) -> str:
+def _render(context: Mapping[str, Any], runs: Sequence[RunView], waiting: int) -> str:
     datasets: Sequence[Dataset] = context["datasets"]
     text = _environment().get_template(TEMPLATE).render(
         date=time.strftime("%Y-%m-%d %H:%M"),
@@ -137,8 +150,6 @@ def _render(
         waiting=waiting,
         pictures={str(one.folder): _sheet(one) for one in datasets},
         plain={str(run.data) for run in runs if not run.fold.number},
-        chain=_chain(datasets),
-        again=repeat("report", plain_options(options)),
         **context,
     )  # fmt: skip
     return text
@@ -174,43 +185,34 @@ def _real(dataset: Dataset | None) -> bool:
 def _sections(
     runs: Sequence[RunView], datasets: Mapping[Path, Dataset], progress: Progress
 ) -> list[Section]:
-    thumbnails = {folder: Thumbnails(_files(dataset)) for folder, dataset in datasets.items()}
+    thumbnails = {folder: _thumbnails(dataset) for folder, dataset in datasets.items()}
     sections = []
     with progress.track("Drawing runs", len(runs), "runs") as advance:
         for run in runs:
             dataset = datasets[run.data] if run.data else None
-            pictures = thumbnails[run.data] if run.data else Thumbnails({})
+            pictures = thumbnails[run.data] if run.data else Thumbnails(Path(), (), {})
             sections.append(_section(run, dataset, pictures))
             advance(1)
     return sections
 
 
-def _files(dataset: Dataset) -> dict[str, Path]:
+def _thumbnails(dataset: Dataset) -> Thumbnails:
     rows = dataset.final.rows if dataset.final else ()
-    return {row.image_id: dataset.folder / row.path for row in rows}
+    return Thumbnails(dataset.folder, rows, masks_of(dataset))
 
 
 def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> Section:
-    stage, given = run.record["stage"], run.record.get("options", {})
-    evaluation = {
-        "run": str(run.folder), "data": None if run.data == run.trained_on else str(run.data),
-        "runs": given.get("runs", "runs"), "replicates": run.replicates, "seed": run.seed,
-        "aggregate": run.aggregate, "tta": run.tta, "calibration": run.calibration["method"],
-        **operating_point(run.rule),
-    }  # fmt: skip
-    commands = [repeat(stage, given)] if stage in OPTIONS else []
-    if stage != "evaluate":  # predictions made elsewhere are evaluated as they are read
-        commands.append(repeat("evaluate", evaluation))
     caption = f"Options of training {run.title}: all but folders and workers"
+    outcomes = samples(run, thumbnails)
     shown = None
-    if stage == "train":
+    if run.record["stage"] == "train":
         used = settings("train", run.options, ("hyperparameters",))
         shown = settings_sheet(f"{run.slug}/training", caption, used)
     return Section(
         run=run,
         figures=pictures_of(run.folder, RUN_FIGURES),
-        outcomes=samples(run, thumbnails),
-        commands=commands,
+        outcomes=outcomes,
+        legend=_legend(outcomes, bool(dataset and dataset.synthetic)),
         metrics=metrics_sheet(run),
         strata=strata_sheet(run),
         strata_line=strata_line(run),
@@ -219,20 +221,24 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
     )
 
 
+def _legend(outcomes: Sequence[Outcome], synthetic: bool) -> str:
+    """Say what the outlines in sample images are; empty where there is none."""
+    shown = [sample.picture for outcome in outcomes for sample in outcome.samples]
+    if not any(picture.outlined for picture in shown):
+        return ""
+    by = "the mask that the program drew" if synthetic else (
+        "the radiologist's mark in the collection, which for masses an algorithm refined (Lee et "
+        "al. 2017)"
+    )  # fmt: skip
+    bare = "" if all(picture.outlined for picture in shown) else " Without a line there is no mask."
+    return f"Outline of a lesion: {by}; the models do not see it.{bare}"
+
+
 def _changed(dataset: Dataset, run: RunView) -> str:
     """Return how the data of a run have changed since it was evaluated; empty for not at all."""
     if dataset.hash != run.data_hash:
         return f"{dataset.folder} was made anew"
     return dataset.out_of_date
-
-
-def operating_point(rule: str) -> dict[str, Any]:
-    """Return the options of evaluation that gave an operating point, from its description."""
-    found = re.search(r"(sensitivity|specificity|alarms).*?([\d.]+)", rule)
-    if found:
-        choice = {"alarms": "cost"}.get(found[1], found[1])
-        return {"operating_point": choice, "target": float(found[2])}
-    return {"operating_point": "half" if rule.startswith("a probability") else "youden"}
 
 
 def _folds(dataset: Dataset, runs: Sequence[RunView]) -> list[FoldLine]:
@@ -274,26 +280,6 @@ def _versions(runs: Iterable[RunView], datasets: Iterable[Dataset]) -> dict[str,
         for package, version in record.get("versions", {}).items():
             found.setdefault(package, {})[str(version)] = None
     return {package: ", ".join(versions) for package, versions in found.items()}
-
-
-def _chain(datasets: Iterable[Dataset]) -> list[dict[str, Any]]:
-    """Return the stages before training: folder, seed, duration and the command."""
-    chain: dict[str, dict[str, Any]] = {}
-    for dataset in datasets:
-        made = [(step.stage, step.folder, step.record) for step in dataset.steps]
-        if dataset.collection is not None and dataset.source is not None:
-            made.insert(0, ("synthesize", dataset.source, dataset.collection))
-        for stage, folder, record in made:
-            chain[str(folder)] = {
-                "stage": stage, "folder": str(folder), "seed": record["options"].get("seed", NONE),
-                "seconds": record.get("seconds", 0), "command": repeat(stage, record["options"]),
-            }  # fmt: skip
-    return list(chain.values())
-
-
-def count(number: int, noun: str) -> str:
-    """Return "1 run" or "1,200 runs"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _share(value: float | None) -> str:

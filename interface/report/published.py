@@ -101,4 +101,4 @@ def published_sheet(runs: Sequence[RunView]) -> Sheet:
 
 def _range(one: Published) -> Note:
     same = one.low == one.high
-    return Note(f"{one.low:.3f}" if same else f"{one.low:.2f}\u2013{one.high:.2f}")
+    return Note(f"{one.low:.3f}" if same else f"{one.low:.2f} to {one.high:.2f}")

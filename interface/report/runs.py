@@ -15,12 +15,19 @@ from interface.report.scores import (
     strata_of,
     units_of,
 )
+from interface.report.words import count
 from models.evaluation.tested import Tested, tested_of
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.records import read_json
 from pipeline.runs import Run
 from pipeline.tables import read_table
+
+STRATEGIES = {  # what the ends of models' names stand for
+    "opw": "OPW: only pretrained weights",
+    "pft": "PFT: partial fine tuning",
+    "cft": "CFT: complete fine tuning",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class RunView:
     trainable: int  # of these, how many were trained
     size: int  # side of the network's input in pixels
     channels: int  # of the network's input
+    precision: str  # of the arithmetic of its training, "fp32" or "bf16"; empty where not known
     preprocessing: Mapping[str, Any] | None  # options of preprocessing; None where there was none
     trained_on: Path  # the dataset of its training
     record: Mapping[str, Any]  # stage.json of what made the folder: its training, mostly
@@ -129,6 +137,39 @@ class RunView:
         return f"{self.model}, {self.fold.name}" if self.fold.number else self.model
 
     @property
+    def linear_probe(self) -> bool:
+        """Whether its layers stayed frozen, and a linear probe was fitted on them."""
+        return self.strategy.lower() == "opw"
+
+    @property
+    def start(self) -> str:
+        """What its network started from, in words."""
+        named = {"none": "random weights", "imagenet": "ImageNet weights"}
+        return named.get(self.weights, f"the weights of {self.weights}")
+
+    @property
+    def input_text(self) -> str:
+        """Its network's input, to follow the network's name in a sentence."""
+        channels = count(self.channels, "channel")
+        return f", with an input of {self.size} x {self.size} pixels and {channels},"
+
+    @property
+    def training_text(self) -> str:
+        """What its network started from and what of it was trained, to end a sentence."""
+        whole = "" if self.trainable == self.parameters else f" of {self.parameters:,}"
+        parts = f"{self.trainable:,}{whole} parameters"
+        if self.linear_probe:
+            missing = (
+                ", as no pretrained weights were given: a control, not transfer learning"
+                if self.weights == "none"
+                else ""
+            )
+            return f"was frozen at {self.start}{missing}; a linear probe was fitted ({parts})"
+        layers = {"pft": "its last stages and its head", "cft": "all its layers"}
+        what = layers.get(self.strategy.lower(), self.strategy)
+        return f"started from {self.start}; {what} were trained ({parts})"
+
+    @property
     def epochs(self) -> int:
         """How many epochs were trained; 0 for a linear probe, which is fitted."""
         return sum("epoch" in row for row in self.history)
@@ -193,6 +234,7 @@ def _model(info: Mapping[str, Any]) -> dict[str, Any]:
         "trainable": int(info["trainable"]),
         "size": int(info["input"]["size"]),
         "channels": int(info["input"]["channels"]),
+        "precision": str(info.get("precision", "")),
         "preprocessing": info["preprocess"],
         "trained_on": Path(info["data"]),
         "recipe": info.get("recipe", {}),  # runs of earlier versions do not say

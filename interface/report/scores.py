@@ -51,21 +51,23 @@ class Interval:
         return NONE if self.value is None else f"{self.value:.3f}"
 
     @property
+    def known(self) -> bool:
+        """Whether it has an interval: with few patients there is a figure alone."""
+        return self.low is not None and self.high is not None
+
+    @property
     def range_text(self) -> str:
-        """Its interval, such as "0.812-0.934"."""
-        if self.low is None or self.high is None:
-            return NONE
-        between = " to " if self.low < 0 else NONE
-        return f"{self.low:.3f}{between}{self.high:.3f}"
+        """Its interval, as all intervals are written: "0.812 to 0.934"."""
+        return f"{self.low:.3f} to {self.high:.3f}" if self.known else NONE
 
     @property
     def in_words(self) -> str:
-        """Both in a sentence: "0.90 (95 % interval 0.82 to 0.96)"."""
+        """Both in a sentence: "0.900 (95 % interval 0.820 to 0.960)"."""
         if self.value is None:
             return "unknown"
-        if self.low is None or self.high is None:
-            return f"{self.value:.2f} (no interval: too few patients)"
-        return f"{self.value:.2f} (95\u00a0% interval {self.low:.2f} to {self.high:.2f})"
+        if not self.known:
+            return f"{self.value:.3f} (no interval: too few patients)"
+        return f"{self.value:.3f} (95\u00a0% interval {self.range_text})"
 
 
 UNKNOWN = Interval(None, None, None)
@@ -90,11 +92,6 @@ class Scores:
     def of(self, metric: str) -> Interval:
         """Return a metric; without figures where it was not measured."""
         return self.metrics.get(metric, UNKNOWN)
-
-    def text(self, metric: str) -> str:
-        """Return a metric and its interval in one line."""
-        found = self.of(metric)
-        return f"{found.value_text} [{found.range_text}]"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interface.report.figures import Picture, pictures_of
+from interface.report.pictures import Picture, pictures_of
 from interface.report.runs import RunView
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
+from interface.report.words import count
 from pipeline.errors import UserError
 from pipeline.records import read_json
 from pipeline.runs import STUDIES
@@ -44,8 +45,9 @@ class Search:
         """Its result, in a sentence or two."""
         facts = self.facts
         text = (
-            f"{facts['trials']} trials ({facts['pruned']} ended early, {facts['failed']} failed) "
-            f"on the validation images; the best is trial {facts['best_trial']} with an AUC of "
+            f"{count(facts['trials'], 'trial')} ({facts['pruned']} ended early, "
+            f"{facts['failed']} failed) on the validation images; "
+            f"the best is trial {facts['best_trial']} with an AUC of "
             f"{facts['best_val_auc']:.3f} there"
         )
         if facts["defaults_val_auc"] is not None:

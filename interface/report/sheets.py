@@ -142,8 +142,7 @@ class Sheet:
 def cell_text(cell: Cell) -> str:
     """Return a cell as one line of text."""
     if isinstance(cell, Interval):
-        known = cell.low is not None and cell.high is not None
-        return f"{cell.value_text} [{cell.range_text}]" if known else cell.value_text
+        return f"{cell.value_text} ({cell.range_text})" if cell.known else cell.value_text
     if isinstance(cell, Note):
         return f"{cell.value_text} ({cell.range_text})" if cell.range_text else cell.value_text
     if cell is None:

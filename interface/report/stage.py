@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interface.report.figures import FOLDER, copy_figures, draw_forest
-from interface.report.page import Page, count, make_page
+from interface.report.page import Page, make_page
+from interface.report.pictures import FOLDER, copy_figures, draw_forest
 from interface.report.runs import RunView, read_run
 from interface.report.sheets import write_sheet
+from interface.report.words import count
 from models.evaluation.tested import identified
 from pipeline.errors import UserError
 from pipeline.holding import hold, release

@@ -1,12 +1,61 @@
-"""The tables of the runs: metrics, strata, settings of each, and the cost of all."""
+"""The tables of the cohort and of the runs: metrics, strata, settings of each, cost of all."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from interface.report.data import Cohort, Dataset
 from interface.report.runs import RunView
 from interface.report.scores import COST_NAMES, METRIC_NAMES, UNITS, Scores
 from interface.report.sheets import Cell, Sheet, SheetRow, forest_of, run_row
 
-SPLIT_NAMES = {"val": "Validation", "test": "Test"}
+STAGES = {"organize": "Organised", "preprocess": "Preprocessed"}
+SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
+
+
+def cohort_sheets(datasets: Sequence[Dataset]) -> list[Sheet]:
+    """Return how many images there were after each step, and what each step excluded."""
+    sheets = []
+    for place, dataset in enumerate(datasets, start=1):
+        if not dataset.steps:
+            continue
+        mark = "" if place == 1 else f"_{place}"
+        sheets.append(
+            Sheet(
+                f"cohort{mark}",
+                f"Images and patients after each step, {dataset.folder}",
+                ["Step", "Images", "Patients", "Benign", "Malignant", "Augmented copies"],
+                list(_counted(dataset)),
+            )
+        )
+        excluded = list(_excluded(dataset))
+        if excluded:
+            sheets.append(
+                Sheet(
+                    f"exclusions{mark}",
+                    f"What each step could not use or left out by rule, {dataset.folder}",
+                    ["Reason", "Number"],
+                    excluded,
+                )
+            )
+    return sheets
+
+
+def _counted(dataset: Dataset) -> Iterator[SheetRow]:
+    for step in dataset.steps:
+        yield SheetRow(STAGES[step.stage], _cells(step.cohort))
+    if dataset.final is not None:
+        for split, cohort in dataset.final.splits.items():
+            yield SheetRow(SPLIT_NAMES[split], _cells(cohort))
+
+
+def _cells(cohort: Cohort) -> list[Cell]:
+    return [cohort.images, cohort.patients, cohort.benign, cohort.malignant, cohort.augmented]
+
+
+def _excluded(dataset: Dataset) -> Iterator[SheetRow]:
+    for step in dataset.steps:
+        for part, found in (("set aside", step.set_aside), ("left out by rule", step.left_out)):
+            for reason, number in found:
+                yield SheetRow(reason, [number], part=f"{STAGES[step.stage]}: {part}")
 
 
 def metrics_sheet(run: RunView) -> Sheet:
@@ -68,7 +117,8 @@ def strata_line(run: RunView) -> str:
         high = max(known, key=lambda one: one.auc.value or 0)
         words += f": AUC from {low.auc.value_text} ({low.factor.lower()} {low.level}) to "
         words += f"{high.auc.value_text} ({high.factor.lower()} {high.level})"
-    return words + (f"; {small} of them too small to say anything" if small else "")
+    which = "all" if small == len(run.strata) else f"{small}"
+    return words + (f"; {which} of them too small to say anything" if small else "")
 
 
 def settings_sheet(name: str, caption: str, rows: Iterable[tuple[str, str]]) -> Sheet:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from interface.report.data import ShortcutView
 from interface.report.groups import Group
-from interface.report.scores import UNITS
-from interface.report.shortcuts import ShortcutView
 from interface.report.significance import titles_of
+from interface.report.words import count, listed, sentence
 
 NOTHING = {
     "background": (
@@ -99,23 +99,31 @@ def _unbeaten(group: Group) -> Iterator[Alarm]:
     if not named and not others:
         return
     if named:
-        title = f"{titles[best.name]} is not shown to be better than {_listed(named)}."
+        title = f"{titles[best.name]} is not shown to be better than {listed(named)}."
     else:
-        title = f"{len(others)} of {len(group.runs)} runs are not better than every baseline."
+        title = sentence(_unbeaten_others(others, len(group.runs), "run"))
     rest = ""
     if named and others:
-        rest = f" The same holds of {len(others)} of the other {len(group.runs) - 1} runs."
-    yield Alarm(
-        False,
-        title,
-        "The 95\u00a0% interval of the difference in AUC on the same images, over patients, "
-        f"reaches zero or below.{rest}",
-        ("models", "the comparison"),
-    )
+        rest = " " + sentence(_unbeaten_others(others, len(group.runs) - 1, "other run"))
+    differences = [found for one in measured for found in one.differences.values()]
+    reason = "With so few patients, the difference in AUC has no interval."
+    if any(found.known for found in differences):
+        reason = (
+            "The 95\u00a0% interval of the difference in AUC on the same images, over patients, "
+            "reaches zero or below."
+        )
+    yield Alarm(False, title, reason + rest, ("models", "the comparison"))
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+def _unbeaten_others(names: Sequence[str], of: int, noun: str) -> str:
+    """Say how many of some runs are not better than every baseline, in agreement with numbers."""
+    if len(names) == of <= 2:
+        who = f"the {noun} is not" if of == 1 else f"neither of the {noun}s is"
+    elif len(names) == of:
+        who = f"none of the {count(of, noun)} is"
+    else:
+        who = f"{len(names)} of the {count(of, noun)} {'is' if len(names) == 1 else 'are'} not"
+    return f"{who} shown to be better than every baseline"
 
 
 def result_of(group: Group) -> tuple[str, str, str]:
@@ -130,9 +138,9 @@ def result_of(group: Group) -> tuple[str, str, str]:
     how = "best of {} runs on validation" if "val" in best.scores else "highest of {} runs on test"
     chosen = f", the {how.format(len(group.runs))}," if several else ""
     test = best.test
-    unit = "crops" if best.unit == "crop" else UNITS["image"]
+    unit = "crop" if best.unit == "crop" else "image"
     return (
         f"{who}{chosen} reaches a test AUC of",
         test.of("auc").in_words,
-        f"on {test.images:,} {unit} of {test.patients:,} patients",
+        f"on {count(test.images, unit)} of {count(test.patients, 'patient')}",
     )

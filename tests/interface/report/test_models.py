@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from interface.report.page import operating_point
+from interface.report.commands import operating_point
 from interface.report.stage import report
 from models.evaluation.operating_point import choose
 from pipeline.errors import UserError
@@ -61,15 +61,53 @@ def test_the_main_result_is_of_the_run_that_was_best_on_validation(compared):
     _, page = compared
     assert (
         "MammoCNN, the best of 3 runs on validation, reaches a test AUC of "
-        "0.80 (95 % interval 0.72 to 0.86) on 48 images of 24 patients."
+        "0.800 (95 % interval 0.720 to 0.860) on 48 images of 24 patients."
     ) in page.text
 
 
 def test_a_model_that_does_not_beat_a_baseline_is_called_out(compared):
     _, page = compared
     assert "MammoCNN is not shown to be better than Assessment (AUC 1.000)." in page.text
-    assert "The same holds of 2 of the other 2 runs." in page.text
+    assert "Neither of the other runs is shown to be better than every baseline." in page.text
     assert "The background alone predicts" not in page.text
+    assert "Sanity baselines: scores without a trained network" in page.text
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"a": 0.9}, "The other run is not shown to be better than every baseline."),
+        ({"a": 0.9, "b": 0.9, "c": 0.9}, "None of the 3 other runs is shown to be better than"),
+    ],
+)
+def test_the_other_runs_are_counted_in_agreement(tmp_path, others, told):
+    rows = cohort(96)
+    data = dataset(tmp_path, rows)
+    run_folder(tmp_path / "runs", data, rows, "best", 0.9, val_auc=0.95)
+    for name, auc in others.items():
+        run_folder(tmp_path / "runs", data, rows, name, auc, val_auc=0.6)
+    baselines(tmp_path / "runs", data, rows, assessment=9)
+    text = Page(page_of(tmp_path).text).text
+    assert told in text
+    assert "The same holds" not in text
+
+
+def test_few_patients_give_no_interval_and_nothing_that_is_better(tmp_path):
+    rows = cohort(8)
+    data = dataset(tmp_path, rows)
+    folder = run_folder(tmp_path / "runs", data, rows, said=dict.fromkeys(
+        [row.image_id for row in rows if row.label == "benign"], 0.1) | dict.fromkeys(
+        [row.image_id for row in rows if row.label == "malignant"], 0.9))  # fmt: skip
+    measured = read_json(folder / "metrics.json")
+    for figure in measured["splits"]["test"]["metrics"].values():
+        figure |= {"value": 1.0, "low": None, "high": None}
+    write_json(folder / "metrics.json", measured)
+    baselines(tmp_path / "runs", data, rows, background=-9)
+    page = Page(page_of(tmp_path).text)
+    assert "With so few patients, the difference in AUC has no interval." in page.text
+    assert "There are no intervals: the patients are too few." in page.text
+    assert not [item for item in page.all("b") if item.get("class") == "value strong"]
+    assert "+1.000" in page.text
 
 
 def test_baselines_that_must_not_predict_stand_above_the_title(tmp_path):
@@ -138,7 +176,7 @@ def test_published_results_stand_beside_real_ones_of_the_same_split_and_unit(com
     lines = table(result, "published")
     assert "Accuracies of 0.93 to 0.99 on this collection should be presumed" in page.text
     again = lines["Shen et al. 2019, Sci Rep 9:12495, re-tested by others"]
-    assert (again["AUC"], again["detail"]) == ("0.69\u20130.75", "same unit and test set as here")
+    assert (again["AUC"], again["detail"]) == ("0.69 to 0.75", "same unit and test set as here")
     assert lines["Petrini et al. 2022, IEEE Access 10:77723"]["detail"] == ""
     assert lines["MammoCNN"]["Split"] == "official test set"
     bands = [item for item in page.all("rect") if "expected" in item.get("class", "")]
@@ -218,13 +256,16 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path):
 def test_methods_say_what_was_done_with_the_exact_cohort(compared):
     result, page = compared
     text = (result.folder / "methods.txt").read_text()
-    assert "The case descriptions list 60." in text
+    assert "The case descriptions listed 60 of them." in text
     assert "the collection's official one: 48 images of 24 patients (24 malignant" in text
-    assert "96 images of 48 patients (48 malignant, 48 benign) were trained on" in text
-    assert "MammoCNN: resnet18, with all layers trained, on 224 x 224 pixels" in text
+    assert "96 images of 48 patients (48 malignant, 48 benign) were used for training" in text
+    assert (
+        "For MammoCNN, the network resnet18, with an input of 224 x 224 pixels and 1 channel, "
+        "started from random weights; all its layers were trained (11,177,025 parameters)."
+    ) in text
     assert "percentile intervals of 200 bootstrap replicates (seed 42)" in text
     assert "The 3 pairs of runs were compared on the same images" in text
-    assert "temperature scaling (Guo et al. 2017), for MammoCNN with a temperature of 1.30" in text
+    assert "temperature scaling (Guo et al. 2017). The temperature of MammoCNN was 1.30." in text
     assert all(" ".join(part.split()) in page.text for part in text.split("\n\n"))
 
 
@@ -232,7 +273,7 @@ def test_methods_do_not_call_a_drawn_collection_cbis_ddsm(tmp_path):
     rows = cohort(8)
     run_folder(tmp_path / "runs", dataset(tmp_path, rows), rows)
     text = "".join(page_of(tmp_path).methods)
-    assert "The collection is synthetic" in text
+    assert "The collection was synthetic" in text
     assert "CBIS-DDSM" not in text
 
 
@@ -241,7 +282,7 @@ def test_checklist_is_filled_where_the_runs_know_and_left_to_the_authors_elsewhe
     lines = table(result, "claim")
     assert list(lines) == [str(number) for number in range(1, 43)]
     assert lines["21"]["In this study"] == "Patient: no patient is in two partitions"
-    assert "0.80 (95\u00a0% interval 0.72 to 0.86)" in lines["36"]["In this study"]
+    assert "0.800 (95\u00a0% interval 0.720 to 0.860)" in lines["36"]["In this study"]
     assert lines["42"]["In this study"] == "To be written by the authors"
     assert "CLAIM" in page.text
 
@@ -305,7 +346,7 @@ def test_an_ensemble_has_no_options_of_training(tmp_path):
     assert "python main.py ensemble --members a,b" in page.text
     assert page.text.count("Options of training ResNet18_CFT") == 1
     assert "Options of training Ensemble" not in page.text
-    assert "Ensemble: the mean logit of several runs" in "".join(found.methods)
+    assert "For Ensemble, the score was the mean logit of several runs" in "".join(found.methods)
     assert "1 runs were trained" not in page.text
 
 

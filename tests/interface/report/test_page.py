@@ -77,6 +77,16 @@ def test_headings_are_in_order(page):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
+def test_models_stand_first_and_options_of_preprocessing_are_folded(page):
+    text = page.read_text(encoding="utf-8")
+    sections = re.findall(r'<section(?: class="run")? id="(\w+)"', text)
+    assert sections[:3] == ["models", "data", "preprocessing"]
+    links = re.findall(r'<li><a href="#(\w+)">', text)
+    assert links[:3] == sections[:3]
+    folded = re.findall(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", text, re.S)
+    assert "CLAHE" in dict(folded)["Options of preprocessing"]
+
+
 def test_every_choice_has_its_label_and_every_scrolling_part_takes_the_keyboard(page):
     found = Page(page)
     assert {item["id"] for item in found.all("input")} == {

@@ -79,8 +79,8 @@ def test_search_stands_with_its_figures_and_the_held_out_test_of_its_run(made):
     run = json.loads((result.folder / "metrics.json").read_text())
     area = next(one for name, one in run.items() if name.startswith(MODEL))
     area = area["splits"]["test"]["metrics"]["auc"]
-    assert f"held-out test AUC {area['value']:.3f}" in text
-    assert f"{area['low']:.3f} to {area['high']:.3f}" in text.replace("\u2013", " to ")
+    between = f"95 % interval {area['low']:.3f} to {area['high']:.3f}"
+    assert f"held-out test AUC {area['value']:.3f} ({between})" in text
     drawn = [one for one in page.all("img") if one["src"].startswith("data:image/svg+xml;base64,")]
     assert sum(one["alt"] in FIGURES.values() for one in drawn) == 4
     assert all(one["alt"] for one in drawn)
@@ -103,7 +103,7 @@ def test_options_are_those_that_training_used_in_the_end(made):
     sheet = next((result.folder / "tables").glob(f"{MODEL}-*/training.csv")).read_text()
     assert "0.00123" in sheet
     methods = (result.folder / "methods.txt").read_text()
-    assert "best trial (number 9) of a search" in methods
+    assert "were those of trial 9, the best of a search" in methods
     assert STUDY in methods
     assert "0.00123" in methods
     assert f"Hyper-parameters: those of trial 9 of {STUDY}" in page.text

@@ -44,7 +44,7 @@ def test_latex_is_escaped_and_every_line_has_its_columns():
     text = latex(SHEET)
     assert r"\caption{100 \% of R\&D\_1}" in text
     assert r"\begin{tabular}{lrrl}" in text
-    assert r"a\_b & 0.812 [0.700--0.900] & +0.1 (p 0.01) & cpu \\" in text
+    assert r"a\_b & 0.812 (0.700 to 0.900) & +0.1 (p 0.01) & cpu \\" in text
     assert r"\multicolumn{4}{l}{\textit{Baselines}} \\" in text
     assert r"\textbackslash{}input\{x\}" in text
     assert "\u00b1" not in text

@@ -58,7 +58,10 @@ def test_a_quiet_probe_is_one_line(data, tmp_path):
     for folder in (data, data.parent / "dataset"):
         write_findings(folder, findings, samples(lying=False))
     page = Page(page_of(tmp_path).text)
-    line = "nothing predicts the label (all features together: AUC 0.50, 0.45 to 0.56)."
+    line = (
+        "nothing predicts the label; the AUC of all features together is 0.505 (95 % interval "
+        "0.447 to 0.561)."
+    )
     assert page.text.count(f"Shortcut probe: {line}") == 1
     assert not pictures(page)
     assert BANNER not in page.text

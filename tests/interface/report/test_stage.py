@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from interface.report.figures import RUN_FIGURES
+from interface.report.pictures import RUN_FIGURES
 from interface.report.stage import report
 from pipeline import manifest
 from pipeline.errors import UserError
@@ -127,7 +127,7 @@ def test_cohort_flow_counts_splits_and_reasons(made):
 
 def test_every_figure_stands_with_its_interval_and_unknown_ones_as_a_dash(made):
     _, page = made
-    assert "0.900 0.820\u20130.960" in page.text
+    assert "0.900 0.820 to 0.960" in page.text
     assert "Matthews correlation (MCC) \u2013 \u2013 \u2013 \u2013" in page.text
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text.split()

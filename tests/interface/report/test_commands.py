@@ -1,0 +1,95 @@
+"""The commands that repeat a page: complete, in order, and without the names of old runs."""
+
+import re
+import shlex
+
+import pytest
+
+from interface.flags import build_parser
+from interface.report.commands import OPTIONS
+from pipeline.records import plain_options, read_json, write_json
+from pipeline.runs import find_run
+from pipeline.stages.evaluation import Ensemble
+from pipeline.stages.tuning import Tune
+from tests.interface.report.files import cohort, dataset, finish, page_of, run_folder
+from tests.interface.report.test_searches import MODEL, STUDY, study, tuned
+from tests.interface.report.test_stage import Page
+
+
+def commands(root):
+    """Return stage and options of every command of the page, in order."""
+    text = Page(page_of(root).text).text
+    lines = re.findall(r"python main\.py .*? --batch", text[text.index("Commands that repeat") :])
+    parser = build_parser(OPTIONS)
+    return [(line.split()[2], parser.parse_args(shlex.split(line)[2:])) for line in lines]
+
+
+def finished(folder, second, **changed):
+    """Say when a run was finished, and change its record."""
+    record = read_json(folder / "stage.json") | {"time": f"2026-01-02T03:04:{second:02}Z"}
+    write_json(folder / "stage.json", record | changed)
+    return folder
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """A search, the run trained with what it found, another one before it."""
+    rows = cohort(48)
+    data = dataset(tmp_path, rows)
+    runs = tmp_path / "runs"
+    options = Tune(data=data, model=MODEL, weights="none", trials=15, runs=runs)
+    finish(runs / "studies" / STUDY, "tune", options)
+    found = study(runs, data)
+    write_json(found / "best.json", read_json(found / "best.json") | {
+        "finished": "2026-01-02T03:04:30Z"})  # fmt: skip
+    finished(run_folder(runs, data, rows, "MammoCNN", 0.7), 20)
+    folder = finished(run_folder(runs, data, rows, MODEL, 0.9), 40)
+    tuned(folder)
+    return tmp_path, data, rows, folder
+
+
+def test_commands_are_in_the_order_in_which_they_can_be_run(searched):
+    root, data, _, _ = searched
+    found = commands(root)
+    assert [stage for stage, _ in found] == [
+        "synthesize", "organize", "preprocess", "train", "evaluate", "tune", "train", "evaluate",
+        "report",
+    ]  # fmt: skip
+    trained = [options.model for stage, options in found if stage == "train" and "model" in options]
+    assert trained == ["MammoCNN"]  # the other is the default
+    (search,) = [options for stage, options in found if stage == "tune"]
+    assert (search.model, search.trials, search.data) == (MODEL, 15, str(data))
+
+
+def test_evaluation_names_a_run_as_it_will_be_called_and_finds_it(searched):
+    root, _, _, folder = searched
+    named = [options.run for stage, options in commands(root) if stage == "evaluate"]
+    assert named == ["MammoCNN", MODEL]
+    assert find_run(root / "runs", named[1]).folder == folder
+    text = Page(page_of(root).text).text
+    assert "20260102-0304" not in text[text.index("Commands that repeat") :]
+
+
+def test_search_without_a_record_leaves_the_other_commands(searched):
+    root, _, _, _ = searched
+    (root / "runs" / "studies" / STUDY / "stage.json").unlink()
+    assert "tune" not in [stage for stage, _ in commands(root)]
+
+
+@pytest.mark.parametrize(
+    ("joined", "named"),
+    [
+        ("all", "all"),
+        ("MammoCNN/20260102-030405-42,ResNet18_CFT/20260102-030405-42", "MammoCNN,ResNet18_CFT"),
+        ("MammoCNN/20260102-030405-42", "MammoCNN"),
+    ],
+)
+def test_ensemble_names_its_members_by_model(searched, joined, named):
+    root, data, rows, _ = searched
+    folder = run_folder(root / "runs", data, rows, "Ensemble", 0.8, strategy="ensemble")
+    options = plain_options(Ensemble(members=joined, runs=root / "runs"))
+    finished(folder, 50, stage="ensemble", options=options)
+    found = commands(root)
+    assert [stage for stage, _ in found][-3:] == ["ensemble", "evaluate", "report"]
+    assert getattr(found[-3][1], "members", "all") == named
+    assert found[-2][1].run == "Ensemble"
