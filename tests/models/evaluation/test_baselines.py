@@ -220,7 +220,7 @@ def test_a_shortcut_in_the_background_is_called_out(tmp_path):
     assert areas["shuffled"] < 0.9, "fitted to the true labels it would be 1"
     notes = unexpected(made, read_manifest(folder), 500, 1)
     (note,) = (one for one in notes if one.startswith("the background alone"))
-    assert "test AUC 1.00 (1.00 to 1.00); look for marks" in note
+    assert "test AUC 1.000 (1.000 to 1.000); look for marks" in note
 
 
 @pytest.mark.parametrize("image", ["nothing", "noise", "white"])

@@ -42,7 +42,7 @@ def measured(path, runs, **given):
 def test_a_file_alone_gets_every_measure(tmp_path):
     path = written(tmp_path / "their model.csv", *lines())
     result, found = measured(path, tmp_path / "runs")
-    assert result.headline.startswith("Test AUC 1.00 (95 % interval 1.00 to 1.00) on 12 images")
+    assert result.headline.startswith("Test AUC 1.000 (95 % interval 1.000 to 1.000) on 12 ")
     assert found["model"] == "their_model"
     assert found["operating_point"]["threshold"] == 0.5
     assert found["calibration"]["method"] == "none"

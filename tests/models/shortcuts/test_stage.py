@@ -154,8 +154,8 @@ def test_a_shortcut_is_named(films, tmp_path, change, named, not_named):
     (sentence,) = (note for note in result.notes if note.startswith(f"{named} alone {verb}"))
     figures = groups[named]
     assert sentence == (
-        f"{named} alone {verb} the label: AUC {figures['auc']:.2f} "
-        f"({figures['low']:.2f} to {figures['high']:.2f}); see shortcuts.png"
+        f"{named} alone {verb} the label: AUC {figures['auc']:.3f} "
+        f"({figures['low']:.3f} to {figures['high']:.3f}); see shortcuts.png"
     )
     assert named in result.headline
     verdicts = {row[0]: row[-1] for row in result.tables[0].rows}
@@ -347,5 +347,5 @@ def test_several_groups_are_listed_and_all_of_them_only_where_none_tells_alone()
     together = Findings(dict(zip(GROUPS, [*[unsure] * 4, sure], strict=True)))
     assert together.summary == "all features together predict the label"
     assert together.warnings() == [
-        "all features together predict the label: AUC 0.90 (0.80 to 0.97); see shortcuts.png"
+        "all features together predict the label: AUC 0.900 (0.800 to 0.970); see shortcuts.png"
     ]
