@@ -101,8 +101,8 @@ def _of_data(dataset: Dataset) -> dict[int, str]:
         return answers
     options = organised.record["options"]
     answers[10] = (
-        f"Findings: {options.get('finding')}; one image is a {options.get('unit')}; "
-        f"{organised.cohort.images:,} images of {organised.cohort.patients:,} patients"
+        f"One image is a {options.get('unit')} with {organised.findings}; "
+        f"{organised.cohort.in_words}"
     )
     if dataset.synthetic:
         return answers | {7: "Synthetic: drawn by a program; no patient is in it"}

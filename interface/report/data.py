@@ -20,6 +20,7 @@ from pipeline.tables import read_table
 from pipeline.workspace import SHORTCUTS
 
 PICTURE = Path(SHORTCUTS).with_suffix(".png").name
+FINDINGS = {"mass": "masses", "calc": "calcifications", "both": "masses and calcifications"}
 IMAGES = {"organize": "organised", "preprocess": "preprocessed"}
 
 
@@ -62,6 +63,11 @@ class Step:
     def cohort(self) -> Cohort:
         """All its images."""
         return cohort_of(self.rows)
+
+    @property
+    def findings(self) -> str:
+        """Which findings its images show, in words: "masses and calcifications"."""
+        return FINDINGS.get(str(self.record["options"].get("finding")), "findings")
 
     @property
     def excluded(self) -> int:

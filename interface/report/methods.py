@@ -10,7 +10,6 @@ from interface.report.runs import RunView
 from interface.report.significance import titles_of
 from interface.report.words import count, listed
 
-FINDINGS = {"mass": "masses", "calc": "calcifications", "both": "masses and calcifications"}
 AGGREGATES = {"max": "highest", "mean": "mean"}
 CALIBRATIONS = {
     "temperature": "temperature scaling (Guo et al. 2017)",
@@ -55,10 +54,10 @@ def _data(group: Group, dataset: Dataset | None) -> Iterator[str]:
         )
     if organised is not None:
         options = organised.record["options"]
-        finding = FINDINGS.get(options.get("finding", ""), "findings")
         expected = organised.record["counts"].get("expected")
         known = f" The case descriptions listed {expected:,} of them." if expected else ""
-        yield f"One image was a {options.get('unit', 'mammogram')} with {finding}.{known}"
+        unit = options.get("unit", "mammogram")
+        yield f"One image was a {unit} with {organised.findings}.{known}"
     for step in dataset.steps:
         what = "organising" if step.stage == "organize" else "preprocessing"
         excluded = step.lost or "none was excluded"

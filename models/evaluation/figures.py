@@ -145,7 +145,7 @@ def draw_roc(axes: Any, images: Mapping[str, ScoredSplit], seed: int) -> None:
     if enough(test.unit):
         _fill(axes, roc_band(test.unit, seed))
     sensitivity, specificity = (test.estimates[m].value for m in ("sensitivity", "specificity"))
-    point = f"operating point ({test.point.threshold:.2f})"
+    point = f"operating point ({test.point.threshold:.3f})"
     axes.plot(1 - specificity, sensitivity, "o", color=TEST, markersize=7, label=point)
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", title="ROC")
     _unit_square(axes)
@@ -184,7 +184,7 @@ def draw_confusion(axes: Any, test: ScoredSplit) -> None:
                   color="white" if dark else "black")  # fmt: skip
     axes.set_xticks((0, 1), ("benign", "malignant"))
     axes.set_yticks((0, 1), ("benign", "malignant"), rotation=90, va="center")
-    axes.set(xlabel=f"Called at {test.point.threshold:.2f}", ylabel="Truth", title="test images")
+    axes.set(xlabel=f"Called at {test.point.threshold:.3f}", ylabel="Truth", title="test images")
 
 
 def draw_reliability(axes: Any, test: ScoredSplit, raw: NDArray[np.float64], seed: int) -> None:
@@ -239,7 +239,7 @@ def draw_decision(axes: Any, test: ScoredSplit, seed: int) -> None:
 def _mark_threshold(axes: Any, test: ScoredSplit) -> None:
     threshold = test.point.threshold
     axes.axvline(threshold, color="black", linewidth=1, linestyle="-.",
-                 label=f"operating point ({threshold:.2f})")  # fmt: skip
+                 label=f"operating point ({threshold:.3f})")  # fmt: skip
 
 
 def draw_probabilities(axes: Any, test: ScoredSplit) -> None:

@@ -43,9 +43,18 @@ def test_the_roc_curve_passes_through_the_operating_point():
     draw_roc(drawn, {"val": MIXED, "test": MIXED}, 1)
     lines = {line.get_label().split(":")[0]: line for line in drawn.get_lines()}
     curve = set(zip(*(data.round(6) for data in lines["Test AUC"].get_data()), strict=True))
-    point = lines["operating point (0.50)"].get_data()
+    point = lines["operating point (0.500)"].get_data()
     assert (round(1 / 3, 6), round(2 / 3, 6)) in curve
     assert (round(float(point[0][0]), 6), round(float(point[1][0]), 6)) in curve
+
+
+def test_the_legend_writes_intervals_as_the_report_does():
+    drawn = axes()
+    many = scored([0, 1] * 20, [0.3, 0.6, 0.5, 0.4] * 10)
+    draw_roc(drawn, {"test": many}, 1)
+    label = next(line.get_label() for line in drawn.get_lines() if "Test" in line.get_label())
+    area = many.estimates["auc"]
+    assert label == f"Test AUC: {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
 
 
 def test_curves_have_the_areas_that_scikit_learn_gives():
@@ -99,7 +108,7 @@ def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
     assert "<dc:date>" not in svg
     description = ElementTree.fromstring(svg).findtext(".//{*}description")
     assert description.startswith("ResNet18_CFT: ROC. guessing; Test AUC: ")
-    assert "operating point (0.50)" in description
+    assert "operating point (0.500)" in description
 
 
 def test_a_linear_probe_has_no_epochs_to_draw(tmp_path):
