@@ -29,12 +29,18 @@ class Significance:
 
 
 def titles_of(runs: Sequence[RunView]) -> dict[str, str]:
-    """Return what each run, by name, is called among these: its model, or more where needed."""
-    counts = Counter(run.title for run in runs)
-    return {
-        run.name: run.title if counts[run.title] == 1 else f"{run.title} ({run.folder.name})"
-        for run in runs
-    }
+    """Return what each run, by name, is called among these: its model, or more where needed.
+
+    Runs of one model are told apart by their seeds, or else by the names of their folders.
+    """
+    titles = {run.name: run.title for run in runs}
+    for more in (lambda run: f"seed {run.options.get('seed')}", lambda run: run.folder.name):
+        called = {run.name: f"{run.title} ({more(run)})" for run in runs}
+        counts, finer = Counter(titles.values()), Counter(called.values())
+        for name, title in titles.items():
+            if counts[title] > 1 and finer[called[name]] == 1:
+                titles[name] = called[name]
+    return titles
 
 
 def significance(runs: Sequence[RunView], mark: str) -> Significance | None:

@@ -99,7 +99,9 @@ def _unbeaten(group: Group) -> Iterator[Alarm]:
     if not named and not others:
         return
     if named:
-        title = f"{titles[best.name]} is not shown to be better than {listed(named)}."
+        every = f"any of the {len(named)} sanity baselines"
+        than = every if len(named) == len(measured) > 1 else listed(named)
+        title = f"{titles[best.name]} is not shown to be better than {than}."
     else:
         title = sentence(_unbeaten_others(others, len(group.runs), "run"))
     rest = ""

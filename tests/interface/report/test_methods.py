@@ -69,6 +69,18 @@ def test_what_differs_between_runs_is_told_of_each(two):
     assert "None" not in written
 
 
+def test_runs_of_one_model_are_told_apart_by_their_seeds(tmp_path):
+    rows = cohort(8)
+    data = dataset(tmp_path, rows)
+    for seed in (1, 2):
+        change(run_folder(tmp_path / "runs", data, rows, seed=seed), epochs=seed)
+    text = " ".join(page_of(tmp_path).methods)
+    assert (
+        "For ResNet18_CFT (seed 1), training lasted at most 1 epoch; for ResNet18_CFT (seed 2), "
+        "training lasted at most 2 epochs."
+    ) in text
+
+
 def test_numbers_agree_with_their_nouns(two):
     *folders, text = two
     for folder in folders:

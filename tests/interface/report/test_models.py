@@ -86,9 +86,10 @@ def test_the_other_runs_are_counted_in_agreement(tmp_path, others, told):
     run_folder(tmp_path / "runs", data, rows, "best", 0.9, val_auc=0.95)
     for name, auc in others.items():
         run_folder(tmp_path / "runs", data, rows, name, auc, val_auc=0.6)
-    baselines(tmp_path / "runs", data, rows, assessment=9)
+    baselines(tmp_path / "runs", data, rows, assessment=9, metadata=9)
     text = Page(page_of(tmp_path).text).text
     assert told in text
+    assert "best is not shown to be better than any of the 2 sanity baselines." in text
     assert "The same holds" not in text
 
 
