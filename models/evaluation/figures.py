@@ -75,7 +75,7 @@ def write_figures(
             handles, labels = ([*chain(*parts)] for parts in zip(*found, strict=True))
             if labels:
                 figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
-                              fontsize=8)  # fmt: skip
+                              fontsize=8, columnspacing=1, handlelength=1.5)  # fmt: skip
                 title += ". " + "; ".join(labels)
             lay_out(figure)
             save(figure, folder / FOLDER / name, title)
