@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from interface import flags, torchrun
 from interface.menu import run_menu
-from interface.program import as_started
 from interface.session import DISK_ERRORS, GONE, Asked, ask_and_run, disk_trouble, open_in_browser
 from interface.stages import STAGES, Outcome, run_stage
 from pipeline.errors import UserError, shown
 from pipeline.options import checked, defaults
 from pipeline.processes import World, world_here
+from pipeline.program import as_started
 from pipeline.records import read_json
 
 if TYPE_CHECKING:

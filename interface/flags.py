@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from interface.program import program
 from pipeline.errors import UserError
 from pipeline.options import (
     choices_of,
@@ -26,6 +25,7 @@ from pipeline.options import (
     text_of,
     words_of,
 )
+from pipeline.program import program
 
 WRONG_FLAGS = 2
 HELP = "Show this help"

@@ -26,10 +26,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from interface.flags import command
-from interface.program import as_started
 from pipeline.errors import UserError
 from pipeline.interrupts import raise_if_interrupted
 from pipeline.options import applies, defaults, items_of, spec_of, text_for
+from pipeline.program import as_started
 from pipeline.progress import Advance, Cell, Result, Table
 from pipeline.records import SET_ASIDE
 from pipeline.workspace import Workspace

@@ -41,6 +41,9 @@ class Spec:
     # The values it can take, each with its meaning: a mapping, or a function of the answers so far.
     choices: ChoicesSource
     other: str  # what may be given beside the choices ("a file"); empty where nothing may
+    # Says why what was typed at a question cannot be, given the other answers; it may look at the
+    # disk, as the stage does when it runs.
+    find: Callable[[Any, Answers], str | None] | None
     # Words for what is no plain value, each with its meaning: "auto" stands for the default, any
     # other word ("none", "full") for 0, empty text or None.
     words: Mapping[str, str]
@@ -62,6 +65,7 @@ def option(
     check: Callable[[Any], str | None] = _accept,
     choices: ChoicesSource = None,
     other: str = "",
+    find: Callable[[Any, Answers], str | None] | None = None,
     words: Mapping[str, str] = NO_WORDS,
     several: bool = False,
     when: Callable[[Answers], bool] = _always,
@@ -72,7 +76,7 @@ def option(
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
     spec = Spec(
-        text, check, choices, other, words, several, when, suggest, counts, advanced, remember
+        text, check, choices, other, find, words, several, when, suggest, counts, advanced, remember
     )
     return field(default=default, metadata={"spec": spec})
 

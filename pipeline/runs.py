@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.folds import Fold
+from pipeline.options import split_several
 from pipeline.paths import from_here
 from pipeline.records import RECORD, TIME, UNFINISHED, read_json, read_record
 
@@ -187,6 +188,26 @@ def find_run(runs: Path, name: str, fold: int = 0) -> Run:
             return run
     names = ", ".join(run.name for run in known[-3:]) or "none"
     raise UserError(f"{name}: no such run in {runs}", f"the newest there are: {names}")
+
+
+def run_problem(names: str, answers: Any) -> str | None:
+    """Say why runs that were named cannot be found; see `find_run`."""
+    try:
+        for name in split_several(names):
+            if name != ALL_RUNS:
+                find_run(Path(answers["runs"]), name, int(answers.get("fold", 0)))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def unfinished_problem(name: str, answers: Any) -> str | None:
+    """Say why a stopped run that was named cannot be found; see `find_unfinished`."""
+    try:
+        find_unfinished(Path(answers["runs"]), name)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def resume_choices(answers: Any) -> dict[str, str]:

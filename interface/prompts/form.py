@@ -268,10 +268,11 @@ def _labels(
 def _type_in(item: "Field[Any]", text: str, offer: str, answers: Answers) -> Any:
     def problem_of(typed: str) -> str | None:
         try:
-            parse(item, typed, answers)
+            value = parse(item, typed, answers)
         except UserError as error:
             return str(error)
-        return None
+        find = spec_of(item).find
+        return find(value, answers) if find else None
 
     is_path = kind_of(item) is Path or "file" in spec_of(item).other
     return parse(item, type_in(text, offer, problem_of, is_path), answers)

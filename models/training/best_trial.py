@@ -103,6 +103,12 @@ def was_searched(answers: Answers) -> bool:
     )
 
 
+def study_problem(name: str, answers: Answers) -> str | None:
+    """Say why a study that was named cannot be used: there is none of that name."""
+    known = [str(best["study"]) for best in _searches(Path(answers["runs"]))]
+    return None if name in known else f"{name}: no such study; there are: {', '.join(known)}"
+
+
 def _searches(runs: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((runs / STUDIES).glob(f"*/{BEST}")):
         try:

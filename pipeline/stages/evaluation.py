@@ -6,7 +6,14 @@ from typing import Any
 
 from pipeline.options import between, existing_file, option, usable_output
 from pipeline.records import made_by
-from pipeline.runs import ALL_RUNS, LATEST, evaluation_choices, member_choices, run_choices
+from pipeline.runs import (
+    ALL_RUNS,
+    LATEST,
+    evaluation_choices,
+    member_choices,
+    run_choices,
+    run_problem,
+)
 from pipeline.stages.shared import FOLD, REPLICATES, RUNS, WRITTEN_RUNS, Common, advanced
 
 # Options of evaluate that its figures depend on.
@@ -22,6 +29,7 @@ class Evaluate(Common):
         "Run to evaluate (all: each that is not evaluated yet)",
         choices=evaluation_choices,
         other="run folders, models' names or latest",
+        find=run_problem,
         several=True,
         when=lambda answers: answers.get("predictions") is None,
         remember=False,
@@ -98,6 +106,7 @@ class Ensemble(Common):
         "Runs to join",
         choices=member_choices,
         other="run folders",
+        find=run_problem,
         several=True,
         remember=False,
     )
@@ -147,6 +156,7 @@ class Compare(Common):
         "Run to train again for that",
         choices=run_choices,
         other="a run folder or a model's name",
+        find=run_problem,
         when=lambda answers: bool(answers["price_of_leakage"]),
         remember=False,
     )

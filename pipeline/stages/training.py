@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.options import Answers, between, named, option, split_several
-from pipeline.runs import NEW_RUN, resume_choices
+from pipeline.runs import NEW_RUN, resume_choices, unfinished_problem
 from pipeline.stages.shared import (
     AUGMENTATIONS,
     DEVICE,
@@ -71,6 +71,7 @@ class Train(Common):
         "Run to continue",
         choices=resume_choices,
         other="a run folder",
+        find=unfinished_problem,
         when=lambda answers: answers["resume"] != NEW_RUN or len(resume_choices(answers)) > 1,
         remember=False,
     )
@@ -91,6 +92,7 @@ class Train(Common):
             RECORDED: "the model's own, whatever a search has found",
         },
         other="the name of a study",
+        find=named("models.training.best_trial:study_problem"),
         when=lambda answers: _is_new_run(answers) and _was_searched(answers),
         remember=False,
     )

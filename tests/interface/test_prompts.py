@@ -9,7 +9,9 @@ from interface.prompts.form import Form, open_questions
 from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import between, option
+from pipeline.records import close_folder
 from pipeline.stages.data import Organize, Synthesize
+from pipeline.stages.evaluation import Evaluate
 
 ENTER, DOWN, UP, ESC, CTRL_C = "\r", "\x1b[B", "\x1b[A", "\x1b", "\x03"
 DELETE, BACKSPACE = "\x1b[3~", "\x7f"
@@ -71,6 +73,16 @@ def test_an_empty_answer_is_no_answer(keys):
 def test_escape_at_another_value_comes_back_to_the_choices(keys):
     keys(ENTER, DOWN, ENTER, ESC, ENTER, RUN)
     assert fill() == Sample()
+
+
+def test_a_run_that_is_not_there_is_refused_at_the_question(keys, tmp_path):
+    (tmp_path / "runs").mkdir()
+    close_folder(tmp_path / "runs" / "MammoCNN" / "best", "train", Synthesize(), {}, "", 1)
+    asked = form(Evaluate, given={"runs": tmp_path / "runs"})
+    other = "other", ENTER
+    keys(*other, "MammoCNN/no", ENTER, "MammoCNN/best", ENTER, RUN)
+    asked.ask_each()
+    assert asked.review().run == "MammoCNN/best"
 
 
 # Going back
