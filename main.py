@@ -15,8 +15,7 @@ from interface.session import DISK_ERRORS, GONE, Asked, ask_and_run, disk_troubl
 from interface.stages import STAGES, Outcome, run_stage
 from pipeline.errors import UserError, shown
 from pipeline.options import checked, defaults
-from pipeline.processes import World, world_here
-from pipeline.program import as_started
+from pipeline.processes import World, as_started, world_here
 from pipeline.records import read_json
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from pipeline.options import (
     text_of,
     words_of,
 )
-from pipeline.program import program
+from pipeline.processes import program
 
 WRONG_FLAGS = 2
 HELP = "Show this help"

@@ -29,7 +29,7 @@ from interface.flags import command
 from pipeline.errors import UserError
 from pipeline.interrupts import raise_if_interrupted
 from pipeline.options import applies, defaults, items_of, spec_of, text_for
-from pipeline.program import as_started
+from pipeline.processes import as_started
 from pipeline.progress import Advance, Cell, Result, Table
 from pipeline.records import SET_ASIDE
 from pipeline.workspace import Workspace

@@ -1,8 +1,11 @@
-"""Rank and world size, as torchrun sets them in the environment."""
+"""How this process was started: by which command, and as which rank by torchrun."""
 
 import os
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import UserError
@@ -15,6 +18,8 @@ class _Sliceable(Protocol):
 
 
 Items = TypeVar("Items", bound=_Sliceable)
+PLAIN = "python main.py"  # as commands stand in messages
+SCRIPTS = ("main.py", "organize_data.py", "preprocess_data.py")
 
 
 class RankFailure(UserError):
@@ -73,3 +78,16 @@ def world_here(environment: Mapping[str, str] = os.environ) -> World:
             f"{found}: these environment variables contradict each other", "start it with torchrun"
         )
     return World(rank, size, local_rank, local_size)
+
+
+def program() -> str:
+    """Return how to start the program from where the person is: "python ../lab/main.py"."""
+    started = Path(sys.argv[0])
+    if started.name not in SCRIPTS:  # a test, or another program
+        return PLAIN
+    return f"python {shlex.quote(str(started.with_name('main.py')))}"
+
+
+def as_started(text: str) -> str:
+    """Return a message whose commands start the program as it was started."""
+    return text.replace(PLAIN, program())

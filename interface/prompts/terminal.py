@@ -24,7 +24,7 @@ from prompt_toolkit.shortcuts import print_formatted_text
 from questionary import Choice, Style
 from questionary.prompts.common import InquirerControl
 
-from pipeline.program import as_started
+from pipeline.processes import as_started
 
 STYLE = Style([
     ("qmark", "bold"), ("question", "bold"), ("answer", ""), ("instruction", ""),
