@@ -11,7 +11,7 @@ from interface.report.runs import Prediction, RunView
 from interface.report.scores import UNKNOWN, Interval, interval_of
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
 
-FREE = {"fold", "seed", "seeds", "resume", "runs", "workers", "device", "model"}
+FREE = {"fold", "seed", "seeds", "resume", "runs", "workers", "device", "model", "missing"}
 SHOWN = {
     "auc": "AUC", "pr_auc": "PR AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
     "balanced_accuracy": "Balanced accuracy", "brier": "Brier",

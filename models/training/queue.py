@@ -47,7 +47,7 @@ from pipeline.stages.training import Train
 T = TypeVar("T")
 SMALLER = "give a smaller --batch-size"
 # To what a training ends with; what a search found counts by itself.
-NO_MATTER = {"runs", "workers", "resume", "seeds", "hyperparameters"}
+NO_MATTER = {"runs", "workers", "resume", "seeds", "hyperparameters", "missing"}
 TOLD_APART = {"data", "weights"}  # by their content, whatever they are called
 PREPROCESS_PLACES = {"data", "out", "workers"}  # of the preprocessing, likewise no matter
 
@@ -55,8 +55,8 @@ PREPROCESS_PLACES = {"data", "out", "workers"}  # of the preprocessing, likewise
 def train_each(options: Train, progress: Progress) -> Result:
     """Train what the options name: one model, or each model, fold and seed in turn.
 
-    In a queue a training that is done is not done again, and one that was stopped continues. One
-    that fails does not stop the rest.
+    In a queue, and where only what is missing is wanted, a training that is done is not done again,
+    and one that was stopped continues. One that fails does not stop the rest.
 
     Returns:
         Of one training its own result; of a queue its table, with the failures set aside.
@@ -67,7 +67,7 @@ def train_each(options: Train, progress: Progress) -> Result:
     if options.resume != NEW_RUN:
         return _train(options, progress)
     jobs = jobs_of(options)
-    if len(jobs) == 1:
+    if len(jobs) == 1 and not options.missing:
         _refuse_missing_weights(jobs)
         return _train(jobs[0].options, progress)
     entries = _train_all(jobs, options, progress)
@@ -137,7 +137,7 @@ def jobs_of(options: Train) -> list[Job]:
         folds = list(range(1, max(read_folds(options.data).values()) + 1))
     seeds = range(options.seed, options.seed + options.seeds)
     each = [
-        dataclasses.replace(options, model=model, fold=fold, seed=seed, seeds=1)
+        dataclasses.replace(options, model=model, fold=fold, seed=seed, seeds=1, missing=False)
         for model in named_models(options.model)
         for fold in folds
         for seed in seeds

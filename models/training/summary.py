@@ -116,10 +116,11 @@ def queue_result(entries: Sequence[Entry], runs: Path) -> Result:
 
 def _headline(counts: Mapping[str, int], total: int, best: Entry) -> str:
     if counts[BEFORE] == total:
-        text = f"All {total} trainings were done before; nothing was left to train"
+        all_of = f"All {total} trainings were" if total > 1 else "The training was"
+        text = f"{all_of} done before; nothing was left to train"
     else:
         parts = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        text = f"{total} trainings: {parts}"
+        text = f"{total} training{'s' if total > 1 else ''}: {parts}"
     if best.auc is None:
         return text
     return f"{text}. Best validation AUC {best.auc:.3f}: {best.job.name}"

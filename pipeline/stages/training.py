@@ -201,4 +201,10 @@ class Train(Common):
         when=_is_new_run,
         remember=False,
     )
+    missing: bool = advanced(
+        False,
+        "Leave out a training that is done, continue one that was stopped (several always do)",
+        when=_is_new_run,
+        remember=False,
+    )
     runs: Path = WRITTEN_RUNS()

@@ -67,7 +67,8 @@ def whole_plan(options: Whole) -> Plan:
                       "without_callback": options.without_callback, **common}),
         ("preprocess", {"data": out / "dataset", "out": out / "preprocessed",
                         "size": options.size, **common}),
-        ("train", {"data": out / "preprocessed", **learnt, "device": options.device, **runs}),
+        ("train", {"data": out / "preprocessed", **learnt, "device": options.device,
+                   "missing": True, **runs}),
         ("evaluate", {"run": "all", **runs}),
     ]  # fmt: skip
     if options.seeds > 1 or options.model == "all" or len(split_several(options.model)) > 1:

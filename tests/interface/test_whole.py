@@ -1,0 +1,93 @@
+"""The whole way: what is done is left out, what is stale is made anew, a stop loses nothing."""
+
+import json
+import os
+import signal
+import time
+
+import pexpect
+import pytest
+
+from interface.whole import done_already
+from pipeline.options import checked
+from pipeline.records import close_folder
+from pipeline.stages.data import Organize, Preprocess
+from pipeline.stages.whole import Whole, whole_plan
+
+SMALL = ("--model", "ResNet18_OPW", "--weights", "none", "--epochs", "1", "--size", "64",
+         "--workers", "1", "--batch", "--json")  # fmt: skip
+
+
+@pytest.fixture
+def organized(tmp_path):
+    """A dataset with its collection, both of nothing but records."""
+    options = Organize(source=tmp_path / "raw", out=tmp_path / "dataset")
+    (tmp_path / "raw" / "films").mkdir(parents=True)
+    close_folder(options.out, "organize", options, {}, "", 1.0)
+    (options.out / "manifest.csv").write_text("")
+    return options
+
+
+def test_a_dataset_of_the_same_options_is_done(organized, tmp_path):
+    assert done_already("organize", organized)
+    assert done_already("organize", Organize(**vars(organized) | {"workers": 2}))
+    assert not done_already("organize", Organize(**vars(organized) | {"unit": "crop"}))
+    assert not done_already("organize", Organize(**vars(organized) | {"out": tmp_path / "no"}))
+    assert not done_already("preprocess", Preprocess(data=organized.out, out=organized.out))
+
+
+def test_a_download_that_went_on_is_organised_again(organized):
+    later = time.time() + 5
+    (organized.source / "films" / "new.dcm").touch()
+    os.utime(organized.source / "films", (later, later))
+    assert not done_already("organize", organized)
+
+
+def test_a_damaged_record_is_made_anew(organized):
+    (organized.out / "stage.json").write_text("[1")
+    assert not done_already("organize", organized)
+
+
+def test_several_models_are_compared_and_one_is_not():
+    assert "compare" not in dict(whole_plan(Whole(model="MammoCNN")))
+    for given in ({"model": "all"}, {"model": "MammoCNN,ResNet18_OPW"}, {"seeds": 2}):
+        plan = dict(whole_plan(Whole(**{"model": "MammoCNN"} | given)))
+        assert [*plan][-2:] == ["compare", "report"]
+        assert plan["evaluate"]["run"] == "all"
+
+
+def stages(done):
+    assert done.returncode == 0, done.stderr
+    return {one["stage"]: one for one in json.loads(done.stdout)}
+
+
+@pytest.mark.slow
+def test_the_whole_way_leaves_out_what_is_done_and_makes_what_is_stale(
+    run_here, collection, tmp_path
+):
+    first = stages(run_here("all", "--source", collection, *SMALL))
+    assert [*first] == ["organize", "preprocess", "train", "evaluate", "report"]
+    again = run_here("all", "--source", collection, *SMALL)
+    assert again.stderr.count("done already") == 2
+    assert [*stages(again)] == ["train", "evaluate", "report"]
+    assert "nothing was left to train" in stages(again)["train"]["headline"]
+    assert len(list(tmp_path.glob("runs/*/*/metrics.json"))) == 1
+    # Other preprocessing: what follows is made anew, what comes before is kept.
+    other = run_here("all", "--source", collection, *SMALL, "--size", "96")
+    assert [*stages(other)] == ["preprocess", "train", "evaluate", "report"]
+    assert len(list(tmp_path.glob("runs/*/*/metrics.json"))) == 2
+    plan = json.loads((tmp_path / "answers.json").read_text())["stages"]
+    assert [one["stage"] for one in plan] == [*first]
+    assert checked(Whole, {"source": collection}).out.resolve() == tmp_path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_stop_says_how_the_whole_way_goes_on(terminal, collection, tmp_path):
+    child = terminal("all", "--source", collection, *SMALL[:-2], "--batch")
+    child.expect_exact("Preprocessing")
+    child.kill(signal.SIGINT)
+    child.expect(r"all: stopped; continue with: python \S*main.py all ")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert (tmp_path / "dataset" / "stage.json").is_file()
