@@ -32,6 +32,7 @@ from pipeline.records import (
     write_set_aside,
     write_table_or_none,
 )
+from pipeline.resources.places import HEADERS
 from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
@@ -40,7 +41,7 @@ from sources.cbis_ddsm.collection import split_counts
 from sources.cbis_ddsm.dataset import MASK_COLUMNS, MISSING, Account, Layout, guard_against_leaks
 from sources.cbis_ddsm.doctor import MANIFEST as MISSING_SERIES
 from sources.cbis_ddsm.doctor import PROBLEMS, REMARKS, examine
-from sources.cbis_ddsm.files import HEADERS, MASK, Index, index_files
+from sources.cbis_ddsm.files import MASK, Index, index_files
 from sources.cbis_ddsm.plan import (
     UNITS,
     Plan,

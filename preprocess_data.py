@@ -18,7 +18,6 @@ from images.chain import preprocess_image, preprocessing_steps
 from images.files import read_image, write_png
 from images.jobs import (
     FEW_IMAGES,
-    WORKING,
     Job,
     JobResult,
     code_digest,
@@ -37,6 +36,7 @@ from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_m
 from pipeline.paths import inside
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.provenance import made_from, pixels_digest
+from pipeline.resources.places import WORKING
 from pipeline.stages.data import Preprocess
 from pipeline.work import Ledger, run_all, worker_count
 

@@ -21,10 +21,10 @@ from pipeline.manifest import MANIFEST, Row, image_path
 from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import UNFINISHED
+from pipeline.resources.places import WORKING
 from pipeline.stages.data import Preprocess
 from pipeline.work import Ledger, run_all, worker_count
 
-WORKING = "working"  # what the head of the chain made, for another tail
 # What neither the pixels of an image nor those of its working image depend on.
 IRRELEVANT_OPTIONS = (
     "data", "out", "seed", "workers", "cluster", "augment", "copies", "fold", "preview",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A room may import those below its line, and none beside or above it.
 LAYERS = (
     ("main",),
-    ("interface.report",),
+    ("interface.report", "interface.upkeep"),
     ("interface",),
     ("interface.prompts",),
     ("organize_data", "preprocess_data"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("sources.cbis_ddsm", "sources.synthetic"),
     ("sources",),
     ("images",),
-    ("pipeline.stages",),
+    ("pipeline.resources", "pipeline.stages"),
     ("pipeline",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

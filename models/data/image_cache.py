@@ -27,10 +27,9 @@ from pipeline.errors import UserError
 from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import digest, read_json, write_text
+from pipeline.resources.places import CACHE, PIXELS
 from pipeline.work import worker_count
 
-CACHE = ".cache"  # in the dataset's folder; the dot hides it from whoever looks for images
-PIXELS = "pixels"  # suffix of the files of pixels
 RESERVE = 2**28  # bytes of the disk that are left free, for weights and figures
 PAUSE = 0.1  # seconds between two looks at whether the other run is done
 

@@ -23,11 +23,11 @@ from pipeline.paths import inside
 from pipeline.progress import Progress, Table
 from pipeline.provenance import read_fresh, refuse_changed
 from pipeline.records import RECORD, digest, read_json, write_json
+from pipeline.resources.places import LEAKAGE
 from pipeline.runs import ELSEWHERE, LATEST, MODEL_FILE, NEW_RUN, Run, list_runs, list_unfinished
 from pipeline.stages.evaluation import Compare
 from pipeline.stages.training import Train
 
-PLACE = ".leakage"  # below the runs, so deep that no run in it is taken for one of theirs
 RESULT = "price.json"
 
 
@@ -91,7 +91,7 @@ def price_of_leakage(options: Compare, run: Run, progress: Progress) -> Leak:
     record = read_fresh(data, "preprocess", "organize")
     rows, _ = read_rows(data, record, run.fold.number)
     given = run.record()["options"]
-    place = options.runs / PLACE / digest(facts["data_hash"], given, options.seed)[:16]
+    place = options.runs / LEAKAGE / digest(facts["data_hash"], given, options.seed)[:16]
     if not (place / "dataset" / RECORD).is_file():
         (place / "dataset").mkdir(parents=True, exist_ok=True)
         dealt = split_by_image(rows, options.seed)

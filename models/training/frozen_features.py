@@ -22,15 +22,14 @@ from images import augmentation
 from images.jobs import code_digest
 from models import networks
 from models.data import loading
-from models.data.image_cache import CACHE
 from models.data.loading import EvalTransform, Split
 from models.distributed import rank_zero_first
 from models.inference import Compute, scoring_batch
 from pipeline.leftovers import remove_left_over
 from pipeline.progress import Progress
 from pipeline.records import atomic, digest
+from pipeline.resources.places import CACHE, FROZEN
 
-PLACE = "frozen"  # below the dataset's cache
 RESERVE = 2**29  # bytes of the disk that are left free, for weights and figures
 Images = Callable[[NDArray[np.int64]], Tensor]  # indices -> (B, 1, S, S) float32
 Array = NDArray[np.float32] | NDArray[np.int16]
@@ -69,7 +68,7 @@ class FrozenLayers:
         """
         self.layers, _ = networks.split_before(network, trained_from)
         self._compute = compute
-        self._place = data / CACHE / PLACE
+        self._place = data / CACHE / FROZEN
         weights = hashlib.blake2b(digest_size=16)
         for name, value in self.layers.state_dict().items():
             weights.update(name.encode())

@@ -27,7 +27,7 @@ from models.tuning.result import (
 )
 from models.tuning.study import open_study, shown, storage_at
 from models.tuning.trials import make_trials
-from models.tuning.worker import WORK, Worker
+from models.tuning.worker import Worker
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, read_folds, read_rows
 from pipeline.leftovers import remove_left_over
@@ -44,6 +44,7 @@ from pipeline.records import (
     plain_options,
     write_json,
 )
+from pipeline.resources.places import TRIALS
 from pipeline.runs import STUDIES
 from pipeline.stages.training import Train
 from pipeline.stages.tuning import Tune
@@ -194,7 +195,7 @@ def _write(folder: Path, search: Search, importance: Mapping[str, float]) -> Non
     write_figures(folder, search, importance)
     write_best(folder, search)
     with contextlib.suppress(OSError):  # another process may be at work in it
-        (folder / WORK).rmdir()
+        (folder / TRIALS).rmdir()
 
 
 def _notes(search: Search, data: TrainingData, address: str) -> list[str]:

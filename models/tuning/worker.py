@@ -23,10 +23,10 @@ from models.tuning.trials import Trials, suggest
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.records import digest
+from pipeline.resources.places import TRIALS
 from pipeline.stages.training import Train
 from pipeline.stages.tuning import Tune
 
-WORK = "trials"  # in a study's folder: what trials write while they run
 RANDOM_TRIALS = 8  # before the sampler models what it has seen, the start points with them
 UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 4, 2
 WAIT_SECONDS = 2.0
@@ -114,7 +114,7 @@ class Worker:
         advance(len(fresh))
 
     def _clear(self, place: int) -> None:
-        shutil.rmtree(self.folder / WORK / str(place), ignore_errors=True)
+        shutil.rmtree(self.folder / TRIALS / str(place), ignore_errors=True)
 
     def _done(self) -> dict[int, FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
@@ -124,7 +124,7 @@ class Worker:
         try:
             place = claim(self.study, trial, self.options.trials)
             params = self._point(trial, place)
-            return self.trials.score(params, self.folder / WORK / str(place), trial)
+            return self.trials.score(params, self.folder / TRIALS / str(place), trial)
         except (KeyboardInterrupt, OSError):  # a full disk, say: no fault of the trial
             trial.set_user_attr("stopped", True)
             raise

@@ -19,13 +19,13 @@ from images.files import SPREAD, SUFFIXES, is_dicom, read_bytes
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.records import digest
+from pipeline.resources.places import HEADERS
 from pipeline.tables import read_columns, read_table
 from pipeline.work import Ledger, run_all, worker_count
 from sources.cbis_ddsm.masks import is_mask
 from sources.cbis_ddsm.tables import csvs_under, walk
 
 NO_IMAGE = False  # what the index keeps of a licence and the like
-HEADERS = "headers.jsonl"  # the index, beside the dataset
 INDEX_VERSION = 2  # to be raised when other facts are kept of a file
 BATCH = 64  # headers read in one job: one alone is too short to be worth sending
 FEW = 1000  # files below which starting processes takes longer than reading the headers

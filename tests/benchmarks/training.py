@@ -34,11 +34,11 @@ import cv2
 import numpy as np
 
 from images.files import read_image, write_png
-from models.data.image_cache import CACHE
 from models.inference import has_fast_bf16
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
 from pipeline.records import RECORD
+from pipeline.resources.places import CACHE
 from pipeline.stages.data import Organize, Preprocess, Synthesize
 
 FAMILIES = "ResNet18", "DenseNet121", "EfficientNetB3"

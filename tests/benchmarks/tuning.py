@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from models.data.image_cache import CACHE
 from models.registry import MODELS
+from pipeline.resources.places import CACHE
 from tests.benchmarks.training import child, epoch_seconds, prepare
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,1 @@
+"""What the work takes: bytes on the disk, seconds, and what is kept beside the results."""
