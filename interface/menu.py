@@ -17,6 +17,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Data": ("synthesize", "organize", "preprocess", "probe"),
     "Models": ("tune", "train", "ensemble"),
     "Results": ("evaluate", "compare", "report"),
+    "Upkeep": ("runs", "clean"),
 }
 WHOLE = ("all", "demo")
 QUIT = "quit"

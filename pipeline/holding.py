@@ -51,6 +51,19 @@ def hold(folder: Path, stage: str) -> None:
         (place / HOLDER).write_text(text, encoding="utf-8")
 
 
+def holder_of(folder: Path) -> str:
+    """Return which other process is at work in a folder, in words; empty where none is."""
+    place = folder.resolve()
+    if place in _held or not (place / LOCK).exists():
+        return ""
+    try:
+        hold(folder, "")
+    except UserError as error:
+        return error.problem.removeprefix(f"{folder}: ").removesuffix(" is at work there")
+    release(folder)
+    return ""
+
+
 def release(*folders: Path) -> None:
     """Release some folders, or all that this process holds."""
     for place in [folder.resolve() for folder in folders] or [*_held]:

@@ -119,8 +119,21 @@ def list_unfinished(runs: Path) -> list[Run]:
     return _runs_with(UNFINISHED, runs)
 
 
-def _runs_with(name: str, runs: Path) -> list[Run]:
-    found = [path for path in runs.glob(f"*/*/{name}") if path.parents[1].name != STUDIES]
+def list_all(runs: Path) -> list[Run]:
+    """Return finished and stopped runs, in the order in which they were finished or begun."""
+    return _runs_with(RECORD, runs, UNFINISHED)
+
+
+def written(run: Run) -> float:
+    """Return when a run was finished, or else begun, in seconds since 1970."""
+    return _written(run.folder / (RECORD if run.finished else UNFINISHED))
+
+
+def _runs_with(name: str, runs: Path, otherwise: str = "") -> list[Run]:
+    """Return the runs that have a record of that name, or else of the other one."""
+    records = {path.parent: path for path in runs.glob(f"*/*/{otherwise}") if otherwise}
+    records |= {path.parent: path for path in runs.glob(f"*/*/{name}")}
+    found = [path for path in records.values() if path.parents[1].name != STUDIES]
     # By what the runs record: a folder may have been renamed, or copied from elsewhere.
     found.sort(key=lambda path: (_written(path), path.parent.name, path.parents[1].name))
     return [Run(path.parent) for path in found]

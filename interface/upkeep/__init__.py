@@ -1,0 +1,1 @@
+"""Upkeep of a workspace: its runs, and what is kept beside the results to save time."""
