@@ -23,6 +23,7 @@ from models.registry import (
     takes_weights,
 )
 from models.training.best_trial import Tuned, tuned_for
+from models.training.budget import tell
 from models.training.summary import (
     BEFORE,
     DONE,
@@ -69,6 +70,7 @@ def train_each(options: Train, progress: Progress) -> Result:
     jobs = jobs_of(options)
     if len(jobs) == 1 and not options.missing:
         _refuse_missing_weights(jobs)
+        tell([jobs[0].options], progress)
         return _train(jobs[0].options, progress)
     entries = _train_all(jobs, options, progress)
     if all(entry.state == FAILED for entry in entries):
@@ -82,6 +84,7 @@ def _train_all(jobs: Sequence[Job], options: Train, progress: Progress) -> list[
     done, stopped = _broadcast(tuple(found))
     _refuse_missing_weights([job for job, run in zip(jobs, done, strict=True) if not run])
     progress.say(_opening(done, stopped))
+    tell([job.options for job, run in zip(jobs, done, strict=True) if run is None], progress)
     entries: list[Entry] = []
 
     def write() -> None:
