@@ -33,6 +33,7 @@ from pipeline.records import (
     write_table_or_none,
 )
 from pipeline.resources.places import HEADERS
+from pipeline.resources.sizes import bytes_text
 from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
@@ -174,23 +175,15 @@ def _announce(plan: Plan, left: Sequence[Job], progress: Progress) -> None:
     pixels = sum(job.candidates[0].rows * job.candidates[0].columns for job in left)
     need = int(pixels * BYTES_A_PIXEL[options.depth])
     free = shutil.disk_usage(options.out).free
-    text = f"{len(left):,} {UNITS[options.unit]} need up to {_bytes(need)}"
+    text = f"{len(left):,} {UNITS[options.unit]} need up to {bytes_text(need)}"
     if need > free:
         smaller = ", or --depth 8" if options.depth == "16" else ""
         raise UserError(
-            f"{options.out}: has {_bytes(free)} free, but {text}",
+            f"{options.out}: has {bytes_text(free)} free, but {text}",
             f"make room or choose another --out{smaller}",
         )
     read = sum(job.candidates[0].size for job in left)
-    progress.say(f"To write: {text} of {_bytes(free)} free, from {_bytes(read)} of files.")
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+    progress.say(f"To write: {text} of {bytes_text(free)} free, from {bytes_text(read)} of files.")
 
 
 def _write(

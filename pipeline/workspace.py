@@ -13,6 +13,7 @@ from pipeline.paths import is_possible
 from pipeline.processes import world_here
 from pipeline.provenance import dataset_hash, out_of_date
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
+from pipeline.resources.sizes import age_text, bytes_text
 from pipeline.runs import MODEL_FILE, list_runs, list_unfinished
 
 MEMORY = Path(".mammolab") / "answers.json"
@@ -197,31 +198,15 @@ def _size(folder: Path) -> str:
                 number += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - many files
         if time.monotonic() > until:
             return ""
-    return f", {size_text(number)}"
-
-
-def size_text(number: float) -> str:
-    """Return bytes as people read them: "1.2 GB"."""
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.1f} GB"
+    return f", {bytes_text(number)}"
 
 
 def _age(path: Path) -> str:
     """Return how long ago a file was written: ", 2 h ago"."""
     with contextlib.suppress(OSError):
-        return f", {age_text(time.time() - path.stat().st_mtime)} ago"
+        age = age_text(time.time() - path.stat().st_mtime)
+        return f", {age}" if age == "now" else f", {age} ago"
     return ""
-
-
-def age_text(seconds: float) -> str:
-    """Return a time as people read it: "2 h"."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def _runs_state(runs: list[Any], stopped: int) -> str:

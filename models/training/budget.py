@@ -233,8 +233,8 @@ def tell(trainings: Sequence[Train], progress: Progress) -> None:
         compute = choose_compute(first.device, first.precision)
     except UserError:
         return
-    where = {"device": compute.device.type, "precision": compute.precision}
-    progress.say(sentence([replace(one, **where) for one in planned]))
+    device, precision = compute.device.type, compute.precision
+    progress.say(sentence([replace(one, device=device, precision=precision) for one in planned]))
 
 
 def plan(trainings: Iterable[Train]) -> list[Planned]:

@@ -71,7 +71,7 @@ def test_counts_of_each_split_are_shown(empty_folder):
     yesterday = time.time() - 50 * 3600
     os.utime(empty_folder / "mine" / "stage.json", (yesterday, yesterday))
     lines = dict(survey({"organize": {"out": "mine"}}).lines)
-    assert lines["dataset"] == "mine: 70 train, 20 test images, 3 MB, 2 days ago"
+    assert lines["dataset"] == "mine: 70 train, 20 test images, 3.0 MB, 2 d ago"
 
 
 def test_answers_are_kept_for_the_next_time():
