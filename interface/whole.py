@@ -1,24 +1,18 @@
 """The whole way: its plan, what of it is done already, and running the rest."""
 
-import os
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interface import flags
+from interface.plan import FOLDERS, done_already, plan_table
 from interface.stages import STAGES, Outcome, run_stage
-from pipeline.errors import UserError
 from pipeline.options import checked
-from pipeline.progress import Result, Table
-from pipeline.provenance import out_of_date
-from pipeline.records import RECORD, TIME, plain_options, read_json, write_json
+from pipeline.progress import Result
+from pipeline.records import plain_options, write_json
 from pipeline.stages.whole import Demo, Plan, Whole, demo_plan, whole_plan
 
 if TYPE_CHECKING:
     from interface.screen import Screen
-
-NO_MATTER = {"workers", "preview"}  # options that change nothing of what a stage makes
-FOLDERS = ("synthesize", "organize", "preprocess")  # that make one folder, named by `out`
 
 
 def run_whole(options: Whole, screen: "Screen") -> Result:
@@ -40,7 +34,7 @@ def _run(plan: Plan, out: Path, screen: "Screen") -> Result:
     Raises:
         UserError: A stage could not be done; what was done before it is left out the next time.
     """
-    screen.table(_plan_table(plan))
+    screen.table(plan_table(plan))
     outcomes: list[Outcome] = []
     made_anew = False
     for number, (name, values) in enumerate(plan, start=1):
@@ -71,47 +65,3 @@ def _run(plan: Plan, out: Path, screen: "Screen") -> Result:
         facts={"stages": [one.as_data() for one in outcomes], "report": report},
         set_aside=sum(one.result.set_aside for one in outcomes),
     )
-
-
-def _plan_table(plan: Plan) -> Table:
-    """Return what there is to do, and what is done."""
-    rows, made_anew = [], False
-    for name, values in plan:
-        try:
-            when = "" if made_anew else done_already(name, checked(STAGES[name].options, values))
-        except UserError:  # its folder is made by a stage before
-            when = ""
-        made_anew = made_anew or (not when and name in FOLDERS)
-        rows.append((name, STAGES[name].title, f"done, {when}" if when else "to do"))
-    return Table("The plan", ("stage", "what it does", "state"), tuple(rows))
-
-
-def done_already(stage: str, options: Any) -> str:
-    """Return when a stage's folder was made with the same options, of what is there still.
-
-    Stages that know themselves what is left to do are never done: training, evaluation, report.
-
-    Returns:
-        "2026-11-29 13:45"; empty where it is to be run.
-    """
-    if stage not in FOLDERS or not (options.out / RECORD).is_file():
-        return ""
-    try:
-        record = read_json(options.out / RECORD)
-        made = datetime.fromisoformat(record[TIME])
-    except (UserError, KeyError, ValueError):
-        return ""
-    wanted = plain_options(options)
-    same = all(record["options"].get(name) == value for name, value in wanted.items()
-               if name not in NO_MATTER)  # fmt: skip
-    if record["stage"] != stage or not same or out_of_date(options.out, record):
-        return ""
-    if stage == "organize" and _newest_folder(options.source) > made.timestamp():
-        return ""  # the download went on
-    return f"{made.astimezone():%Y-%m-%d %H:%M}"
-
-
-def _newest_folder(root: Path) -> float:
-    """Return when a file was last added to or removed from a folder, in seconds."""
-    times = [os.stat(place).st_mtime for place, _folders, _names in os.walk(root)]  # noqa: PTH116
-    return max(times, default=0.0)

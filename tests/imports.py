@@ -27,8 +27,9 @@ LAYERS = (
     ("sources.cbis_ddsm", "sources.synthetic"),
     ("sources",),
     ("images",),
-    ("pipeline.resources", "pipeline.stages"),
+    ("pipeline.stages",),
     ("pipeline",),
+    ("pipeline.resources",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 Graph = Mapping[str, set[str]]

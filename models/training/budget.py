@@ -6,11 +6,11 @@ The first steps of a long training tell it better: `models.training.estimate`.
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from models.registry import LINEAR_PROBE, MODELS, STRENGTHS, ModelRow, own_values
+from models.registry import LINEAR_PROBE, MODELS, STRENGTHS, ModelRow, named_models, own_values
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.processes import world_here
@@ -261,6 +261,34 @@ def plan(trainings: Iterable[Train]) -> list[Planned]:
             )
         )  # fmt: skip
     return found
+
+
+def estimates_of(
+    options: Train, images: Mapping[str, int], pixels: float
+) -> tuple[Estimate, float, int]:
+    """Return what trainings will take on a dataset that is not there yet.
+
+    Args:
+        options: Of the training: models, seeds, epochs.
+        images: How many each split will have.
+        pixels: Of one of them.
+
+    Returns:
+        What the trainings take, the seconds that their networks score images for, and how many
+        they are.
+    """
+    planned = [
+        Planned(
+            model, images["train"], images["val"], images["test"], options.size,
+            options.epochs or Planned.epochs, options.batch_size, pixels, number > 0,
+            options.device,
+        )
+        for model in named_models(options.model)
+        for number in range(options.seeds)
+    ]  # fmt: skip
+    scored = images["val"] + images["test"]
+    scoring = sum(scoring_seconds(one, scored) for one in planned)
+    return queue_estimate(planned), scoring, len(planned)
 
 
 def queue_estimate(planned: Sequence[Planned]) -> Estimate:

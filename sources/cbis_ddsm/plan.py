@@ -55,6 +55,16 @@ class Plan:
         return facts
 
 
+def planned_images(options: Organize) -> dict[str, int]:
+    """Return how many images each split will have, by what the case descriptions say alone.
+
+    Raises:
+        UserError: As `plan_dataset`.
+    """
+    counts = plan_dataset(options).facts()["planned"]
+    return {split: counts[split]["images"] for split in ("train", "val", "test")}
+
+
 def plan_dataset(options: Organize, rename: Callable[[str], str] = str) -> Plan:
     """Read the case descriptions and decide everything that they decide.
 

@@ -8,7 +8,7 @@ import time
 import pexpect
 import pytest
 
-from interface.whole import done_already
+from interface.plan import done_already
 from pipeline.options import checked
 from pipeline.records import close_folder
 from pipeline.stages.data import Organize, Preprocess
