@@ -65,7 +65,7 @@ def test_help_shows_every_option_with_its_text(capsys, name, options):
     for item in dataclasses.fields(options):
         assert flag(item) in shown
         assert " ".join(item.metadata["spec"].text.split()) in shown
-    for common in ("--batch", "--answers", "--json", "--log-file", "--seed", "--workers"):
+    for common in ("--batch", "--answers", "--json", "--log-file"):
         assert common in shown
 
 
