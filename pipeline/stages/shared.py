@@ -72,7 +72,7 @@ REPLICATES = partial(advanced, 2000, check=between(100, 100_000))
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every stage takes."""
+    """What every stage takes that computes something."""
 
     seed: int = advanced(42, "Seed of everything random", check=between(0, 2**31 - 1))
     workers: int = advanced(

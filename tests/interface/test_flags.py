@@ -10,6 +10,7 @@ from interface.flags import build_parser, command
 from interface.stages import STAGES
 from pipeline.options import checked, flag
 from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.shared import Common
 from pipeline.stages.training import Train
 
 ALL = {name: stage.options for name, stage in STAGES.items()}
@@ -65,8 +66,11 @@ def test_help_shows_every_option_with_its_text(capsys, name, options):
     for item in dataclasses.fields(options):
         assert flag(item) in shown
         assert " ".join(item.metadata["spec"].text.split()) in shown
-    for common in ("--batch", "--answers", "--json", "--log-file"):
+from pipeline.stages.shared import Common
         assert common in shown
+    if issubclass(options, Common):  # upkeep computes nothing
+        assert "--seed" in shown
+        assert "--workers" in shown
 
 
 @pytest.mark.parametrize(
