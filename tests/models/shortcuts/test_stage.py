@@ -301,7 +301,7 @@ def test_the_command_line(run_here, turned, tmp_path):
     done = run_here("probe", "--data", "dataset", "--batch")
     assert done.returncode == 0, done.stderr
     assert "Note: orientation alone predicts the label: AUC" in done.stdout
-    assert "Next: python main.py preprocess" in done.stdout
+    assert "main.py preprocess" in done.stdout
     table = [line for line in done.stdout.splitlines() if line.split()[:1] and
              line.split()[0] in (*GROUPS, "group")]  # fmt: skip
     assert len(table) == 6
