@@ -44,7 +44,7 @@ STAGES = {
     "train": Stage(training.Train, "models.training.queue:train_each"),
     "evaluate": Stage(evaluation.Evaluate, "models.evaluation.queue:evaluate_each"),
     "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
-    "compare": Stage(evaluation.Compare, "models.evaluation.compare:compare"),
+    "compare": Stage(evaluation.Compare, "models.comparison.stage:compare"),
     "report": Stage(evaluation.Report, "interface.report.stage:report"),
     "runs": Stage(upkeep.Runs, "interface.upkeep.runs:manage_runs"),
     "clean": Stage(upkeep.Clean, "interface.upkeep.clean:clean"),

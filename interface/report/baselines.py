@@ -112,7 +112,7 @@ def _differences(
 ) -> dict[str, Interval]:
     """Return the paired difference in AUC of every run from a baseline, run minus baseline."""
     from models.bootstrap import enough_patients
-    from models.evaluation.significance import bootstrap_aucs, bootstrap_difference
+    from models.comparison.significance import bootstrap_aucs, bootstrap_difference
     from models.metrics import auc
 
     found: dict[str, np.ndarray] = {}

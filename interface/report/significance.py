@@ -12,7 +12,7 @@ from interface.report.scores import Interval, number
 from interface.report.sheets import Note, Sheet, SheetRow, figure
 
 if TYPE_CHECKING:
-    from models.evaluation.significance import Pair
+    from models.comparison.significance import Pair
 
 COMPARED = 16  # models at most: more pairs than a page can show or a correction can bear
 
@@ -21,7 +21,7 @@ COMPARED = 16  # models at most: more pairs than a page can show or a correction
 class Significance:
     """All pairs of the runs of a group, or of those that were best on validation."""
 
-    pairs: Sequence["Pair"]  # as models.evaluation.significance gives them
+    pairs: Sequence["Pair"]  # as models.comparison.significance gives them
     words: str  # what can be ranked and what cannot
     matrix: Sheet  # differences and corrected p-values, as the page shows them
     sheet: Sheet  # the pairs, one a line
@@ -45,7 +45,7 @@ def titles_of(runs: Sequence[RunView]) -> dict[str, str]:
 
 def significance(runs: Sequence[RunView], mark: str) -> Significance | None:
     """Compare every two runs on the same test images."""
-    from models.evaluation.significance import compare_all, in_words
+    from models.comparison.significance import compare_all, in_words
 
     chosen = sorted(runs, key=lambda run: -run.val_auc)[:COMPARED]
     ids = [one.image_id for one in chosen[0].predictions["test"]]

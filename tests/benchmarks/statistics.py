@@ -23,7 +23,7 @@ from sklearn import metrics as sklearn
 from threadpoolctl import threadpool_limits
 
 from models.bootstrap import estimates
-from models.evaluation.significance import REPLICATES_PER_PAIR, compare_all, delong
+from models.comparison.significance import REPLICATES_PER_PAIR, compare_all, delong
 from models.metrics import BINS, METRICS
 from models.metrics import measure as measured
 

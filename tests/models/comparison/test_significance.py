@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.bootstrap import estimates, fewest_patients, patient_weights, tail_of
-from models.evaluation.significance import (
+from models.comparison.significance import (
     LEVEL,
     REPLICATES_PER_PAIR,
     bootstrap_aucs,

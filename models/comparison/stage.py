@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.entries import Entry, read_entries
+from models.comparison.entries import Entry, read_entries
+from models.comparison.significance import Pair, compare_all, in_words
 from models.evaluation.scored import finite, interval_text
-from models.evaluation.significance import Pair, compare_all, in_words
 from models.metrics import METRICS
 from pipeline.errors import UserError
 from pipeline.progress import Cell, Progress, Result, Table
@@ -39,7 +39,7 @@ SHOWN_RUNS, SHOWN_PAIRS = 40, 10  # on the terminal
 
 
 def compare(options: Compare, progress: Progress) -> Result:
-    """Compare the test scores of all evaluated runs; see `models.evaluation.significance`.
+    """Compare the test scores of all evaluated runs; see `models.comparison.significance`.
 
     Returns:
         The folder with runs.csv and pairs.csv.
@@ -58,7 +58,7 @@ def compare(options: Compare, progress: Progress) -> Result:
     leak = None
     if options.price_of_leakage:
         # It trains, so that it loads torch, which takes longer than most comparisons.
-        from models.evaluation.leakage import price_of_leakage
+        from models.comparison.leakage import price_of_leakage
 
         leak = price_of_leakage(options, find_run(options.runs, options.run), progress)
     open_folder(options.out, "compare", options)

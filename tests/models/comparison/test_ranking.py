@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from models.evaluation.significance import Pair, in_words
+from models.comparison.significance import Pair, in_words
 
 
 def told(areas, *differing):

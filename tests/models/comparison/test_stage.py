@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from models.evaluation.compare import compare
+from models.comparison.leakage import split_by_image
+from models.comparison.stage import compare
 from models.evaluation.ensemble import ensemble
-from models.evaluation.leakage import split_by_image
 from models.evaluation.scoring import score_run
 from models.evaluation.stage import evaluate
 from models.evaluation.tested import preprocessing_of
@@ -261,7 +261,7 @@ def test_preprocessing_in_words_is_its_size_and_what_differs(given, text):
 
 def test_to_compare_loads_no_torch():
     """It takes seconds, and 500 MB where torch is built for a GPU."""
-    check = "import sys, models.evaluation.compare as _; sys.exit('torch' in sys.modules)"
+    check = "import sys, models.comparison.stage as _; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
