@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from models.inference import choose_compute, prepare_process
-from models.registry import ModelRow, find_model
+from models.registry import IMAGENET, ModelRow, find_model, refuse_missing
 from models.run_facts import FEW_PATIENTS, TrainingData, starting_weights
 from models.training.best_trial import BEST, weights_facts
 from models.training.stage import check_rows, load_training_data
@@ -69,6 +69,8 @@ def tune(options: Tune, progress: Progress) -> Result:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     row = find_model(options.model)
     base = _base(options)
+    if starting_weights(base) == IMAGENET:
+        refuse_missing([row.architecture])  # each trial would fail in its turn
     folds = _rows(options)
     facts = _facts(options, base)
     name = options.study or f"{row.name}-{facts['data_hash'][:8]}-{digest(facts)[:6]}"

@@ -13,6 +13,7 @@ from contextlib import closing
 import optuna
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from main import main
@@ -291,6 +292,17 @@ def test_a_password_is_not_kept_with_the_answers(tiny_data, tmp_path, monkeypatc
     answers = (tmp_path / ".mammolab" / "answers.json").read_text()
     assert '"model": "MammoCNN"' in answers
     assert "secret" not in answers
+
+
+def test_weights_that_cannot_be_had_are_refused_before_the_first_trial(
+    tiny_data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    runs = tmp_path / "runs"
+    with pytest.raises(UserError, match="^ImageNet weights of resnet18.a1_in1k: not on this mach"):
+        tune(tune_options(tiny_data, runs, model="ResNet18_PFT", weights="imagenet"), Silent())
+    assert not runs.exists()
 
 
 def test_what_cannot_be_searched_is_refused_in_one_line(searched, tiny_data, tmp_path):
