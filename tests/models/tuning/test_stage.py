@@ -300,7 +300,7 @@ def test_weights_that_cannot_be_had_are_refused_before_the_first_trial(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     runs = tmp_path / "runs"
-    with pytest.raises(UserError, match="^ImageNet weights of resnet18.a1_in1k: not on this mach"):
+    with pytest.raises(UserError, match=r"^ImageNet weights of resnet18\.a1_in1k: not on"):
         tune(tune_options(tiny_data, runs, model="ResNet18_PFT", weights="imagenet"), Silent())
     assert not runs.exists()
 
