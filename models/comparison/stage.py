@@ -81,6 +81,8 @@ def compare(options: Compare, progress: Progress) -> Result:
             *_pair_table(pairs, _labels(entries), options),
             *([leak.table] if leak else []),
         ),
+        next_stage="report",
+        next_options={"runs": options.runs},
         notes=(*words[1:], *(leak.notes if leak else ())),
         set_aside=len(refused),
     )
