@@ -42,12 +42,14 @@ class Asked:
 def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
     """Ask a stage's questions and run it; a mistake comes back to the list of answers.
 
+    Answers that were given but not run to an end are offered once more.
+
     Returns:
         Its outcome; None where the person left without having run it.
 
     Raises:
         UserError: It failed, and the person left it at that.
-        KeyboardInterrupt: Ctrl-C; the answers so far are offered next time.
+        KeyboardInterrupt: Ctrl-C.
         EOFError: The input was closed.
     """
     from interface.prompts.form import Form
@@ -63,10 +65,10 @@ def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
     marks = {key: source for source, found in sources.items() for key in found}
     form = Form(name, options, asked.given, offered, marks)
     wrong: UserError | None = None
-    tour, begun = asked.tour, False
+    tour, open_answers = asked.tour, False
     try:
         while (filled := _fill(form, wrong, tour, asked.leave)) is not None:
-            tour, begun = False, True
+            tour, open_answers = False, True
             screen.summary(name, filled)
             try:
                 outcome = _run(name, filled, screen)
@@ -74,14 +76,15 @@ def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
                 wrong = error
                 forget_keys()
             else:
-                begun = False
+                form.said.clear()
+                open_answers = False
                 remember(name, filled, outcome.result)
                 return outcome
         if wrong:
             raise wrong
         return None
     finally:
-        if begun or (form.said and sys.exc_info()[0] is KeyboardInterrupt):
+        if open_answers or form.said:
             workspace.keep_draft(name, kept_answers(options, _plain(form.answers)))
 
 

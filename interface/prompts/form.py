@@ -25,6 +25,7 @@ from pipeline.options import (
     text_for,
     text_of,
 )
+from pipeline.processes import PLAIN
 
 Field = dataclasses.Field
 RUN, QUESTIONS, ADVANCED, BACK, DONE, OTHER = (
@@ -192,7 +193,7 @@ class Form:
     def _show_wrong(self, error: UserError) -> str:
         """Say what is wrong in the words of the questions; return the line that it is about."""
         fields = {item.name: item for item in items_of(self.options)}
-        say_wrong(FLAG.sub(lambda found: _question_of(found, fields), str(error)))
+        say_wrong(in_words(error, self.options))
         named = [name.replace("-", "_") for name in FLAG.findall(error.problem)]
         for name, item in fields.items():  # "raw: no such folder"
             text = text_for(item, self.answers[name])
@@ -202,9 +203,12 @@ class Form:
         return next((name if name in lines else ADVANCED for name in named if name in fields), RUN)
 
 
-def _question_of(found: "re.Match[str]", fields: "Mapping[str, Field[Any]]") -> str:
-    item = fields.get(found[1].replace("-", "_"))
-    return found[0] if item is None else f'"{spec_of(item).text}"'
+def in_words(error: UserError, options: type) -> str:
+    """Return what is wrong for a person at questions: flags are named by their questions."""
+    texts = {flag(item): f'"{spec_of(item).text}"' for item in items_of(options)}
+    # Flags of a command that is to be run stay as they are.
+    text, command, rest = str(error).partition(PLAIN)
+    return FLAG.sub(lambda found: texts.get(found[0], found[0]), text) + command + rest
 
 
 def open_questions(options: type, given: Answers) -> list[str]:

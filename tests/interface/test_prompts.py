@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from interface.prompts.form import Form, open_questions
+from interface.prompts.form import Form, in_words, open_questions
 from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import between, option
@@ -145,10 +145,11 @@ def test_a_word_stands_for_what_the_tool_decides(keys):
 
 
 def test_a_mistake_comes_back_to_its_line_in_the_words_of_the_question(keys):
-    wrong = UserError("--kind b: cannot be done here", "choose another --kind")
+    wrong = UserError("--kind b: cannot be done here", "run: python main.py organize --kind b")
     keys(ENTER, DOWN, ENTER, RUN)
-    asked = form(offered={"kind": "a"})
-    assert asked.review(wrong) == Sample(kind="b")
+    assert form(offered={"kind": "a"}).review(wrong) == Sample(kind="b")
+    told = in_words(wrong, Sample)
+    assert told == '"Kind" b: cannot be done here; run: python main.py organize --kind b'
 
 
 def test_the_list_shows_where_an_answer_comes_from():

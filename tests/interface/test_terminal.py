@@ -58,7 +58,9 @@ def test_ctrl_c_returns_to_the_menu_and_the_answers_are_offered_once_more(walk, 
     person.press("Number of patients: 9", ENTER)
     person.press("Height of the films", ENTER)
     person.press(LIST, ESC)
-    person.press(MENU, ENTER)  # that draft was offered and not taken
+    person.press(MENU, ENTER)
+    person.press("Folder to write the collection to: mine", ESC)  # left without an answer
+    person.press(MENU, ENTER)
     person.press("Folder to write the collection to: raw", CTRL_C)
     person.press(MENU, CTRL_C)
     person.leave(130)
