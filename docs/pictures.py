@@ -51,7 +51,7 @@ DESCRIPTION = (
     "many images it leaves. Then all answers as a list, which Enter runs as it stands."
 )
 
-PATIENTS, MODELS, EPOCHS = 200, "ResNet18_CFT,MammoCNN", 8  # of the report
+PATIENTS, MODELS, EPOCHS = 200, "ResNet18_CFT,ResNet18_OPW", 8  # of the report
 WIDTH, HEIGHT = 1280, 1150  # of its picture, in pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -210,7 +210,15 @@ def draw_questionnaire(folder: Path) -> str:
 
 
 def draw_report(folder: Path) -> bytes:
-    """Return the top of the report of two models, trained in an empty folder, as a PNG.
+    """Return the top of the report of two models, trained in an empty folder, as a PNG."""
+    run(folder, "synthesize", "--patients", str(PATIENTS))
+    run(folder, "all", "--model", MODELS, "--weights", "none", "--epochs", str(EPOCHS))
+    (page,) = folder.glob("reports/*/report.html")
+    return photograph(page, folder / "report.png")
+
+
+def photograph(page: Path, picture: Path) -> bytes:
+    """Write the top of a page as a PNG and return its bytes.
 
     Raises:
         FileNotFoundError: There is no browser to draw with.
@@ -218,16 +226,11 @@ def draw_report(folder: Path) -> bytes:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise FileNotFoundError(f"the report's picture needs one of {', '.join(BROWSERS)}")
-    run(folder, "synthesize", "--patients", str(PATIENTS))
-    run(folder, "all", "--model", MODELS, "--weights", "none", "--epochs", str(EPOCHS))
-    (page,) = folder.glob("reports/*/report.html")
-    picture = folder / "report.png"
-    # Drawn for a light page; --no-sandbox, as chromium demands of root in a container.
-    subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--screenshot={picture}",
-         f"--window-size={WIDTH},{HEIGHT}", page.as_uri()],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    # A browser refuses its sandbox to root, who is the user of many containers.
+    size = f"--window-size={WIDTH},{HEIGHT}"
+    quiet = "--headless", "--no-sandbox", "--hide-scrollbars"
+    command = [browser, *quiet, size, f"--screenshot={picture}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True)
     return picture.read_bytes()
 
 

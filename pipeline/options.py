@@ -54,7 +54,7 @@ class Spec:
     # What a question adds to each choice, given the option's name and the answers so far: how many
     # images it would leave, say. It may look at the disk.
     counts: Callable[[str, Answers], Mapping[str, str]] | None
-    advanced: bool  # whether a tour asks it only behind "Change advanced options?"
+    advanced: bool  # whether it stands in the list of advanced options, not in the tour
     remember: bool  # whether the answer of last time is offered next time
 
 
