@@ -182,7 +182,7 @@ def test_preprocessing_a_turned_set_warns_in_its_notes_record_and_menu(turned, t
     record = json.loads((tmp_path / "p" / "stage.json").read_text())
     assert record["counts"]["shortcuts"] == facts == result.facts["shortcuts"]
     lines = dict(survey({"preprocess": {"out": str(tmp_path / "p")}}).lines)
-    assert lines["preprocessed"].endswith(f" images; warning: {facts['summary']}")
+    assert lines["preprocessed"].endswith(f"; warning: {facts['summary']}")
     again = checked(tmp_path / "p")
     assert again.facts["groups"] == facts["groups"]
     assert again.next_stage == "train"
