@@ -52,7 +52,7 @@ DESCRIPTION = (
 )
 
 PATIENTS, MODELS, EPOCHS = 200, "ResNet18_CFT,ResNet18_OPW", 8  # of the report
-WIDTH, HEIGHT = 1280, 1150  # of its picture, in pixels
+WIDTH, HEIGHT = 1280, 1095  # of its picture, in pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
