@@ -87,7 +87,10 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
     parser.add_argument(
         "--answers", type=Path, metavar="FILE", help="Replay all stages of an answers file"
     )
-    commands = parser.add_subparsers(dest="stage", metavar="STAGE", title="Stages")
+    # Without prog a stage's refusal would begin with the whole usage.
+    commands = parser.add_subparsers(
+        dest="stage", metavar="STAGE", title="Stages", prog=parser.prog
+    )
     for name, options in stages.items():
         text = (options.__doc__ or "").strip()
         command = commands.add_parser(

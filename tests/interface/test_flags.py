@@ -48,6 +48,14 @@ def test_wrong_flags_are_refused_in_one_line_with_status_2(capsys, arguments, me
     assert shown.rstrip().endswith("--help")
 
 
+def test_a_refused_flag_names_the_stage_and_its_help(capsys):
+    with pytest.raises(SystemExit):
+        parse("train", "--epochs", "soon")
+    shown = capsys.readouterr().err
+    assert shown.startswith("main.py train: argument --epochs")
+    assert shown.endswith("see: python main.py train --help\n")
+
+
 def test_only_what_was_given_is_returned():
     assert parse("train", "--no-untrained-head", "--epochs", "3") == {
         "stage": "train",
