@@ -9,6 +9,7 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from pipeline.errors import UserError
@@ -39,9 +40,19 @@ class OneLineParser(ArgumentParser):
 
     Attributes:
         known: Words that somebody may have meant by one that is unknown.
+        stages: The parser of each stage, where it has any.
     """
 
     known: Sequence[str] = ()
+    stages: Mapping[str, "OneLineParser"] = MappingProxyType({})
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all arguments; one that is unknown is refused by the parser of its stage."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = self.stages.get(found.stage, self)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the flags and leave with status 2."""
@@ -109,8 +120,8 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
         _add_common(command)
         flags = [word for action in command._actions for word in action.option_strings]
         command.known = flags
-        parser.known = [*parser.known, *flags]
-    parser.known = [*stages, *parser.known]
+    parser.known = [*stages, "--answers", "--help", "--version"]
+    parser.stages = dict(commands.choices)
     return parser
 
 

@@ -119,6 +119,10 @@ def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False)
 def remember(name: str, options: Any, result: Result) -> None:
     """Keep the answers to questions for the next time, and where the next stage finds its data."""
     workspace.remember(name, kept_answers(type(options), plain_options(options)))
+    if isinstance(options, whole.Whole):  # so that its parts are offered as they were run
+        for part, values in whole.whole_plan(options):
+            filled = STAGES[part].options(**values)
+            workspace.remember(part, kept_answers(type(filled), plain_options(filled)))
     if result.next_stage:
         following = STAGES[result.next_stage].options
         offered = plain_options(following(**(defaults(following) | dict(result.next_options))))

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 from interface import flags
 from interface.plan import FOLDERS, done_already, plan_table
 from interface.stages import STAGES, Outcome, run_stage
-from pipeline.options import checked
+from pipeline.options import checked, named
 from pipeline.progress import Result
-from pipeline.records import plain_options, write_json
+from pipeline.records import RECORD, plain_options, write_json
 from pipeline.stages.whole import Demo, Plan, Whole, demo_plan, whole_plan
 
 if TYPE_CHECKING:
     from interface.screen import Screen
+
+_refuse_unobtainable = named("models.registry:refuse_unobtainable")
 
 
 def run_whole(options: Whole, screen: "Screen") -> Result:
@@ -35,6 +37,9 @@ def _run(plan: Plan, out: Path, screen: "Screen") -> Result:
         UserError: A stage could not be done; what was done before it is left out the next time.
     """
     screen.table(plan_table(plan))
+    train = dict(plan)["train"]
+    if not (train["data"] / RECORD).is_file():  # before hours of work on the way to it
+        _refuse_unobtainable(train["model"], train["weights"])
     outcomes: list[Outcome] = []
     made_anew = False
     for number, (name, values) in enumerate(plan, start=1):

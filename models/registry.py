@@ -265,6 +265,12 @@ def refuse_missing(architectures: Iterable[str]) -> None:
     )
 
 
+def refuse_unobtainable(models: str, weights: str) -> None:
+    """Refuse starting weights of models as they are named in an answer; see `refuse_missing`."""
+    if weights == IMAGENET:
+        refuse_missing(_pretrained({"model": models}))
+
+
 def _missing(architectures: Iterable[str]) -> list[str]:
     return sorted(name for name in architectures if cached_weights(name) is None)
 

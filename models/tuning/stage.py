@@ -69,9 +69,9 @@ def tune(options: Tune, progress: Progress) -> Result:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     row = find_model(options.model)
     base = _base(options)
+    folds = _rows(options)
     if starting_weights(base) == IMAGENET:
         refuse_missing([row.architecture])  # each trial would fail in its turn
-    folds = _rows(options)
     facts = _facts(options, base)
     name = options.study or f"{row.name}-{facts['data_hash'][:8]}-{digest(facts)[:6]}"
     folder = options.runs / STUDIES / name

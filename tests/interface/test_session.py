@@ -9,6 +9,7 @@ from pipeline.progress import Result
 from pipeline.stages.data import Organize, Synthesize
 from pipeline.stages.training import Train
 from pipeline.stages.tuning import Tune
+from pipeline.stages.whole import Whole
 
 
 def test_the_next_stage_offers_the_folder_that_was_made(tmp_path, monkeypatch):
@@ -28,6 +29,13 @@ def test_answers_of_a_stage_outlive_what_the_stage_before_offers(tmp_path, monke
     remember("synthesize", Synthesize(out=Path("b")), made)
     offered = offered_answers("organize", Organize)
     assert (offered["source"], offered["unit"]) == ("b", "crop")
+
+
+def test_parts_of_the_whole_way_are_offered_as_they_were_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    remember("all", Whole(finding="both", model="MammoCNN"), Result(None, "", {}))
+    assert offered_answers("organize", Organize)["finding"] == "both"
+    assert offered_answers("train", Train)["model"] == "MammoCNN"
 
 
 def test_a_password_in_an_address_is_not_kept(tmp_path, monkeypatch):

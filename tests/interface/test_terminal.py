@@ -96,6 +96,7 @@ def test_tab_completes_a_path(walk, tmp_path):
     person.press("Folder to write the dataset to: dataset", CTRL_C)
 
 
+@pytest.mark.slow
 def test_keys_typed_while_a_stage_runs_answer_nothing(walk, tmp_path):
     person = walk()
     person.press(MENU, ENTER)
@@ -135,6 +136,7 @@ def take_one_core():
         os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
 
 
+@pytest.mark.slow
 def test_a_newcomer_comes_to_a_report_with_at_most_25_keys(walk, tmp_path):
     """Back twice and a mistake corrected in place are among them; a word typed counts as one."""
     person = walk(preexec_fn=take_one_core)
@@ -163,6 +165,7 @@ def test_a_newcomer_comes_to_a_report_with_at_most_25_keys(walk, tmp_path):
     assert person.keys - 1 <= 22
 
 
+@pytest.mark.slow
 def test_the_printed_command_and_the_answers_file_repeat_the_stage(walk, run_here, prepared):
     flags = ("--size", "64", "--workers", "1")
     person = walk("preprocess", "--data", prepared / "dataset", *flags)

@@ -7,6 +7,7 @@ import time
 
 import pexpect
 import pytest
+from huggingface_hub import constants
 
 from interface.plan import done_already
 from pipeline.options import checked
@@ -79,6 +80,17 @@ def test_the_whole_way_leaves_out_what_is_done_and_makes_what_is_stale(
     plan = json.loads((tmp_path / "answers.json").read_text())["stages"]
     assert [one["stage"] for one in plan] == [*first]
     assert checked(Whole, {"source": collection}).out.resolve() == tmp_path
+
+
+def test_weights_that_cannot_be_had_are_refused_before_the_work(
+    run_here, collection, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    done = run_here("all", "--source", collection, "--weights", "imagenet", "--batch")
+    assert done.returncode == 1
+    assert "ImageNet weights of densenet121.ra_in1k" in done.stderr
+    assert not (tmp_path / "dataset").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

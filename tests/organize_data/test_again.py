@@ -93,6 +93,7 @@ def test_a_source_that_went_bad_takes_its_image_with_it(copy, tmp_path):
     assert row.image_id in set_aside(tmp_path / "dataset")
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(collection, whole, tmp_path):
     options = Organize(source=collection, out=tmp_path / "dataset", workers=2)
     organize(options, Silent())

@@ -219,6 +219,7 @@ def test_a_port_of_something_else_is_told():
     assert told.startswith(f"{address}: no Dask scheduler answers there; give")
 
 
+@pytest.mark.slow
 def test_it_waits_a_little_for_workers_and_tells_those_without_our_code(make_cluster):
     bare = make_cluster()
     with socket.create_server(("127.0.0.1", 0)) as server, futures.ThreadPoolExecutor() as pool:
@@ -323,6 +324,7 @@ def test_ctrl_c_cancels_what_waits_and_leaves_the_cluster(cluster, tmp_path):
     assert len(list(made.iterdir())) == left
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_nothing_and_the_last_one_is_told(make_cluster, monkeypatch):
     monkeypatch.setattr("pipeline.cluster.RETURN", 2.0)
     cluster = make_cluster().add_workers(2)
@@ -338,6 +340,7 @@ def test_a_lost_worker_costs_nothing_and_the_last_one_is_told(make_cluster, monk
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_its_worker_and_then_a_lost_scheduler_are_told(make_cluster):
     cluster = make_cluster(ALLOWED_FAILURES="0").add_workers(2)
     told, _ = refusal(cluster.address, die)
@@ -349,6 +352,7 @@ def test_a_job_that_ends_its_worker_and_then_a_lost_scheduler_are_told(make_clus
         list(results)
 
 
+@pytest.mark.slow
 def test_preprocessing_on_a_cluster_gives_the_same_bytes(cluster, prepared, run_main, tmp_path):
     flags = ("--data", prepared / "dataset", "--out", "there", "--batch")
     done = run_main("preprocess", *flags, "--cluster", cluster.address)

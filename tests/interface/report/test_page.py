@@ -56,6 +56,7 @@ def accessible(page, folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
 def test_axe_finds_nothing_serious(page, tmp_path):
     """In the light theme; the colours of the dark one are compared below."""
@@ -134,6 +135,7 @@ def test_the_warning_of_a_shortcut_is_on_the_first_screen_of_a_phone(page, tmp_p
     assert "<title>true,true,true</title>" in told.stdout
 
 
+@pytest.mark.slow
 def test_eleven_models_weigh_little(tmp_path):
     rows = cohort(24)
     data = dataset(tmp_path, rows)

@@ -147,6 +147,7 @@ def test_a_kind_goes_alone_and_results_stay(work, kind):
     assert left == sizes | {kind: 0}
 
 
+@pytest.mark.slow
 def test_all_leaves_results_and_everything_works_after_it(work, collection):
     before = files_of(work)
     ask(work, "all")
@@ -166,6 +167,7 @@ def test_all_leaves_results_and_everything_works_after_it(work, collection):
     assert all(ask(work).facts["kinds"][kind] for kind in ("image-cache", "features", "headers"))
 
 
+@pytest.mark.slow
 def test_other_options_of_preprocess_work_without_working_images(work):
     ask(work, "working")
     preprocess(
@@ -175,6 +177,7 @@ def test_other_options_of_preprocess_work_without_working_images(work):
     assert ask(work).facts["kinds"]["working"] > 0
 
 
+@pytest.mark.slow
 def test_several_kinds_and_contradictions(work, run_main):
     done = run_main("clean", "--what", "image-cache, features", "--batch", cwd=work)
     assert done.returncode == 0, done.stderr

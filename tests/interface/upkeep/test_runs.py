@@ -122,6 +122,7 @@ def test_without_runs_it_says_how_to_get_one(tmp_path):
     assert ask(tmp_path / "runs").headline.endswith("to train one: python main.py train")
 
 
+@pytest.mark.slow
 def test_a_renamed_run_keeps_working_in_its_ensemble_too(runs):
     one, two, joined = list_runs(runs)
     result = ask(runs, action="rename", run=one.name, name="best")

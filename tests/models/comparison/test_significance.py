@@ -276,6 +276,7 @@ def test_replicates_follow_the_number_of_tested_pairs():
         assert bar.done == bar.total == REPLICATES_PER_PAIR * pairs
 
 
+@pytest.mark.slow
 def test_memory_does_not_follow_the_number_of_pairs():
     """All AUCs of 30 models in the 87,000 replicates for 435 pairs would be 21 MB."""
     targets, scores = simulated(30, seed=2)
@@ -351,6 +352,7 @@ def coverage(studies, units, replicates):
     return np.mean(held)
 
 
+@pytest.mark.slow
 def test_intervals_over_patients_hold_the_truth():
     assert 0.93 <= coverage(500, PATIENTS, replicates=600) <= 0.97
 

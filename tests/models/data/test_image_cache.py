@@ -244,6 +244,7 @@ def test_a_split_without_images_is_empty(data):
     assert (len(split), split.images.shape) == (0, (0, SIDE, SIDE))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe to hold a run midway")
 def test_a_killed_run_holds_nobody_up_and_leaves_nothing(data, start):
     path = data / read_manifest(data)[7].path
@@ -269,6 +270,7 @@ def test_a_killed_run_holds_nobody_up_and_leaves_nothing(data, start):
     assert not list((data / ".cache").glob(".*"))
 
 
+@pytest.mark.slow
 def test_runs_at_the_same_time_get_the_same_images(data, start):
     run = start(data)
     start.go(run)

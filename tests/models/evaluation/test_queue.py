@@ -119,6 +119,7 @@ def test_all_runs_are_evaluated_in_order_and_then_none(runs):
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_a_queue_is_the_same_as_alone(runs, tmp_path):
     evaluated(runs)
     other = shutil.copytree(runs, tmp_path / "alone")
@@ -145,6 +146,7 @@ def stamps_of(result):
     return (result.folder / "metrics.json").stat().st_mtime_ns
 
 
+@pytest.mark.slow
 def test_names_with_commas_are_evaluated_once_in_the_same_way(runs):
     second = list_runs(runs)[1].name
     result, headings = evaluated(runs, run=f"MammoCNN,{second},{runs / second}, latest")
@@ -158,6 +160,7 @@ def test_names_with_commas_are_evaluated_once_in_the_same_way(runs):
     )
 
 
+@pytest.mark.slow
 def test_all_on_another_dataset_are_those_not_evaluated_on_it(runs, tmp_path):
     evaluated(runs)
     other = make_dataset(tmp_path / "other", {"val": 4, "test": 8}, first=100)
@@ -290,6 +293,7 @@ def test_predictions_made_elsewhere_are_no_run_to_evaluate(runs, tmp_path):
     assert len(evaluated(runs)[1]) == 3
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_evaluated_with_the_rest(runs):
     from models.evaluation.ensemble import ensemble
 
@@ -302,6 +306,7 @@ def test_an_ensemble_is_evaluated_with_the_rest(runs):
     assert cost["gflops"] == pytest.approx(sum(single), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_runs_of_one_model_are_told_apart_in_eighty_columns(runs):
     first = list_runs(runs)[1]
     shutil.copytree(first.folder, first.folder.with_name("20990101-000000-7"))

@@ -89,6 +89,7 @@ def swapped(tiny_data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_nothing_but_the_figures_of_test_depends_on_its_labels(options_for, swapped, tmp_path):
     """Training, early stopping, calibration, thresholds: swapped test labels change none."""
     one = train(options_for(tmp_path / "true"), Silent()).folder
@@ -117,6 +118,7 @@ def test_breasts_and_patients_are_counted_and_called_on_their_own(evaluated):
     }
 
 
+@pytest.mark.slow
 def test_mirror_images_are_averaged(run, evaluated):
     scored(run, tta="flips", calibration="none")
     single, mean = (
@@ -133,6 +135,7 @@ def test_a_sensitivity_above_one_is_refused(run):
         scored(run, operating_point="sensitivity", target=5.0)
 
 
+@pytest.mark.slow
 @pytest.mark.drawn
 def test_the_same_evaluation_gives_the_same_bytes(run, evaluated):
     scored(run)
@@ -212,6 +215,7 @@ def test_images_that_cannot_be_read_are_added_to_the_list(run, tmp_path):
     assert "train/x.png,was empty" in listed
 
 
+@pytest.mark.slow
 @pytest.mark.drawn
 @pytest.mark.parametrize("name", ["EfficientNetB3_Optuna", "ResNet18_CFT"])
 def test_other_kinds_of_runs_can_be_evaluated(name, options_for, tmp_path):
@@ -223,6 +227,7 @@ def test_other_kinds_of_runs_can_be_evaluated(name, options_for, tmp_path):
     assert not drawn  # one epoch, or none
 
 
+@pytest.mark.slow
 def test_an_untrained_head_is_titled(options_for, tmp_path):
     train(options_for(tmp_path, model="ResNet18_OPW", untrained_head=True), Silent())
     result = evaluate(Evaluate(runs=tmp_path, replicates=100, workers=1), Silent())

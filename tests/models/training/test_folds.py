@@ -209,6 +209,7 @@ def test_another_fold_in_the_same_folder_leaves_nothing_of_the_first(as_it_is, o
     assert read_folds(tmp_path / "again") == read_folds(organized)
 
 
+@pytest.mark.slow
 def test_a_fold_is_the_same_before_and_after_preprocessing(
     trained, prepared, as_it_is, options_for, tmp_path
 ):

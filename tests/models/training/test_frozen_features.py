@@ -77,6 +77,7 @@ def scores_of(network, architecture, data):
         return network.eval()(transform(val.images[:])).squeeze(1).sigmoid().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FROZEN)
 def test_training_on_kept_outputs_equals_the_plain_loop(name, data, options_for, tmp_path):
     given = {"epochs": 2, "augment": "flip", "variants": 2, "learning_rate": 3e-4, "batch_size": 6}
@@ -132,6 +133,7 @@ def count(options):
     return progress.images
 
 
+@pytest.mark.slow
 def test_the_next_run_finds_them_and_another_network_does_not(kept, options_for, tmp_path):
     def frozen(**given):
         return count(options_for(tmp_path / "runs", data=kept, model=KEPT, **given))

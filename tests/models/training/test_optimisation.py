@@ -123,6 +123,7 @@ def test_the_moving_average_moves_as_slowly_as_its_decay_says():
     assert averaged.module.weight.item() == pytest.approx(1 - 0.9**3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [

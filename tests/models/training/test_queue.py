@@ -173,6 +173,7 @@ def test_other_options_are_other_trainings(finished, tmp_path):
         assert again(options, **given)[0].facts[state] == 2
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_name_are_other_trainings(queue_of, data, tmp_path):
     folder = shutil.copytree(data, tmp_path / "data")
     options = queue_of(data=folder, model="MammoCNN", fold=1, seeds=2)

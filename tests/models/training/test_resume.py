@@ -95,6 +95,7 @@ def test_a_checkpoint_within_an_epoch_is_enough_to_go_on(options_for, tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_early_stopping_is_remembered(options_for, tmp_path):
     given = QUICK | {"epochs": 8, "patience": 2, "learning_rate": 1e-9, "batch_size": 12}
     whole = train(options_for(tmp_path / "whole", **given), Silent())
@@ -105,6 +106,7 @@ def test_early_stopping_is_remembered(options_for, tmp_path):
     assert_same(resumed.folder, whole.folder)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_checkpoint(options_for, tmp_path, monkeypatch):
     given = QUICK | {"epochs": 2}
     whole = train(options_for(tmp_path / "whole", **given), Silent())

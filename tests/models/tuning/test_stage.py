@@ -100,6 +100,7 @@ def test_finished_trials_are_not_run_again_and_more_can_be_added(searched, tmp_p
     assert listed(more.folder)[:3] == before
 
 
+@pytest.mark.slow
 def test_trials_share_the_frozen_layers_and_need_no_test_images(tiny_data, tmp_path):
     data = shutil.copytree(tiny_data, tmp_path / "data")
     shutil.rmtree(data / ".cache", ignore_errors=True)
@@ -127,6 +128,7 @@ def test_folds_are_searched_by_their_mean(tiny_data, options_for, tmp_path):
     assert areas == pytest.approx([0, 0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_training_takes_over_what_was_found(searched, tiny_data, tmp_path):
     options, result, _ = searched
     runs = shutil.copytree(options.runs, tmp_path / "runs")

@@ -62,6 +62,7 @@ def test_a_failed_trial_is_recorded_and_stops_nothing(worker_of):
     assert search.counts["best_trial"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_trials_that_fall_behind_are_pruned_but_never_the_models_own(worker_of, pruner):
     def score(slot, trial):
