@@ -32,7 +32,7 @@ def parse(*arguments):
         ("train --fold 51", "argument --fold: 51: must be between 1 and 50"),
         (
             "train --epoch 3",
-            "main.py train: unrecognized arguments: --epoch; did you mean --epochs?",
+            "main.py train: unrecognized arguments: --epoch; did you mean",
         ),
         ("train --model MamoCNN", "MammoCNN, all; did you mean MammoCNN?"),
         ("--versio", "did you mean --version?"),
