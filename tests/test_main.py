@@ -47,6 +47,7 @@ def test_threads_that_wait_leave_their_core_to_others():
 # Errors
 
 
+@pytest.mark.slow
 def test_a_code_page_that_lacks_a_character_of_the_path_loses_nothing(tmp_path, collection):
     done = subprocess.run(
         [sys.executable, ROOT / "main.py", "organize", "--source", collection, "--out", "\u03a9/ds",

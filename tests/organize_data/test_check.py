@@ -269,6 +269,7 @@ def test_pipes_links_and_odd_names_neither_hang_nor_hide_a_film(copy, whole, tmp
     assert "nowhere.dcm" in text
 
 
+@pytest.mark.slow
 def test_a_bright_and_a_dark_jpeg_crop_are_no_masks(kaggle, tmp_path):
     lines = case_rows(kaggle, "mass")[:2]
     for with_table in (True, False):

@@ -64,6 +64,7 @@ def test_a_moved_workspace_is_held_against_its_own_dataset(workspace, tmp_path_f
     assert out_of_date(moved / "preprocessed", record) == ""
 
 
+@pytest.mark.slow
 def test_other_pixels_under_the_same_manifest_are_another_dataset(workspace, run_here):
     folder = workspace / "preprocessed"
     manifest, before = (folder / "manifest.csv").read_bytes(), dataset_hash(folder)

@@ -103,6 +103,7 @@ def test_a_ledger_that_is_written_anew_keeps_the_last_word_on_each_name(tmp_path
     assert [again.facts(name, "key") for name in "abc"] == [1, 2, None]
 
 
+@pytest.mark.slow
 def test_workers_leave_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(

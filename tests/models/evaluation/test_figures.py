@@ -95,6 +95,7 @@ def test_the_epoch_whose_weights_were_kept_is_marked():
     assert [line.get_data() for line in marked] == [([2.0], [0.9])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", [MIXED, ONE_CLASS], ids=["both classes", "one class"])
 def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
     (tmp_path / "history.csv").write_text(HISTORY)

@@ -131,6 +131,7 @@ def test_an_evaluation_in_a_queue_is_the_same_as_alone(runs, tmp_path):
         assert alone == queued
 
 
+@pytest.mark.slow
 def test_one_name_is_evaluated_as_it_was_and_again(runs):
     result, headings = evaluated(runs, run="ResNet18_CFT")
     assert (result.facts["model"], result.next_stage, headings) == ("ResNet18_CFT", "report", [])
@@ -208,6 +209,7 @@ def test_where_all_fail_it_is_an_error(runs):
     assert [line["state"] for line in listed(runs)] == ["failed"] * 3
 
 
+@pytest.mark.slow
 def test_a_stale_dataset_is_a_reason_as_well(runs, trained_three, tmp_path):
     data = shutil.copytree(trained_three[0] / "data", tmp_path / "data")
     (first, *_) = list_runs(runs)
@@ -219,6 +221,7 @@ def test_a_stale_dataset_is_a_reason_as_well(runs, trained_three, tmp_path):
     assert result.facts["done"] == 2
 
 
+@pytest.mark.slow
 def test_what_torch_cannot_do_for_one_run_is_a_reason_too(runs, monkeypatch):
     def full(run, *_):
         if run.model == "ResNet18_CFT":

@@ -226,6 +226,7 @@ def test_more_images_of_the_same_patients_do_not_narrow_the_interval(films):
     assert often.high - often.low > 0.8 * (once.high - once.low)
 
 
+@pytest.mark.slow
 def test_too_few_patients_give_no_verdict_and_leave_nothing_of_an_earlier_one(films, tmp_path):
     malignant = sorted({plan.patient_id for plan, label, _ in films if label == "malignant"})
     folder = dataset(tmp_path / "dataset", films, rotated)

@@ -192,6 +192,7 @@ def test_preprocessing_of_one_fold_writes_it_as_the_validation_split(organized, 
     assert result.tables[0].title == "Preprocessed images, val is fold 2 of 3"
 
 
+@pytest.mark.slow
 def test_another_fold_in_the_same_folder_leaves_nothing_of_the_first(as_it_is, organized, tmp_path):
     for fold in (0, 1, 3):
         preprocess(as_it_is(tmp_path / "again", fold=fold), Silent())

@@ -57,6 +57,7 @@ def undisturbed(request, options_for, tmp_path_factory):
     return given, train(options_for(tmp_path_factory.mktemp("whole"), **given), Silent())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("undisturbed", "batches"),
     [("DenseNet121_PFT", 5), ("MammoCNN", 1), ("MammoCNN", 5)],

@@ -180,6 +180,7 @@ def test_training_starts_from_a_weights_file(few_data, options_for, tmp_path):
     assert read_json(result.folder / "model.json")["weights"] == str(file)
 
 
+@pytest.mark.slow
 def test_bfloat16_gives_nearly_the_same(few_data, options_for, tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):

@@ -114,6 +114,7 @@ def test_trials_share_the_frozen_layers_and_need_no_test_images(tiny_data, tmp_p
     assert len(list((data / ".cache" / "frozen").glob("*.npy"))) == 3 + 2
 
 
+@pytest.mark.slow
 def test_folds_are_searched_by_their_mean(tiny_data, options_for, tmp_path):
     data, model = shutil.copytree(tiny_data, tmp_path / "data"), "ResNet18_OPW"
     divide(data, 2)

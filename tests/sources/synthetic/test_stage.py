@@ -321,6 +321,7 @@ def test_zip_files_are_kept_by_a_second_run_and_left_by_no_other_layout(tmp_path
     assert not any(path.exists() for path in times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"layout": "kaggle"}, {"layout": "rest"}, {"seed": 8}, {"patients": 9}]
 )
