@@ -129,8 +129,8 @@ def survey(memory: Memory) -> Workspace:
 
 
 def _brief(marks: Mapping[str, str], there: Mapping[str, bool], runs: int) -> str:
-    """Return the state in a line: "raw ready, dataset out of date, 3 runs (1 stopped)"."""
-    states = {stage: marks.get(stage, "ready" if there[stage] else "none") for stage in there}
+    """Return the state in a line: "raw ok, dataset out of date, 3 runs (1 stopped)"."""
+    states = {stage: marks.get(stage, "ok" if there[stage] else "none") for stage in there}
     waiting = ", ".join(marks[stage] for stage in ("train", "evaluate") if stage in marks)
     count = f"{runs} run{'' if runs == 1 else 's'}{f' ({waiting})' if waiting else ''}"
     return (f"raw {states['synthesize']}, dataset {states['organize']}, preprocessed "

@@ -69,7 +69,7 @@ class Clean:
 
     what: str = option(
         NOTHING,
-        "What to remove; results are never touched",
+        "What to remove (results are never touched)",
         choices={NOTHING: "only show"} | KINDS | {EVERYTHING: "all of these"},
         several=True,
         counts=named("interface.upkeep.clean:live_sizes"),
