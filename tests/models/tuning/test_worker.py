@@ -138,6 +138,8 @@ def _dead_worker():
     return worker_here() | {"pid": done.pid}
 
 
+# Threads stand for processes here, and share what each ignores of warnings for a moment.
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_processes_that_begin_at_once_make_the_tables_together(tmp_path):
     refused = []
 
