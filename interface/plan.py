@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.options import checked, named
 from pipeline.progress import Table
 from pipeline.provenance import out_of_date
-from pipeline.records import RECORD, TIME, plain_options, read_json
+from pipeline.records import RECORD, SET_ASIDE, TIME, plain_options, read_json
 from pipeline.resources.estimates import (
     FILM_PIXELS,
     SMALL_PIXELS,
@@ -111,6 +111,8 @@ def done_already(stage: str, options: Any) -> str:
     same = all(record["options"].get(name) == value for name, value in wanted.items()
                if name not in NO_MATTER)  # fmt: skip
     if record["stage"] != stage or not same or out_of_date(options.out, record):
+        return ""
+    if (options.out / SET_ASIDE).is_file():  # it may have been mended, and the exit status says so
         return ""
     if stage == "organize" and _newest_folder(options.source) > made.timestamp():
         return ""  # the download went on

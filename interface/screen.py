@@ -29,6 +29,7 @@ from interface.flags import command
 from pipeline.errors import UserError
 from pipeline.interrupts import raise_if_interrupted
 from pipeline.options import applies, defaults, items_of, spec_of, text_for
+from pipeline.paths import from_here
 from pipeline.processes import as_started
 from pipeline.progress import Advance, Cell, Result, Table
 from pipeline.records import SET_ASIDE
@@ -202,10 +203,10 @@ class Screen:
             self.say(f"After {_duration(seconds)}.")
         else:
             if result.set_aside:
-                where = result.folder / result.listed_in
+                where = from_here(result.folder) / result.listed_in
                 what = "Set aside" if result.listed_in == SET_ASIDE else "Listed"
                 self.say(f"{what}: {result.set_aside:,}, each with its reason in {where}")
-            self.say(f"In {result.folder}, after {_duration(seconds)}.")
+            self.say(f"In {from_here(result.folder)}, after {_duration(seconds)}.")
         if next_command:
             self.say(f"Next: {next_command}")
 

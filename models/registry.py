@@ -217,7 +217,7 @@ def weights_choices(answers: Answers) -> dict[str, str]:
         found = f"from {hub_name()}, once, {megabytes} MB"
     else:
         found = f"not on this machine; {_no_hub()}"
-    fallback = "; offered because those cannot be had" if found.startswith("not ") else ""
+    fallback = "; ImageNet's cannot be had here" if found.startswith("not ") else ""
     return {
         IMAGENET: f"trained on ImageNet ({found})",
         NO_WEIGHTS: f"start from random weights{fallback}",

@@ -234,6 +234,15 @@ def runs_of_fold(runs: Path, fold: int) -> list[Run]:
     return [run for run in list_runs(runs) if fold in (0, _fold_of(run).number)]
 
 
+def suggested_resume(answers: Any) -> str:
+    """Return the run that was stopped, where that was the last thing done here; else a new one."""
+    runs = Path(answers.get("runs", "runs"))
+    stopped, finished = list_unfinished(runs), list_runs(runs)
+    if stopped and (not finished or written(stopped[-1]) > written(finished[-1])):
+        return stopped[-1].name
+    return NEW_RUN
+
+
 def run_choices(answers: Any) -> dict[str, str]:
     """Return the runs to choose from, newest first, for a question; of a fold where one is given.
 

@@ -184,7 +184,10 @@ class Form:
         if value != item.default:
             known = item.name in {*self.given, *self.said}
             offered = self.offered.get(item.name, None if known else value)
-            mark = "changed" if value != offered else self.sources.get(item.name, "suggested")
+            mark = "changed" if value != offered else self.sources.get(item.name, "")
+            if not mark:  # say why it is not the default
+                meaning = (choices_of(item, self.answers) or {}).get(str(value))
+                mark = f"suggested: {meaning}" if meaning else "suggested"
         label = spec_of(item).text
         label = label if len(label) <= LABEL_WIDTH else f"{label[: LABEL_WIDTH - 2].rstrip()} .."
         text = text_for(item, value) or "-"

@@ -239,7 +239,8 @@ def _hanging(label: str) -> str:
     start = len(name) + len(gap) + len(meaning) - len(meaning.lstrip())
     if not meaning or len(label) <= _width() - 4:
         return label
-    lines = textwrap.wrap(meaning.lstrip(), max(_width() - 4 - start, 20))
+    width = max(_width() - 4 - start, 20)
+    lines = textwrap.wrap(meaning.lstrip(), width, break_on_hyphens=False)
     return f"\n{' ' * (start + 3)}".join([label[:start] + lines[0], *lines[1:]])
 
 

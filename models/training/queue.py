@@ -158,9 +158,9 @@ def _train(options: Train, progress: Progress) -> Result:
 def _opening(done: Sequence[Run | None], stopped: Sequence[Run | None]) -> str:
     before = sum(run is not None for run in done)
     going_on = sum(b is not None and d is None for d, b in zip(done, stopped, strict=True))
-    parts = [f"{len(done)} trainings"]
+    parts = [f"{len(done)} training{'s' * (len(done) != 1)}"]
     if before:
-        parts.append("all were done before" if before == len(done) else f"{before} done before")
+        parts.append("all done before" if before == len(done) else f"{before} done before")
     if going_on:
         parts.append(f"{going_on} stopped before, to continue")
     return "; ".join(parts) + "."

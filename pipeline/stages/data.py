@@ -250,7 +250,7 @@ class Preprocess(Common):
     )
     preview: int = option(
         0,
-        "Images to only show the steps of",
+        "Preview: images to show the steps on",
         words={"none": "preprocess all"},
         check=between(1, 48),
         remember=False,

@@ -26,7 +26,7 @@ class Evaluate(Common):
 
     run: str = option(
         LATEST,
-        "Run to evaluate (all: each that is not evaluated yet)",
+        "Run to evaluate, or all that wait for it",
         choices=evaluation_choices,
         other="run folders, models' names or latest",
         find=run_problem,

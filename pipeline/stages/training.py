@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.options import Answers, between, named, option, split_several
-from pipeline.runs import NEW_RUN, resume_choices, unfinished_problem
+from pipeline.runs import NEW_RUN, resume_choices, suggested_resume, unfinished_problem
 from pipeline.stages.shared import (
     AUGMENTATIONS,
     DEVICE,
@@ -72,6 +72,7 @@ class Train(Common):
         choices=resume_choices,
         other="a run folder",
         find=unfinished_problem,
+        suggest=suggested_resume,
         when=lambda answers: answers["resume"] != NEW_RUN or len(resume_choices(answers)) > 1,
         remember=False,
     )

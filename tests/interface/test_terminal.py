@@ -170,7 +170,7 @@ def test_the_printed_command_and_the_answers_file_repeat_the_stage(walk, run_her
     flags = ("--size", "64", "--workers", "1")
     person = walk("preprocess", "--data", prepared / "dataset", *flags)
     person.press("Folder to write the preprocessed dataset to", "first", ENTER)
-    person.press("Images to only show the steps of", ENTER)
+    person.press("Preview: images to show the steps on", ENTER)
     person.press(LIST, ENTER)
     person.child.expect(r"python (\S*main.py) (preprocess [^\r\n]*--batch)\s")
     assert person.child.match.group(1) == str(ROOT / "main.py"), "as it was started"

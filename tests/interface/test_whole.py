@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from interface.plan import done_already
 from pipeline.options import checked
-from pipeline.records import close_folder
+from pipeline.records import close_folder, write_set_aside
 from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.whole import Whole, whole_plan
 
@@ -41,6 +41,11 @@ def test_a_download_that_went_on_is_organised_again(organized):
     later = time.time() + 5
     (organized.source / "films" / "new.dcm").touch()
     os.utime(organized.source / "films", (later, later))
+    assert not done_already("organize", organized)
+
+
+def test_a_dataset_with_files_set_aside_is_tried_again(organized):
+    write_set_aside(organized.out, [("a.dcm", "cut short")])
     assert not done_already("organize", organized)
 
 

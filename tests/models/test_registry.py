@@ -85,7 +85,7 @@ def test_cached_weights_are_suggested_and_said(empty_cache, monkeypatch):
     assert suggested_weights(RESNET) == "none"
     choices = registry.weights_choices(RESNET)
     assert choices["imagenet"] == "trained on ImageNet (not on this machine; HF_HUB_OFFLINE is set)"
-    assert choices["none"] == "start from random weights; offered because those cannot be had"
+    assert choices["none"] == "start from random weights; ImageNet's cannot be had here"
     put_in_cache(empty_cache, "resnet18.a1_in1k")
     assert suggested_weights(RESNET) == "imagenet"
     choices = registry.weights_choices(RESNET)

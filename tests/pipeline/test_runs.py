@@ -10,8 +10,8 @@ import pytest
 from models.evaluation.operating_point import choose
 from pipeline.errors import UserError
 from pipeline.folds import Fold
-from pipeline.records import close_folder
-from pipeline.runs import Run, create_run, find_run, list_runs, run_choices
+from pipeline.records import close_folder, open_folder
+from pipeline.runs import Run, create_run, find_run, list_runs, run_choices, suggested_resume
 from pipeline.schemas import Point
 
 
@@ -41,6 +41,14 @@ def test_two_runs_of_one_second_do_not_share_a_folder(tmp_path):
     assert first.folder != second.folder
     assert first.folder.name.endswith("-7")
     assert first.model == second.model == "MammoCNN"
+
+
+def test_a_run_that_was_stopped_last_is_what_training_goes_on_with(runs):
+    assert suggested_resume({"runs": runs}) == "new"
+    open_folder(runs / "MammoCNN" / "20260103-100000-1", "train", Options())
+    assert suggested_resume({"runs": runs}) == "MammoCNN/20260103-100000-1"
+    finish(create_run(runs, "ResNet18_OPW", 1))  # since then the person went on to another model
+    assert suggested_resume({"runs": runs}) == "new"
 
 
 def test_only_finished_runs_are_listed_oldest_first(runs):
