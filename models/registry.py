@@ -209,7 +209,7 @@ def takes_weights(answers: Answers) -> bool:
 
 def weights_choices(answers: Answers) -> dict[str, str]:
     """Return the named starting weights, for a question; a file may be given beside them."""
-    missing = _missing(_pretrained(answers))
+    missing, fallback = _missing(_pretrained(answers)), ""
     if not missing:
         found = "on this machine"
     elif hub_reachable():
@@ -217,7 +217,7 @@ def weights_choices(answers: Answers) -> dict[str, str]:
         found = f"from {hub_name()}, once, {megabytes} MB"
     else:
         found = f"not on this machine; {_no_hub()}"
-    fallback = "; ImageNet's cannot be had here" if found.startswith("not ") else ""
+        fallback = "; ImageNet's cannot be had here"
     return {
         IMAGENET: f"trained on ImageNet ({found})",
         NO_WEIGHTS: f"start from random weights{fallback}",

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.paths import is_inside
 from pipeline.processes import world_here
 from pipeline.records import atomic, digest
+from pipeline.resources.machine import cores
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
@@ -32,9 +33,7 @@ def worker_count(wanted: int) -> int:
     """
     if wanted:
         return wanted
-    usable = getattr(os, "sched_getaffinity", None)
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
-    return max(1, cores // world_here().local_size)
+    return max(1, cores() // world_here().local_size)
 
 
 def run_all(

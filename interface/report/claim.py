@@ -148,7 +148,8 @@ def _of_results(study: Study) -> dict[int, str]:
     group, best = study.group, study.group.best
     answers = {
         28: "AUC, PR AUC, sensitivity, specificity, MCC, Brier score, calibration error and others",
-        29: f"95 % intervals, {best.replicates:,} bootstrap replicates over patients"
+        29: ("None: too few patients for intervals" if not best.test.of("auc").known else
+             f"95 % intervals, {best.replicates:,} bootstrap replicates over patients")
             + ("; paired comparison, Holm's correction" if group.significance else ""),
         35: "Validation and test: table Metrics of each run",
         36: f"{best.title}: AUC {best.test.of('auc').in_words}, sensitivity "

@@ -12,27 +12,17 @@ from interface.report.data import Dataset
 from interface.report.runs import RunView
 from interface.report.scores import NONE
 from interface.report.searches import Search
+from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import applies, as_text, defaults, kind_of, spec_of, split_several
 from pipeline.records import TIME, read_record
-from pipeline.stages import data, evaluation, training, tuning
 
-OPTIONS = {
-    "synthesize": data.Synthesize,
-    "organize": data.Organize,
-    "preprocess": data.Preprocess,
-    "tune": tuning.Tune,
-    "train": training.Train,
-    "evaluate": evaluation.Evaluate,
-    "ensemble": evaluation.Ensemble,
-    "report": evaluation.Report,
-}
 IDLE = ("workers", "preview", "cluster", "resume")  # options that change no figure
 
 
 def restore(stage: str, values: Mapping[str, Any]) -> Any:
     """Rebuild a stage's options from its record; unlike `checked` it asks nothing of the disk."""
-    kind = OPTIONS[stage]
+    kind = STAGES[stage].options
     known = {item.name: item for item in dataclasses.fields(kind)}
     return kind(
         **{
@@ -56,11 +46,11 @@ def settings(
     Left out are what does not apply, and folders, workers and the like: they change no figure.
 
     Args:
-        stage: Of OPTIONS.
+        stage: Of STAGES.
         values: Its options by name.
         without: Names of options to leave out beside these.
     """
-    kind = OPTIONS[stage]
+    kind = STAGES[stage].options
     answers = defaults(kind) | {k: v for k, v in values.items() if k in defaults(kind)}
     rows = []
     for item in dataclasses.fields(kind):
@@ -111,7 +101,7 @@ def _of_run(run: RunView, runs: Sequence[RunView]) -> Iterator[str]:
     stage, given = run.record["stage"], run.record.get("options", {})
     if stage == "ensemble":
         given = given | {"members": _members(str(given.get("members", "")), run, runs)}
-    if stage in OPTIONS:
+    if stage in STAGES:
         yield repeat(stage, given)
     if stage == "evaluate":  # predictions made elsewhere are evaluated as they are read
         return

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Step:
     @property
     def lost(self) -> str:
         """What it excluded, and how much of it, in words; empty where it excluded nothing."""
-        parts = [f"{number:,} {reason}" for reason, number in self.set_aside]
+        parts = [f"{reason}: {number:,}" for reason, number in self.set_aside]
         said = [f"{self.excluded:,} could not be used ({'; '.join(parts)})"] if parts else []
         said += [
             f"{count(number, 'image')} {were(number)} left out by rule ({reason})"
@@ -111,12 +112,12 @@ class Dataset:
     collection: Mapping[str, Any] | None
     problems: Sequence[str]  # what could not be read, one line each
 
-    @property
+    @cached_property  # asked once for each run
     def hash(self) -> str:
         """Digest of what it holds today; empty where it is gone."""
         return dataset_hash(self.folder) if self.steps else ""
 
-    @property
+    @cached_property
     def out_of_date(self) -> str:
         """How what it was made from has changed since; empty where it has not."""
         return out_of_date(self.folder, self.final.record) if self.final else ""

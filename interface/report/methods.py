@@ -158,6 +158,9 @@ def _lower(title: str) -> str:
 
 def _statistics(group: Group, versions: Mapping[str, str]) -> Iterator[str]:
     run = group.best
+    if not run.test.of("auc").known:
+        yield "There were too few patients for intervals."
+        return
     yield (
         f"Intervals were 95 % percentile intervals of {run.replicates:,} bootstrap replicates "
         f"(seed {run.seed}) that drew patients, with all their images, with replacement (Field & "

@@ -104,7 +104,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "claim": claim_sheet(Study(main, dataset, versions)),
     }
     preprocessing = {
-        str(folder): _preprocessing(next(run for run in runs if run.data == folder), place)
+        str(folder): _preprocessing([run for run in runs if run.data == folder], place)
         for place, folder in enumerate(datasets, start=1)
     }
     context = {
@@ -149,6 +149,7 @@ def _render(context: Mapping[str, Any], runs: Sequence[RunView], waiting: int) -
         leak=LEAK,
         waiting=waiting,
         pictures={str(one.folder): _sheet(one) for one in datasets},
+        trained={str(run.data) for run in runs if not run.elsewhere},
         plain={str(run.data) for run in runs if not run.fold.number},
         **context,
     )  # fmt: skip
@@ -257,11 +258,12 @@ def _folds(dataset: Dataset, runs: Sequence[RunView]) -> list[FoldLine]:
     return list(lines.values())
 
 
-def _preprocessing(run: RunView, place: int) -> Sheet | None:
+def _preprocessing(runs: Sequence[RunView], place: int) -> Sheet | None:
     """Return what the images went through; a run knows it even where its dataset is gone."""
-    if run.preprocessing is None:
+    given = next((run.preprocessing for run in runs if not run.elsewhere), None)
+    if given is None:
         return None
-    rows = settings("preprocess", run.preprocessing)
+    rows = settings("preprocess", given)
     name = "preprocessing" if place == 1 else f"preprocessing_{place}"
     return settings_sheet(name, "Options of preprocessing", rows)
 

@@ -72,7 +72,10 @@ def said(known: Mapping[str, Options], clause: Callable[[Options], str]) -> str:
 
 
 def preprocessing_of(runs: Sequence[RunView]) -> Iterator[str]:
-    """Yield what was done to the images, in this order."""
+    """Yield what was done to the images, in this order; of predictions made elsewhere nothing."""
+    runs = [run for run in runs if not run.elsewhere]
+    if not runs:
+        return
     if all(run.preprocessing is None for run in runs):
         yield "Images were used as they were organised."
         return
@@ -142,7 +145,7 @@ def training_of(runs: Sequence[RunView]) -> Iterator[str]:
     """Yield how the networks and linear probes were trained."""
     titles = titles_of(runs)
     trained = [run for run in runs if run.record["stage"] == "train"]
-    probes = [titles[run.name] for run in trained if run.linear_probe]
+    probes = [titles[run.name] for run in trained if run.linear_probe and not run.untrained_head]
     known = {titles[run.name]: _answers(run) for run in trained if not run.linear_probe}
     if known:
         if probes:
@@ -210,7 +213,9 @@ def _epochs(given: Options) -> str:
 
 
 def _patience(given: Options) -> str:
-    return f"it stopped after {count(given['patience'], 'epoch')} without a better validation AUC"
+    return (
+        f"it was to stop after {count(given['patience'], 'epoch')} without a better validation AUC"
+    )
 
 
 def _optimizer(given: Options) -> str:

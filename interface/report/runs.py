@@ -142,6 +142,16 @@ class RunView:
         return self.strategy.lower() == "opw"
 
     @property
+    def untrained_head(self) -> bool:
+        """Whether it is the control whose head was left random: nothing was fitted."""
+        return bool(self.options.get("untrained_head"))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its predictions were made elsewhere, from images that went through who knows."""
+        return str(self.record["stage"]) == "evaluate"
+
+    @property
     def start(self) -> str:
         """What its network started from, in words."""
         named = {"none": "random weights", "imagenet": "ImageNet weights"}
@@ -164,6 +174,8 @@ class RunView:
                 if self.weights == "none"
                 else ""
             )
+            if self.untrained_head:
+                return f"was frozen at {self.start}, its head left random: a control ({parts})"
             return f"was frozen at {self.start}{missing}; a linear probe was fitted ({parts})"
         layers = {"pft": "its last stages and its head", "cft": "all its layers"}
         what = layers.get(self.strategy.lower(), self.strategy)

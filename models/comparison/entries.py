@@ -18,11 +18,9 @@ from models.resampling import keep_memory, one_blas_thread
 from pipeline.errors import UserError
 from pipeline.manifest import Row
 from pipeline.progress import Progress
-from pipeline.runs import Run
+from pipeline.runs import ELSEWHERE, Run
 from pipeline.stages.evaluation import Compare
 from pipeline.work import worker_count
-
-ELSEWHERE = "elsewhere"  # the strategy of predictions that were not made here
 
 
 @dataclass(frozen=True)

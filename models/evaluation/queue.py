@@ -253,11 +253,13 @@ def _result(entries: Sequence[Entry], options: Evaluate) -> Result:
 
 
 def _headline(counts: Mapping[str, int], total: int) -> str:
+    runs = "1 run" if total == 1 else f"{total} runs"
     if counts[BEFORE] == total:
-        return f"All {total} runs are evaluated; nothing was left to do"
+        every = "The run is" if total == 1 else f"All {total} runs are"
+        return f"{every} evaluated; nothing was left to do"
     words = {DONE: "evaluated", BEFORE: "evaluated before", FAILED: "failed"}
     parts = [f"{count} {words[state]}" for state, count in counts.items() if count]
-    return f"{total} runs: {', '.join(parts)}"
+    return f"{runs}: {', '.join(parts)}"
 
 
 def _table(entries: Sequence[Entry]) -> Table:
@@ -269,7 +271,7 @@ def _table(entries: Sequence[Entry]) -> Table:
         model = entry.run.model
         name = model if models.count(model) == 1 else entry.run.name.replace("/", "\n")
         low, high = entry.test("auc", "low"), entry.test("auc", "high")
-        interval = "-" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+        interval = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         figures = (entry.test(name) for name in ("sensitivity", "specificity"))
         return (name, *((entry.state,) if states else ()), entry.test("auc"), interval, *figures)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from models.registry import LINEAR_PROBE, MODELS, STRENGTHS, ModelRow, named_models, own_values
 from pipeline.errors import UserError
@@ -206,7 +207,7 @@ def _bytes(planned: Planned, cost: Cost) -> float:
 
 
 def _uses_gpu(device: str) -> bool:
-    if device not in ("auto", "cuda"):
+    if device != "auto":
         return device != "cpu"
     torch = sys.modules.get("torch")
     return bool(torch.cuda.is_available()) if torch else has_gpu()
@@ -217,15 +218,15 @@ def tell(trainings: Sequence[Train], progress: Progress) -> None:
 
     What is wrong with the data is for the trainings to say.
     """
-    unknown = [one for one in trainings if one.model not in COSTS]
-    if world_here().distributed or not trainings or unknown:
+    if world_here().distributed or not trainings:
         return
     try:
         planned = plan(trainings)
     except (UserError, OSError):
         return
     # Torch is loaded in a moment anyway, and measured better than what stands in for it.
-    from models.inference import choose_compute, prepare_process
+    with progress.waiting("Loading PyTorch ..."):
+        from models.inference import choose_compute, prepare_process
 
     first = trainings[0]
     try:
@@ -244,23 +245,32 @@ def plan(trainings: Iterable[Train]) -> list[Planned]:
         UserError: A dataset cannot be used.
     """
     found: list[Planned] = []
-    decoded: set[tuple[str, int]] = set()
+    known: dict[tuple[Path, int | str], tuple[dict[str, int], float]] = {}
+    decoded: set[tuple[Path, int]] = set()
     for options in trainings:
-        rows, _ = read_rows(options.data, read_fresh(options.data, "preprocess", "organize"),
-                            int(options.fold))  # fmt: skip
-        counts = {s: sum(row.split == s for row in rows) for s in ("train", "val", "test")}
-        size = options.size or MODELS[options.model].size
-        place = str(options.data), size
-        kept = (options.data / CACHE / f"{size}.json").is_file() or place in decoded
-        decoded.add(place)
-        pixels = sum(row.height * row.width for row in rows) / max(len(rows), 1)
-        found.append(
-            Planned(
-                options.model, counts["train"], counts["val"], counts["test"], size,
-                options.epochs or Planned.epochs, options.batch_size, pixels, kept, options.device,
-            )
-        )  # fmt: skip
+        split = options.data, options.fold
+        if split not in known:
+            record = read_fresh(options.data, "preprocess", "organize")
+            rows, _ = read_rows(options.data, record, int(options.fold))
+            counts = {s: sum(row.split == s for row in rows) for s in ("train", "val", "test")}
+            pixels = sum(row.height * row.width for row in rows) / max(len(rows), 1)
+            known[split] = counts, pixels
+        size = _side(options)
+        kept = (options.data / CACHE / f"{size}.json").is_file() or (options.data, size) in decoded
+        decoded.add((options.data, size))
+        found.append(_planned(options, *known[split], kept))
     return found
+
+
+def _side(options: Train) -> int:
+    return options.size or MODELS[options.model].size
+
+
+def _planned(options: Train, images: Mapping[str, int], pixels: float, decoded: bool) -> Planned:
+    return Planned(
+        options.model, images["train"], images["val"], images["test"], _side(options),
+        options.epochs or Planned.epochs, options.batch_size, pixels, decoded, options.device,
+    )  # fmt: skip
 
 
 def estimates_of(
@@ -277,17 +287,16 @@ def estimates_of(
         What the trainings take, the seconds that their networks score images for, and how many
         they are.
     """
-    planned = [
-        Planned(
-            model, images["train"], images["val"], images["test"], options.size,
-            options.epochs or Planned.epochs, options.batch_size, pixels, number > 0,
-            options.device,
-        )
-        for model in named_models(options.model)
-        for number in range(options.seeds)
-    ]  # fmt: skip
+    planned: list[Planned] = []
+    for model in named_models(options.model):
+        one = replace(options, model=model)
+        for _ in range(options.seeds):
+            decoded = any(before.size == _side(one) for before in planned)
+            planned.append(_planned(one, images, pixels, decoded))
     scored = images["val"] + images["test"]
-    scoring = sum(scoring_seconds(one, scored) for one in planned)
+    scoring = 0.0  # of a GPU nothing is known, and it is soon done
+    if not _uses_gpu(options.device):
+        scoring = sum(scoring_seconds(one, scored) for one in planned)
     return queue_estimate(planned), scoring, len(planned)
 
 

@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.failures import free_memory, torch_reason
-from models.registry import (
-    IMAGENET,
-    NO_WEIGHTS,
-    find_model,
-    named_models,
-    refuse_missing,
-    takes_weights,
-)
+from models.registry import IMAGENET, NO_WEIGHTS, named_models, refuse_unobtainable, takes_weights
 from models.training.best_trial import Tuned, tuned_for
 from models.training.budget import tell
 from models.training.summary import (
@@ -109,11 +102,10 @@ def _refuse_missing_weights(jobs: Sequence[Job]) -> None:
     Raises:
         UserError: It is so; under torchrun as rank zero sees it.
     """
-    rows = [find_model(job.options.model) for job in jobs if job.options.weights == IMAGENET]
-    wanted = {row.architecture for row in rows if takes_weights({"model": row.name})}
     problem = None
     try:
-        refuse_missing(wanted)
+        for weights in {job.options.weights for job in jobs}:
+            refuse_unobtainable(",".join(job.options.model for job in jobs), weights)
     except UserError as error:
         problem = error
     if problem := _broadcast(problem):

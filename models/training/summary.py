@@ -81,7 +81,8 @@ def write_queue(path: Path, entries: Sequence[Entry]) -> None:
 def every_failure(entries: Sequence[Entry], runs: Path) -> UserError:
     """Return the refusal of a queue in which nothing was trained."""
     reasons = list(dict.fromkeys(entry.reason for entry in entries))
-    problem = f"every one of the {len(entries)} trainings failed"
+    every = "the training" if len(entries) == 1 else f"every one of the {len(entries)} trainings"
+    problem = f"{every} failed"
     if len(reasons) == 1:
         return UserError(f"{problem}: {reasons[0]}")
     return UserError(problem, f"{runs / QUEUE} lists each with its reason")

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from models.inference import choose_compute, prepare_process
-from models.registry import IMAGENET, ModelRow, find_model, refuse_missing
+from models.registry import ModelRow, find_model, refuse_unobtainable
 from models.run_facts import FEW_PATIENTS, TrainingData, starting_weights
 from models.training.best_trial import BEST, weights_facts
 from models.training.stage import check_rows, load_training_data
@@ -70,8 +70,7 @@ def tune(options: Tune, progress: Progress) -> Result:
     row = find_model(options.model)
     base = _base(options)
     folds = _rows(options)
-    if starting_weights(base) == IMAGENET:
-        refuse_missing([row.architecture])  # each trial would fail in its turn
+    refuse_unobtainable(options.model, options.weights)  # each trial would fail in its turn
     facts = _facts(options, base)
     name = options.study or f"{row.name}-{facts['data_hash'][:8]}-{digest(facts)[:6]}"
     folder = options.runs / STUDIES / name

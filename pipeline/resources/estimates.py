@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.resources.machine import core_speed, cores
-from pipeline.resources.sizes import bytes_text, time_text
 
 MEGA = 1e6
 FILM_PIXELS = 15e6  # of a film of CBIS-DDSM, half of them more
@@ -48,12 +47,6 @@ class Estimate:
         known = self.seconds is not None and other.seconds is not None
         seconds = (self.seconds or 0) + (other.seconds or 0) if known else None
         return Estimate(seconds, self.size + other.size)
-
-    def __str__(self) -> str:
-        """Return both in words: "about 12 min and 0.4 GB of disk"."""
-        size = f"{bytes_text(self.size)} of disk"
-        return f"about {size}" if self.seconds is None else (
-            f"about {time_text(self.seconds)} and {size}")  # fmt: skip
 
 
 def total(estimates: Iterable[Estimate]) -> Estimate:

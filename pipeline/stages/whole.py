@@ -21,8 +21,9 @@ Plan = list[tuple[str, dict[str, Any]]]
 def _same(options: type, name: str, **change: Any) -> Any:
     """Declare an option as another stage does."""
     (item,) = (one for one in dataclasses.fields(options) if one.name == name)
+    default = change.pop("default", item.default)
     spec = dataclasses.replace(item.metadata["spec"], **change)
-    return dataclasses.field(default=change.pop("default", item.default), metadata={"spec": spec})
+    return dataclasses.field(default=default, metadata={"spec": spec})
 
 
 _takes_weights = named("models.registry:takes_weights")
@@ -39,12 +40,7 @@ class Whole(Common):
     source: Path = _same(Organize, "source", when=_asked)
     unit: str = _same(Organize, "unit")
     finding: str = _same(Organize, "finding")
-    model: str = option(
-        "all",
-        "Models to train",
-        choices=_same(Train, "model").metadata["spec"].choices,
-        several=True,
-    )
+    model: str = _same(Train, "model", default="all", text="Models to train", when=_asked)
     weights: str = _same(Train, "weights", when=_takes_weights)
     epochs: int | None = _same(Train, "epochs", when=_asked)
     out: Path = advanced(

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from interface.flags import build_parser
-from interface.report.commands import OPTIONS
+from interface.stages import STAGES
 from pipeline.records import plain_options, read_json, write_json
 from pipeline.runs import find_run
 from pipeline.stages.evaluation import Ensemble
@@ -20,7 +20,7 @@ def commands(root):
     """Return stage and options of every command of the page, in order."""
     text = Page(page_of(root).text).text
     lines = re.findall(r"python main\.py .*? --batch", text[text.index("Commands that repeat") :])
-    parser = build_parser(OPTIONS)
+    parser = build_parser({name: stage.options for name, stage in STAGES.items()})
     return [(line.split()[2], parser.parse_args(shlex.split(line)[2:])) for line in lines]
 
 

@@ -86,7 +86,9 @@ def test_numbers_agree_with_their_nouns(two):
     for folder in folders:
         change(folder, epochs=1, patience=1, batch_size=1)
     written = text()
-    assert "Training lasted at most 1 epoch. It stopped after 1 epoch without a better" in written
+    assert (
+        "Training lasted at most 1 epoch. It was to stop after 1 epoch without a better" in written
+    )
     assert "A batch held 1 image." in written
     assert "Neither mixup nor label smoothing was used." in written
 

@@ -331,6 +331,22 @@ def test_predictions_made_elsewhere_need_neither_validation_nor_dataset(tmp_path
     assert "theirs reaches a test AUC of 0.80" in page.text
     assert "Predictions made elsewhere: /far/theirs.csv" in page.text
     assert "image not found" in page.text
+    # What their images went through is not known, so nothing is said of it.
+    for untrue in ("were not cropped", "used as they were organised", "images as they are"):
+        assert untrue not in page.text
+
+
+def test_an_untrained_head_is_a_control_that_was_not_fitted(tmp_path):
+    rows = cohort(16)
+    data = dataset(tmp_path, rows)
+    folder = run_folder(tmp_path / "runs", data, rows, "ResNet18_OPW", strategy="opw")
+    record = read_json(folder / "stage.json")
+    record["options"]["untrained_head"] = True
+    write_json(folder / "stage.json", record)
+    text = Page(page_of(tmp_path).text).text
+    assert "its head left random: a control" in text
+    assert "fitted" not in text.partition("Methods")[2]
+    assert "a linear probe was fitted" not in text
 
 
 def test_an_ensemble_has_no_options_of_training(tmp_path):
