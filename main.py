@@ -17,6 +17,7 @@ from pipeline.errors import UserError, shown
 from pipeline.options import checked, defaults
 from pipeline.processes import World, as_started, world_here
 from pipeline.records import read_json
+from pipeline.stages.whole import Plan
 
 if TYPE_CHECKING:
     from interface.screen import Screen
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")):
     os.environ.setdefault(_name, _value)
 DONE, MISTAKE, SET_ASIDE, STOPPED = 0, 1, 3, 130
-Plan = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,9 +96,9 @@ def _dispatch(argv: Sequence[str] | None, world: World) -> int:
                     outcomes = [run_stage(name, filled, screen)]
     if as_json:
         data = [outcome.as_data() for outcome in outcomes]
+        replayed = answers and name in (None, "demo")
         # The whole way is several stages, as a replay of answers is.
-        several = name in (None, "demo", "all")
-        found = data if answers and several else data[0]["facts"].get("stages", data[0])
+        found = data if replayed else data[0]["facts"].get("stages", data[0])
         print(json.dumps(found, indent=2, default=str))
     elif not batch and sys.stdout.isatty() and (page := outcomes[-1].result.facts.get("report")):
         open_in_browser(page)
@@ -139,7 +139,7 @@ def _by_questions(name: str, given: Mapping[str, Any], as_json: bool, screen: "S
     return outcome
 
 
-def _read_answers(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _read_answers(path: Path) -> Plan:
     """Read an answers file: a list of stages with their options."""
     try:
         data = read_json(path, like="answers.json")
@@ -150,6 +150,8 @@ def _read_answers(path: Path) -> list[tuple[str, dict[str, Any]]]:
         problem = f"{path}: is not an answers file ({reason})"
         raise UserError(problem, "every run writes one") from None
     plan = [(entry["stage"], entry["options"]) for entry in data["stages"]]
+    if not plan:
+        raise UserError(f"{path}: names no stage", "every run writes an answers file")
     for name, options in plan:
         if name not in STAGES:
             raise UserError(f"{path}: {shown(name)!r} is not a stage")

@@ -80,7 +80,7 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
 
     Returns:
         A parser whose result has `stage` (None where the menu is wanted), the face's own flags
-        (batch, json, answers) where they were given, and every option that was given.
+        (batch, json, log_file, answers) where they were given, and every option that was given.
     """
     parser = OneLineParser(
         prog="main.py",
@@ -99,6 +99,7 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
         "--answers", type=Path, metavar="FILE", help="Replay all stages of an answers file"
     )
     # Without prog a stage's refusal would begin with the whole usage.
+    _add_output(parser)
     commands = parser.add_subparsers(
         dest="stage", metavar="STAGE", title="Stages", prog=parser.prog
     )
@@ -120,7 +121,7 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
         _add_common(command)
         flags = [word for action in command._actions for word in action.option_strings]
         command.known = flags
-    parser.known = [*stages, "--answers", "--help", "--version"]
+    parser.known = [*stages, "--answers", "--help", "--json", "--log-file", "--version"]
     parser.stages = dict(commands.choices)
     return parser
 
@@ -134,12 +135,18 @@ def _add_common(command: ArgumentParser) -> None:
     group.add_argument(
         "--answers", type=Path, metavar="FILE", help="Repeat what an answers file says; flags win"
     )
+    _add_output(group)
+
+
+def _add_output(group: "argparse._ActionsContainer") -> None:
     group.add_argument(
-        "--log-file", type=Path, metavar="FILE", help="Write what is shown to a file as well"
-    )
+        "--log-file", type=Path, metavar="FILE", default=SUPPRESS,
+        help="Write what is shown to a file as well",
+    )  # fmt: skip
     group.add_argument(
-        "--json", action="store_true", help="The result as JSON on stdout, progress on stderr"
-    )
+        "--json", action="store_true", default=SUPPRESS,
+        help="The result as JSON on stdout, progress on stderr",
+    )  # fmt: skip
 
 
 def _add_option(group: "argparse._ArgumentGroup", item: "Field[Any]") -> None:

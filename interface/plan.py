@@ -10,11 +10,10 @@ from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import checked, named
 from pipeline.progress import Table
-from pipeline.provenance import out_of_date
+from pipeline.provenance import PLACES, out_of_date
 from pipeline.records import RECORD, SET_ASIDE, TIME, plain_options, read_json
 from pipeline.resources.estimates import (
     FILM_PIXELS,
-    SMALL_PIXELS,
     Estimate,
     evaluate_estimate,
     organize_estimate,
@@ -23,21 +22,38 @@ from pipeline.resources.estimates import (
     total,
 )
 from pipeline.resources.sizes import bytes_text, time_text
+from pipeline.stages.data import film_height
 from pipeline.stages.whole import Plan
 
-NO_MATTER = {"workers", "preview"}  # options that change nothing of what a stage makes
+NO_MATTER = PLACES - {"source", "data", "csv"}  # options that change nothing of what a stage makes
 FOLDERS = ("synthesize", "organize", "preprocess")  # that make one folder, named by `out`
 _planned_images = named("sources.cbis_ddsm.plan:planned_images")
 _training_estimates = named("models.training.budget:estimates_of")
 
 
-def plan_table(plan: Plan) -> Table:
+def done_stages(plan: Plan) -> dict[str, str]:
+    """Return when the stages were done that can be left out.
+
+    They are the first ones: what a stage makes anew puts all that follows out of date.
+    """
+    done: dict[str, str] = {}
+    for name, values in plan:
+        try:
+            when = done_already(name, checked(STAGES[name].options, values))
+        except UserError:  # a folder that a stage before is to make
+            when = ""
+        if not when:
+            break
+        done[name] = when
+    return done
+
+
+def plan_table(plan: Plan, done: Mapping[str, str]) -> Table:
     """Return what there is to do and what is done, with about what time and disk it takes."""
     takes = _estimates(plan)
-    rows, made_anew, left = [], False, []
-    for name, values in plan:
-        when = "" if made_anew else _done(name, values)
-        made_anew = made_anew or (not when and name in FOLDERS)
+    rows, left = [], []
+    for name, _ in plan:
+        when = done.get(name, "")
         found = None if when else takes.get(name)
         left += [found] if found else []
         rows.append((name, f"done, {when}" if when else "to do", *_shown(found)))
@@ -51,13 +67,6 @@ def _shown(found: Estimate | None) -> tuple[str, str]:
     if found is None:
         return "-", "-"
     return "-" if found.seconds is None else time_text(found.seconds), bytes_text(found.size)
-
-
-def _done(stage: str, values: Mapping[str, Any]) -> str:
-    try:
-        return done_already(stage, checked(STAGES[stage].options, values))
-    except UserError:  # its folder is made by a stage before
-        return ""
 
 
 def _estimates(plan: Plan) -> dict[str, Estimate]:
@@ -87,9 +96,7 @@ def _film_pixels(raw: Path) -> float:
         size = str(read_json(raw / RECORD)["options"]["size"])
     except (UserError, KeyError):
         return FILM_PIXELS
-    if size.isdecimal():
-        return 0.6 * int(size) ** 2  # a film is narrower than high
-    return SMALL_PIXELS if size == "small" else FILM_PIXELS
+    return 0.6 * film_height(size) ** 2  # a film is narrower than high
 
 
 def done_already(stage: str, options: Any) -> str:

@@ -65,10 +65,11 @@ def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
     marks = {key: source for source, found in sources.items() for key in found}
     form = Form(name, options, asked.given, offered, marks)
     wrong: UserError | None = None
-    tour, open_answers = asked.tour, False
+    outcome: Outcome | None = None
+    tried = False
     try:
-        while (filled := _fill(form, wrong, tour, asked.leave)) is not None:
-            tour, open_answers = False, True
+        while (filled := _fill(form, wrong, asked, tried)) is not None:
+            tried = True
             screen.summary(name, filled)
             try:
                 outcome = _run(name, filled, screen)
@@ -76,15 +77,13 @@ def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
                 wrong = error
                 forget_keys()
             else:
-                form.said.clear()
-                open_answers = False
                 remember(name, filled, outcome.result)
                 return outcome
         if wrong:
             raise wrong
         return None
     finally:
-        if open_answers or form.said:
+        if outcome is None and (tried or form.said):
             workspace.keep_draft(name, kept_answers(options, _plain(form.answers)))
 
 
@@ -97,17 +96,17 @@ def _run(name: str, filled: Any, screen: "Screen") -> Outcome:
         raise UserError(disk_trouble(error)) from None
 
 
-def _fill(form: "Form", wrong: UserError | None, tour: bool, leave: str) -> Any | None:
+def _fill(form: "Form", wrong: UserError | None, asked: Asked, tried: bool) -> Any | None:
     from interface.prompts.terminal import GoBack
 
     try:
-        if tour:
+        if asked.tour and not tried:
             form.ask_each()
-        return form.review(wrong, leave)
+        return form.review(wrong, asked.leave)
     except GoBack:
         return None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; nothing was run") from None
+        raise KeyboardInterrupt("stopped" if tried else "stopped; nothing was run") from None
 
 
 def _plain(answers: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The whole way: its plan, what of it is done already, and running the rest."""
+"""The whole way: running what is not done of its plan."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interface import flags
-from interface.plan import FOLDERS, done_already, plan_table
+from interface.plan import done_stages, plan_table
 from interface.stages import STAGES, Outcome, run_stage
 from pipeline.options import checked, named
 from pipeline.progress import Result
@@ -36,26 +36,25 @@ def _run(plan: Plan, out: Path, screen: "Screen") -> Result:
     Raises:
         UserError: A stage could not be done; what was done before it is left out the next time.
     """
-    screen.table(plan_table(plan))
+    done = done_stages(plan)
+    screen.table(plan_table(plan, done))
     train = dict(plan)["train"]
     if not (train["data"] / RECORD).is_file():  # before hours of work on the way to it
         _refuse_unobtainable(train["model"], train["weights"])
     outcomes: list[Outcome] = []
-    made_anew = False
+    stages: list[tuple[str, Any]] = []
     for number, (name, values) in enumerate(plan, start=1):
-        options = checked(STAGES[name].options, values)
-        if not made_anew and (when := done_already(name, options)):
-            screen.heading(f"{number}/{len(plan)}  {name}: done already, {when}")
+        stages.append((name, checked(STAGES[name].options, values)))
+        title = f"{number}/{len(plan)}  {name}"
+        if name in done:
+            screen.heading(f"{title}: done already, {done[name]}")
             continue
-        # What a stage makes anew puts all that follows out of date.
-        made_anew = made_anew or name in FOLDERS
-        screen.heading(f"{number}/{len(plan)}  {name}")
+        screen.heading(title)
         try:
-            outcomes.append(run_stage(name, options, screen, in_a_row=True))
+            outcomes.append(run_stage(*stages[-1], screen, in_a_row=True))
         except KeyboardInterrupt:
             raise KeyboardInterrupt from None  # the whole way says how it continues, not its part
     answers = out / "answers.json"
-    stages = [(name, checked(STAGES[name].options, values)) for name, values in plan]
     write_json(answers, {"stages": [{"stage": name, "options": plain_options(one)}
                                     for name, one in stages]})  # fmt: skip
     screen.heading("All is done")

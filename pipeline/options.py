@@ -28,7 +28,8 @@ def _accept(_value: Any) -> str | None:
     return None
 
 
-def _always(_answers: Answers) -> bool:
+def always(_answers: Answers) -> bool:
+    """Apply an option whatever the other answers are."""
     return True
 
 
@@ -68,7 +69,7 @@ def option(
     find: Callable[[Any, Answers], str | None] | None = None,
     words: Mapping[str, str] = NO_WORDS,
     several: bool = False,
-    when: Callable[[Answers], bool] = _always,
+    when: Callable[[Answers], bool] = always,
     suggest: Callable[[Answers], Any] | None = None,
     counts: Callable[[str, Answers], Mapping[str, str]] | None = None,
     advanced: bool = False,

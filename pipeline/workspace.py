@@ -14,7 +14,7 @@ from pipeline.processes import world_here
 from pipeline.provenance import dataset_hash, out_of_date
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.resources.sizes import age_text, bytes_text
-from pipeline.runs import MODEL_FILE, list_runs, list_unfinished
+from pipeline.runs import METRICS, MODEL_FILE, list_runs, list_unfinished
 
 MEMORY = Path(".mammolab") / "answers.json"
 DRAFTS = Path(".mammolab") / "drafts.json"
@@ -25,7 +25,7 @@ Memory = Mapping[str, Mapping[str, Any]]  # stage -> option -> last answer
 
 
 def recall() -> dict[str, dict[str, Any]]:
-    """Return the answers of the last run of each stage in this folder."""
+    """Return the answers given last to the questions of each stage in this folder."""
     return _read(MEMORY)
 
 
@@ -77,7 +77,7 @@ class Workspace:
 
 
 def survey(memory: Memory) -> Workspace:
-    """Look at what has been made, in the folders of the last run or the usual ones."""
+    """Look at what has been made, in the folders answered last at questions or the usual ones."""
 
     def folder(stage: str, name: str, usual: str) -> Path:
         said = memory.get(stage, {}).get(name, usual)
@@ -86,23 +86,25 @@ def survey(memory: Memory) -> Workspace:
     raw = folder("organize", "source", str(folder("synthesize", "out", "raw")))
     dataset = folder("organize", "out", "dataset")
     preprocessed = folder("preprocess", "out", "preprocessed")
-    runs = list_runs(folder("train", "runs", "runs"))
+    runs_folder = folder("train", "runs", "runs")
+    runs, stopped = list_runs(runs_folder), len(list_unfinished(runs_folder))
     reports = sorted(
         folder("report", "out", "reports").glob("*/report.html"),
         key=lambda path: path.stat().st_mtime,
     )
-    stopped = len(list_unfinished(folder("train", "runs", "runs")))
     evaluated = [run for run in runs if run.evaluated]
     waiting = len(runs) - len(evaluated)
-    fresh = evaluated and (not reports or reports[-1].stat().st_mtime < _newest_metrics(evaluated))
-    to_organize = not _finished(dataset)
+    report_due = evaluated and (
+        not reports or reports[-1].stat().st_mtime < _newest_metrics(evaluated)
+    )
+    to_organize, stale = not _finished(dataset), _stale(preprocessed)
     steps = (
         ("synthesize", to_organize and (not raw.is_dir() or (raw / UNFINISHED).is_file())),
         ("organize", to_organize),
-        ("preprocess", not _finished(preprocessed) or bool(_stale(preprocessed))),
+        ("preprocess", not _finished(preprocessed) or bool(stale)),
         ("train", not runs),
         ("evaluate", bool(runs) and not runs[-1].evaluated),
-        ("report", bool(fresh)),
+        ("report", bool(report_due)),
     )
     lines = (
         ("raw collection", _raw_state(raw)),
@@ -115,10 +117,10 @@ def survey(memory: Memory) -> Workspace:
         "synthesize": "not finished" if (raw / UNFINISHED).is_file() else "",
         "organize": "not finished" if (dataset / UNFINISHED).is_file() else "",
         "preprocess": "not finished" if (preprocessed / UNFINISHED).is_file() else (
-            "out of date" if _stale(preprocessed) else ""),
+            "out of date" if stale else ""),
         "train": f"{stopped} stopped" if stopped else "",
         "evaluate": f"{waiting} waiting" if waiting else "",
-        "report": "out of date" if fresh and reports else "",
+        "report": "out of date" if report_due and reports else "",
     }  # fmt: skip
     following = next((stage for stage, due in steps if due), "train")
     folders = {"synthesize": raw.is_dir(), "organize": _finished(dataset),
@@ -138,7 +140,7 @@ def _brief(marks: Mapping[str, str], there: Mapping[str, bool], runs: int) -> st
 
 
 def _newest_metrics(evaluated: list[Any]) -> float:
-    return float(max((run.folder / "metrics.json").stat().st_mtime for run in evaluated))
+    return max(((run.folder / METRICS).stat().st_mtime for run in evaluated), default=0.0)
 
 
 def _finished(folder: Path) -> bool:

@@ -102,6 +102,8 @@ def test_an_answers_file_that_is_none(run_main, tmp_path):
     (tmp_path / "x.json").write_text('{"stages": [{"stage": "organize", "options": {"tree": 1}}]}')
     assert "organize has no option tree" in one_line(run_main("--answers", "x.json"), 1)
     assert "no such file" in one_line(run_main("train", "--answers", "gone.json"), 1)
+    (tmp_path / "x.json").write_text('{"stages": []}')
+    assert "x.json: names no stage" in one_line(run_main("--answers", "x.json", "--json"), 1)
 
 
 # Light start

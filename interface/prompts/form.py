@@ -15,6 +15,7 @@ from pipeline.options import (
     applies,
     checked,
     choices_of,
+    converted,
     defaults,
     flag,
     items_of,
@@ -58,6 +59,8 @@ class Form:
 
     def __post_init__(self) -> None:
         self.offered = self._still_valid()
+        fields = {item.name: item for item in items_of(self.options)}
+        self.given = {name: converted(fields[name], value) for name, value in self.given.items()}
         self.answers = defaults(self.options) | dict(self.offered) | dict(self.given)
 
     @property

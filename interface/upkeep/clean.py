@@ -30,10 +30,7 @@ def clean(options: Clean, progress: Progress) -> Result:
     used = in_use(kept)
     chosen = _kinds_of(options.what)
     free = [one for one in kept if one not in used]
-    facts: dict[str, Any] = {
-        "kinds": {kind: sum(one.size for one in kept if one.kind == kind) for kind in KINDS},
-        "in_use": sorted(str(one.path) for one in used),
-    }
+    facts: dict[str, Any] = {"kinds": _sizes(kept), "in_use": sorted(str(one.path) for one in used)}
     if not chosen:
         total = sum(one.size for one in free)
         return Result(
@@ -84,11 +81,15 @@ def _kinds_of(what: str) -> list[str]:
     return [kind for kind in KINDS if kind in parts]
 
 
+def _sizes(kept: Sequence[Kept]) -> dict[str, int]:
+    return {kind: sum(one.size for one in kept if one.kind == kind) for kind in KINDS}
+
+
 def live_sizes(_name: str, answers: Answers) -> dict[str, str]:
-    """Return for each kind how many bytes its removal would free, for the question."""
+    """Return for each kind how many bytes there are, for the question."""
     with contextlib.suppress(OSError):
         kept = find_kept(Path(answers["folder"]))
-        sizes = {kind: sum(one.size for one in kept if one.kind == kind) for kind in KINDS}
+        sizes = _sizes(kept)
         words = {kind: bytes_text(size) if size else "none" for kind, size in sizes.items()}
         return words | {EVERYTHING: bytes_text(sum(sizes.values()))}
     return {}
@@ -115,10 +116,6 @@ def _table(kept: Sequence[Kept]) -> Table:
         )
     )
     return Table("Caches and working files", ("Kind", "What", "Of", "   Size"), rows)
-
-
-def _by_kind(item: tuple[tuple[str, Path], int]) -> int:
-    return [*KINDS].index(item[0][0])
 
 
 def _remove(one: Kept) -> tuple[int, str]:

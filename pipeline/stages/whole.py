@@ -4,12 +4,11 @@ The demo is the same list, on a synthetic collection.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.options import between, named, option, split_several, usable_output
+from pipeline.options import always, between, named, option, split_several, usable_output
 from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.shared import DEVICE, Common, advanced
 from pipeline.stages.training import Train
@@ -29,26 +28,22 @@ def _same(options: type, name: str, **change: Any) -> Any:
 _takes_weights = named("models.registry:takes_weights")
 
 
-def _asked(_answers: Mapping[str, Any]) -> bool:
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
 class Whole(Common):
     """Go the whole way from a download to a report."""
 
-    source: Path = _same(Organize, "source", when=_asked)
+    source: Path = _same(Organize, "source", when=always)
     unit: str = _same(Organize, "unit")
     finding: str = _same(Organize, "finding")
-    model: str = _same(Train, "model", default="all", text="Models to train", when=_asked)
+    model: str = _same(Train, "model", default="all", text="Models to train", when=always)
     weights: str = _same(Train, "weights", when=_takes_weights)
-    epochs: int | None = _same(Train, "epochs", when=_asked)
+    epochs: int | None = _same(Train, "epochs", when=always)
     out: Path = advanced(
         Path(), "Folder to work in: dataset, preprocessed, runs, reports", check=usable_output
     )
     without_callback: str = _same(Organize, "without_callback", advanced=True)
     size: int = _same(Preprocess, "size", advanced=True)
-    seeds: int = _same(Train, "seeds", when=_asked)
+    seeds: int = _same(Train, "seeds", when=always)
     device: str = DEVICE()
 
 

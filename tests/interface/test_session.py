@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from interface.menu import GROUPS, WHOLE
 from interface.session import offered_answers
-from interface.stages import remember
+from interface.stages import STAGES, remember
 from pipeline import workspace
 from pipeline.progress import Result
 from pipeline.stages.data import Organize, Synthesize
@@ -36,6 +37,11 @@ def test_parts_of_the_whole_way_are_offered_as_they_were_run(tmp_path, monkeypat
     remember("all", Whole(finding="both", model="MammoCNN"), Result(None, "", {}))
     assert offered_answers("organize", Organize)["finding"] == "both"
     assert offered_answers("train", Train)["model"] == "MammoCNN"
+
+
+def test_every_stage_stands_in_the_menu():
+    grouped = [name for group in GROUPS.values() for name in group]
+    assert sorted([*grouped, *WHOLE]) == sorted(STAGES)
 
 
 def test_a_password_in_an_address_is_not_kept(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -29,9 +30,11 @@ def organized(tmp_path):
     return options
 
 
-def test_a_dataset_of_the_same_options_is_done(organized, tmp_path):
+def test_a_dataset_of_the_same_options_is_done(organized, tmp_path, monkeypatch):
     assert done_already("organize", organized)
     assert done_already("organize", Organize(**vars(organized) | {"workers": 2}))
+    monkeypatch.chdir(tmp_path)
+    assert done_already("organize", Organize(**vars(organized) | {"out": Path("dataset")}))
     assert not done_already("organize", Organize(**vars(organized) | {"unit": "crop"}))
     assert not done_already("organize", Organize(**vars(organized) | {"out": tmp_path / "no"}))
     assert not done_already("preprocess", Preprocess(data=organized.out, out=organized.out))
