@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interface.flags import command
 from interface.upkeep.kept import Kept, find_kept, in_use
 from pipeline.errors import UserError
 from pipeline.holding import hold, release
@@ -38,7 +39,7 @@ def clean(options: Clean, progress: Progress) -> Result:
             headline=_headline(options.folder, total),
             facts=facts | {"bytes": total},
             tables=(_table(kept),) if kept else (),
-            notes=_notes(used, [*KINDS]),
+            notes=(*_notes(used, [*KINDS]), *([_command(options.folder)] if total else [])),
         )
     wanted = [one for one in free if one.kind in chosen]
     freed, problems = 0, []
@@ -99,9 +100,13 @@ def _headline(folder: Path, total: int) -> str:
     where = "here" if folder == Path() else f"in {folder}"
     if not total:
         return f"Nothing to remove {where}"
-    there = "" if folder == Path() else f" --folder {folder}"
-    command = f"python main.py clean --what all{there} --batch"
-    return f"{bytes_text(total)} {where} can be freed: {command}"
+    return f"{bytes_text(total)} {where} can be freed"
+
+
+def _command(folder: Path) -> str:
+    """Return the command that removes everything; on a line of its own, to be copied."""
+    what = command(STAGE, Clean(folder=folder, what=EVERYTHING))
+    return f"remove them all with: {what}"
 
 
 def _table(kept: Sequence[Kept]) -> Table:

@@ -131,7 +131,7 @@ def test_every_kind_is_shown_with_its_bytes_and_nothing_is_removed(work):
                  "frozen" not in name)  # fmt: skip
     assert result.facts["kinds"]["image-cache"] == cached
     assert result.facts["kinds"]["leftovers"] == 3 * len("half")
-    assert result.headline.endswith(f"clean --what all --folder {work} --batch")
+    assert f"clean --what all --folder {work} --batch" in result.notes[-1]
     assert {row[0] for row in result.tables[0].rows} == set(KINDS)
 
 
@@ -194,8 +194,10 @@ def test_several_kinds_and_contradictions(work, run_main):
 def test_the_list_fits_80_columns(work, run_main):
     done = run_main("clean", "--batch", cwd=work)
     assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "clean --what all --batch" in done.stdout
+    lines = done.stdout.splitlines()
+    to_copy = next(line for line in lines if "main.py" in line)
+    assert to_copy.endswith("main.py clean --what all --batch")
+    assert max(len(line) for line in lines if line != to_copy) <= 80
 
 
 @pytest.mark.parametrize(

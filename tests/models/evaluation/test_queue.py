@@ -238,6 +238,8 @@ def test_what_torch_cannot_do_for_one_run_is_a_reason_too(runs, monkeypatch):
     assert "in full" in listed(runs)[1]["traceback"]
 
 
+# A signal may come between open() and its with statement.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_names_the_command_that_goes_on_with_the_rest(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs.parent)

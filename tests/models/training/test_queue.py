@@ -310,6 +310,8 @@ def test_all_folds_of_data_without_folds_are_refused(queue_of, tiny_data):
         again(queue_of(data=tiny_data, fold="all"))
 
 
+# A signal may come between open() and its with statement.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_names_the_command_that_goes_on(queue_of, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
