@@ -91,7 +91,8 @@ def prepare_process(workers: int, deterministic: bool = False) -> None:
     torch.set_num_threads(worker_count(workers))
     # On a GPU the fastest algorithms may sum in another order each time.
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(deterministic)  # this loads torch's compiler: seconds
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it
     keep_memory(KEPT_BYTES)

@@ -8,11 +8,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # of nn.SyncBatchNorm too
 
+from models.light_timm import timm
 from models.registry import MAMMO_CNN, Head
 
 CONTAINERS = {"features", "blocks"}  # children of timm's networks that are chains themselves

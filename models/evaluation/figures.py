@@ -9,9 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.bootstrap import Estimate
@@ -52,6 +50,9 @@ def write_figures(
         raw: (N,) probabilities of the test images before calibration.
         seed: Of the bootstrap behind the bands.
     """
+    from matplotlib import rc_context  # here, so that scoring begins a second earlier
+    from matplotlib.figure import Figure
+
     test = images["test"]
     drawings: dict[str, Callable[[Any], None]] = {
         "roc": lambda axes: draw_roc(axes, images, seed),
@@ -64,7 +65,7 @@ def write_figures(
     history = read_history(folder / "history.csv")
     if len(history.get("epoch", ())) > 1:
         drawings["history"] = lambda axes: draw_history(axes, history)
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         for name, draw in drawings.items():
             figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")
             axes = figure.add_subplot()
@@ -81,7 +82,7 @@ def write_figures(
             save(figure, folder / FOLDER / name, title)
 
 
-def lay_out(figure: Figure) -> None:
+def lay_out(figure: Any) -> None:
     """Lay a figure out once, not again for every file that it is written to."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +27,7 @@ from models.distributed import (
     require_equal,
 )
 from models.inference import LAST_FILE, restore_weights, save_weights, scoring_batch
+from models.light_timm import convert_sync_batchnorm
 from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, recalibration_mode, split_before, train_mode
 from models.run_facts import FitResult, HyperParameters, TrainingData

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from models.evaluation.figures import FOLDER, GREY, SIZE, STYLE, TEST, VAL, lay_out, save
 from models.tuning.result import COMPLETE, FAILED, PRUNED, Entry, Search
@@ -27,6 +25,8 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
         importance: Share of the variance that each hyper-parameter explains; empty where there
             are too few trials to tell.
     """
+    from matplotlib import rc_context  # here, so that the first trial begins a second earlier
+
     drawings: dict[str, Callable[[], Any]] = {
         "tuning-history": lambda: _history(search),
         "tuning-slices": lambda: _slices(search),
@@ -34,7 +34,7 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
     }
     if importance:
         drawings["tuning-importance"] = lambda: _importance(search, importance)
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         for name, draw in drawings.items():
             figure = draw()
             lay_out(figure)
@@ -44,6 +44,8 @@ def write_figures(folder: Path, search: Search, importance: Mapping[str, float])
 def _figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Any:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     # A layout makes room for a title only where it may place it.
     place = {} if layout else {"y": 1 - 0.1 / height, "va": "top"}
@@ -150,6 +152,8 @@ def _height(parameter: Parameter, value: Any) -> float:
 
 
 def _parallel(search: Search) -> Any:
+    import matplotlib
+
     space, scored = search.space, sorted(_scored(search), key=lambda one: one.area or 0.0)
     figure = _figure(
         max(SIZE[0], 0.95 * len(space)), SIZE[1], f"{search.facts['model']}: where the best are"

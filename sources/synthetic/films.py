@@ -5,6 +5,7 @@ the chest wall on the left; films of right breasts are mirrored.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -81,15 +82,24 @@ def _noise(random: np.random.Generator, shape: tuple[int, int], slope: float) ->
     """
     small = min(1.0, NOISE_ROWS / shape[0])
     rows, columns = (cv2.getOptimalDFTSize(max(8, round(side * small))) for side in shape)
-    spectrum = np.fft.rfft2(random.standard_normal((rows, columns), np.float32))  # (h, w // 2 + 1)
-    frequency = np.hypot(
-        np.fft.fftfreq(rows)[:, None] * rows, np.fft.rfftfreq(columns)[None, :] * rows
-    )
-    frequency[0, 0] = np.inf
-    field = np.fft.irfft2(spectrum / np.maximum(frequency, 1.5) ** slope, s=(rows, columns))
-    field = ((field - field.mean()) / field.std()).astype(np.float32)
+    white = random.standard_normal((rows, columns), np.float32)
+    # OpenCV's transform takes a tenth of the time of NumPy's, and this is most of a film.
+    spectrum = cv2.dft(white, flags=cv2.DFT_COMPLEX_OUTPUT)  # (h, w, 2)
+    field = cv2.idft(spectrum * _falling(rows, columns, slope), flags=cv2.DFT_REAL_OUTPUT)
+    field = (field - field.mean()) / field.std()
     enlarged: Array = cv2.resize(field, shape[::-1], interpolation=cv2.INTER_CUBIC)
     return enlarged
+
+
+@lru_cache(maxsize=32)
+def _falling(rows: int, columns: int, slope: float) -> Array:
+    """Return 1/f^slope for each element of a spectrum, 0 for the mean, shape (h, w, 1)."""
+    frequency = np.hypot(
+        np.fft.fftfreq(rows)[:, None] * rows, np.fft.fftfreq(columns)[None, :] * rows
+    )
+    frequency[0, 0] = np.inf
+    share: Array = (np.maximum(frequency, 1.5) ** -slope).astype(np.float32)[..., None]
+    return share
 
 
 def _draw_anatomy(plan: FilmPlan, shape: tuple[int, int], random: np.random.Generator) -> _Anatomy:

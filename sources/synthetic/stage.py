@@ -21,7 +21,7 @@ from sources.synthetic.tables import CASE_DESCRIPTIONS, case_description, dicom_
 from sources.synthetic.writing import FilmJob, write_film
 
 STAGE = "synthesize"
-VERSION = 1  # to be raised when the same options give other bytes, so that folders are made anew
+VERSION = 2  # to be raised when the same options give other bytes, so that folders are made anew
 WHOLE = "collection"  # the ledger's entry that says which options the folder is made with
 README = """SYNTHETIC DATA. No film in this folder shows a person.
 
