@@ -1,5 +1,6 @@
 """The whole way: running what is not done of its plan."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,18 @@ from pipeline.stages.whole import Demo, Plan, Whole, demo_plan, whole_plan
 if TYPE_CHECKING:
     from interface.screen import Screen
 
+# What a newcomer watches, stage by stage.
+EXPLAINED = {
+    "synthesize": "Draws films with benign and malignant masses, in the folders and with the "
+    "headers of a CBIS-DDSM download. No film shows a person.",
+    "organize": "Reads headers and CSVs, and sorts the mammograms into train, val and test. "
+    "All films of a patient stay in one split.",
+    "preprocess": "Crops borders, removes letters and labels, smooths, and raises local contrast.",
+    "train": "Shows a network each training image once an epoch. val_auc is measured on patients "
+    "it has not seen: 0.5 is chance, 1 is perfect. The best epoch is kept.",
+    "evaluate": "Measures the best epoch on the test patients, which nothing was chosen on.",
+    "report": "Writes all of it as one page for a browser.",
+}
 _refuse_unobtainable = named("models.registry:refuse_unobtainable")
 
 
@@ -23,12 +36,18 @@ def run_whole(options: Whole, screen: "Screen") -> Result:
 
 
 def run_demo(options: Demo, screen: "Screen") -> Result:
-    """Run the whole way on a synthetic collection."""
-    return _run(demo_plan(options), options.out, screen)
+    """Run the whole way on a synthetic collection, and say in words what happens."""
+    return _run(demo_plan(options), options.out, screen, EXPLAINED)
 
 
-def _run(plan: Plan, out: Path, screen: "Screen") -> Result:
+def _run(plan: Plan, out: Path, screen: "Screen", explained: Mapping[str, str] = {}) -> Result:
     """Run a plan, leaving out what is done already.
+
+    Args:
+        plan: The stages.
+        out: Folder that it works in.
+        screen: Where it is shown.
+        explained: By stage, what to say before it runs.
 
     Returns:
         With the outcome of each stage in `facts["stages"]`.
@@ -50,6 +69,8 @@ def _run(plan: Plan, out: Path, screen: "Screen") -> Result:
             screen.heading(f"{title}: done already, {done[name]}")
             continue
         screen.heading(title)
+        if name in explained:
+            screen.say(explained[name])
         try:
             outcomes.append(run_stage(*stages[-1], screen, in_a_row=True))
         except KeyboardInterrupt:

@@ -73,7 +73,14 @@ def cost_of(
 
 
 @lru_cache(maxsize=32)
-def known_speed(architecture: str, head: Head, size: int, compute: Compute, threads: int) -> Speed:  # noqa: ARG001
+def known_speed(
+    architecture: str,
+    head: Head,
+    size: int,
+    compute: Compute,
+    threads: int,  # noqa: ARG001
+    batches: bool = True,
+) -> Speed:
     """Return the speed of a kind of network, which is measured once in a process.
 
     What its weights are does not matter: runs of one architecture are equally fast.
@@ -84,28 +91,31 @@ def known_speed(architecture: str, head: Head, size: int, compute: Compute, thre
         size: Side of the input in pixels.
         compute: Device and arithmetic.
         threads: With which a processor computes.
+        batches: Whether to measure batches too; else `many` is None.
     """
     import torch  # only modules that pyproject.toml names may do so when they load
 
     with torch.random.fork_rng(devices=[]):
         network = build(architecture, head).eval()
     place(network, compute)
-    return measure_speed(network, size, compute)
+    return measure_speed(network, size, compute, batches)
 
 
-def measure_speed(network: "nn.Module", size: int, compute: Compute) -> Speed:
+def measure_speed(network: "nn.Module", size: int, compute: Compute, batches: bool = True) -> Speed:
     """Measure what one image costs a network; it is left as it is found.
 
     Args:
         network: From `models.networks.build`, on the device of `compute`.
         size: Side of its input in pixels.
         compute: Device and arithmetic.
+        batches: Whether to measure batches too; else `many` is None.
     """
     with _eval_mode(network):
         gflops = _gflops(network, size, compute)
         one = _images_per_second(network, size, 1, compute)
         # Large images are scored fewer at a time, however many are given.
-        many = _images_per_second(network, size, min(MANY, scoring_batch(size)), compute)
+        batch = min(MANY, scoring_batch(size))
+        many = _images_per_second(network, size, batch, compute) if batches else None
     return Speed(gflops, one, many)
 
 

@@ -168,8 +168,9 @@ def _cost(run: Run, paces: Mapping[Path, float]) -> dict[str, Any]:
         compute = choose_compute("auto", str(facts["precision"]))
         head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
         kind = str(facts["architecture"]), head, int(facts["input"]["size"]), compute
-        speed = known_speed(*kind, threads=torch.get_num_threads())
-        if pace := paces.get(member.folder):
+        pace = paces.get(member.folder)  # batches were scored anyway
+        speed = known_speed(*kind, threads=torch.get_num_threads(), batches=pace is None)
+        if pace is not None:
             speed = dataclasses.replace(speed, many=pace)
         peak = record["counts"].get("peak_memory")
         seconds = float(record["seconds"])

@@ -14,6 +14,8 @@ from pipeline.stages.shared import DEVICE, Common, advanced
 from pipeline.stages.training import Train
 
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
+# Few epochs that rise quickly: rotated training images would need more of them.
+DEMO_TRAINING = {"augment": "flip"}
 Plan = list[tuple[str, dict[str, Any]]]
 
 
@@ -73,7 +75,7 @@ class Demo(Common):
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
     patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
-    epochs: int = option(8, "Epochs at most", check=between(1, 1000))
+    epochs: int = option(3, "Epochs at most", check=between(1, 1000))
 
 
 def demo_plan(options: Demo) -> Plan:
@@ -84,4 +86,6 @@ def demo_plan(options: Demo) -> Plan:
         source=out / "raw", out=out, model="ResNet18_CFT", weights="none",
         epochs=options.epochs, seed=options.seed, workers=options.workers,
     )  # fmt: skip
-    return [("synthesize", collection), *whole_plan(whole)]
+    plan = [("synthesize", collection), *whole_plan(whole)]
+    dict(plan)["train"].update(DEMO_TRAINING)
+    return plan
