@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 from images.files import read_image, write_png
-from models.inference import has_fast_bf16
+from models.devices import has_fast_bf16
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
 from pipeline.records import RECORD
