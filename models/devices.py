@@ -51,8 +51,11 @@ def choose_precision(device: torch.device, precision: str) -> str:
         known = precision == "bf16" and torch.backends.mps.is_macos_or_newer(MACOS_OF_BF16, 0)
         return "bf16" if known else "fp32"
     if precision == "auto":
-        on_gpu = device.type == "cuda"
-        fast = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bf16()
+        if device.type == "cuda":
+            # GPUs before Ampere emulate it, which is slower than float32.
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = has_fast_bf16()
         return "bf16" if fast else "fp32"
     return precision
 

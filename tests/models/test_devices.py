@@ -14,7 +14,7 @@ from models.training.checkpoints import random_state, set_random_state
 from models.training.estimate import is_out_of_memory
 from pipeline.errors import UserError
 
-MPS, CPU = torch.device("mps"), torch.device("cpu")
+MPS, CPU, CUDA = (torch.device(kind) for kind in ("mps", "cpu", "cuda"))
 
 
 @pytest.fixture
@@ -83,8 +83,12 @@ def test_on_the_gpu_of_apple_bfloat16_is_asked_for(gpus, monkeypatch, asked, mac
 
 def test_bfloat16_on_other_devices_is_as_it_was(gpus, monkeypatch):
     gpus(cuda=True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert choose_precision(torch.device("cuda"), "auto") == "bf16"
+    older = lambda including_emulation=True: including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", older)
+    assert choose_precision(CUDA, "auto") == "fp32"
+    assert choose_precision(CUDA, "bf16") == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert choose_precision(CUDA, "auto") == "bf16"
     assert choose_precision(CPU, "bf16") == "bf16"
     assert choose_precision(CPU, "fp32") == "fp32"
 
