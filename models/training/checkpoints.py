@@ -88,7 +88,9 @@ def load_checkpoint(
 
 def random_state() -> dict[str, Any]:
     """Return the state of torch's random numbers, which dropout draws from."""
-    graphics = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    # Only of a GPU in use: to ask another one takes some of its memory, which may be all taken.
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    graphics = [torch.cuda.get_rng_state()] if used else []
     apple = [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": graphics, "mps": apple}
 

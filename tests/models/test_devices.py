@@ -123,6 +123,12 @@ def test_random_numbers_of_checkpoints_from_before_are_read():
     assert torch.equal(torch.rand(3), drawn)
 
 
+def test_a_training_on_the_processor_leaves_the_gpu_alone(gpus, monkeypatch):
+    gpus(cuda=True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: pytest.fail("the GPU was asked"))
+    assert random_state()["cuda"] == []
+
+
 def test_memory_that_apple_s_gpu_lacks_is_known_as_such():
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
