@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from models.data.loading import EvalTransform, load_split
+from models.devices import forget_peak
 from models.distributed import (
     is_rank_zero,
     on_rank_zero,
@@ -275,6 +276,7 @@ def _load_for(
 ) -> TrainingData:
     compute = choose_compute(options.device, options.precision)
     place(network, compute)
+    forget_peak(compute.device)  # it is that of this training, not of one before it in a queue
     return load_training_data(options, row, rows, compute, progress)
 
 

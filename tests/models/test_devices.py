@@ -6,7 +6,14 @@ import torch
 
 from main import main
 from models.data.loading import EvalTransform
-from models.devices import choose_device, choose_precision, device_name, empty_cache, wait_for
+from models.devices import (
+    choose_device,
+    choose_precision,
+    device_name,
+    empty_cache,
+    forget_peak,
+    wait_for,
+)
 from models.inference import Compute, choose_compute, place
 from models.networks import build
 from models.registry import MODELS
@@ -121,6 +128,14 @@ def test_random_numbers_of_checkpoints_from_before_are_read():
     del state["mps"]
     set_random_state(state)
     assert torch.equal(torch.rand(3), drawn)
+
+
+def test_the_peak_of_a_gpu_is_that_of_one_training_of_several(monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
+    for device in (CPU, MPS, CUDA):
+        forget_peak(device)
+    assert forgotten == [CUDA]
 
 
 def test_a_training_on_the_processor_leaves_the_gpu_alone(gpus, monkeypatch):
