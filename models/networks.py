@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # of nn.SyncBatchNorm too
 
 from models.light_timm import timm
@@ -17,6 +18,7 @@ from models.registry import MAMMO_CNN, Head
 
 CONTAINERS = {"features", "blocks"}  # children of timm's networks that are chains themselves
 MAMMO_CNN_BLOCKS = ((32, 0.1), (64, 0.2), (128, 0.3), (256, 0.4))  # filters, dropout
+MAMMO_CNN_GRID = 4  # means of each map's fields, in a row and in a column
 MAMMO_CNN_NORMALISATION = (0.5, 0.25)
 
 
@@ -63,15 +65,35 @@ def mammo_cnn() -> nn.Sequential:
     for number, (filters, dropout) in enumerate(MAMMO_CNN_BLOCKS, start=1):
         layers[f"block{number}"] = _double_convolution(channels, filters, dropout)
         channels = filters
-    layers["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())  # (B, 256 * 4 * 4)
+    layers["pool"] = nn.Sequential(_GridPool(MAMMO_CNN_GRID), nn.Flatten())  # (B, 256 * 4 * 4)
     layers["head"] = nn.Sequential(
-        nn.Linear(channels * 4 * 4, 512),
+        nn.Linear(channels * MAMMO_CNN_GRID**2, 512),
         nn.LeakyReLU(),
         nn.Linear(512, 128),
         nn.LeakyReLU(),
         nn.Linear(128, 1),
     )
     return nn.Sequential(layers)
+
+
+class _GridPool(nn.Module):
+    """The mean of each field of a grid, as adaptive pooling has it.
+
+    Its gradient differs on a GPU each time, and `--deterministic` refuses it there; where all
+    fields are equally large, plain pooling gives the same and has one that does not differ.
+    """
+
+    def __init__(self, grid: int) -> None:
+        """Take the number of fields in a row, as many as in a column."""
+        super().__init__()
+        self._grid = grid
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (B, C, G, G) of (B, C, H, W)."""
+        height, width = maps.shape[-2:]
+        if height % self._grid or width % self._grid:
+            return functional.adaptive_avg_pool2d(maps, self._grid)
+        return functional.avg_pool2d(maps, (height // self._grid, width // self._grid))
 
 
 def _double_convolution(channels: int, filters: int, dropout: float) -> nn.Sequential:

@@ -99,6 +99,16 @@ def test_mammo_cnn_is_built_as_described():
     assert MODELS["MammoCNN"].size == 512
 
 
+@pytest.mark.parametrize(("side", "gradient"), [(512, "AvgPool2D"), (96, "AdaptiveAvgPool2D")])
+def test_mammo_cnn_pools_with_a_gradient_that_is_the_same_each_time_on_a_gpu(side, gradient):
+    pool = units(build("mammo_cnn", Head()))["pool"]
+    maps = torch.rand(2, 3, side // 16, side // 16, requires_grad=True)  # after four blocks
+    pooled = pool[0](maps)
+    assert torch.equal(pooled, nn.functional.adaptive_avg_pool2d(maps, 4))
+    # Adaptive pooling has no other on CUDA, so torch refuses it with --deterministic.
+    assert pooled.grad_fn.name() == f"{gradient}Backward0"
+
+
 def test_a_head_of_its_own_is_built_from_its_widths():
     network = build("resnet18.a1_in1k", Head(widths=(32, 8), dropout=0.5))
     dense = [m for m in network.fc if isinstance(m, nn.Linear)]
