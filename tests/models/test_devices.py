@@ -144,6 +144,16 @@ def test_a_training_on_the_processor_leaves_the_gpu_alone(gpus, monkeypatch):
     assert random_state()["cuda"] == []
 
 
-def test_memory_that_apple_s_gpu_lacks_is_known_as_such():
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
+@pytest.mark.parametrize(
+    "told",
+    [
+        "MPS backend out of memory (MPS allocated: 9 GB)",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "FIND was unable to find an engine to execute this computation after trying 9 plans.",
+    ],
+)
+def test_memory_that_a_gpu_lacks_is_known_as_such(told):
+    assert is_out_of_memory(RuntimeError(told))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
