@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -117,6 +117,18 @@ def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
     return square
 
 
+def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device.
+
+    To a GPU of NVIDIA it goes from pinned memory, beside the arithmetic; from other memory the copy
+    would wait until the GPU has done all that it was given before.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(frozen=True)
 class EvalTransform:
     """Turns decoded images into what a network takes; the only place where that is done."""
@@ -127,10 +139,8 @@ class EvalTransform:
 
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
         """Return (B, 1, S, S) float32 normalised tensors of (B, S, S) uint8 images."""
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        if self.device.type == "cuda":  # from pinned memory the copy runs beside the arithmetic
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        tensor = batch.to(self.device).to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        tensor = to_device(images, self.device).to(torch.float32)
+        tensor = tensor.div_(255).sub_(self.mean).div_(self.std)
         return tensor.unsqueeze(1)  # (B, 1, S, S)
 
 

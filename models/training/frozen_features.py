@@ -22,7 +22,7 @@ from images import augmentation
 from images.jobs import code_digest
 from models import networks
 from models.data import loading
-from models.data.loading import EvalTransform, Split
+from models.data.loading import EvalTransform, Split, to_device
 from models.distributed import rank_zero_first
 from models.inference import Compute, scoring_batch
 from pipeline.leftovers import remove_left_over
@@ -47,7 +47,7 @@ class Features:
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
         """Return (B, F), or (B, C, H, W) stored channels last; on a GPU of Apple channels first."""
-        found = torch.from_numpy(np.take(self._values, indices, axis=0)).to(self._device)
+        found = to_device(np.take(self._values, indices, axis=0), self._device)
         if found.dtype is torch.int16:
             found = found.view(torch.bfloat16)
         found = found.permute(0, 3, 1, 2) if found.ndim == 4 else found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.data.loading import Split, batches
+from models.data.loading import Split, batches, to_device
 from models.devices import empty_cache
 from models.distributed import (
     all_reduce_sum,
@@ -186,7 +186,6 @@ class _Trainer:
         self._world = world_here()
         if self._world.distributed and data.compute.device.type == "cuda":
             network = convert_sync_batchnorm(network)  # in place; parameters stay the same objects
-        self._targets = torch.from_numpy(data.train.targets).to(data.compute.device)
         self._loss = Loss(hparams, data.positive_weight, data.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(network, hparams)
@@ -256,7 +255,7 @@ class _Trainer:
             # Else every rank would drop the same units, as all start from one checkpoint.
             seed = np.random.SeedSequence((hparams.seed, epoch, self._world.rank))
             torch.manual_seed(int(seed.generate_state(1)[0]))
-        total = torch.tensor(state.loss, device=self._targets.device)
+        total = torch.tensor(state.loss, device=self._data.compute.device)
         epoch_batches = self._batches(epoch)
         text = f"Epoch {epoch}/{hparams.epochs}"
         forecast = Forecast(self._data, hparams, len(epoch_batches), state.epochs)
@@ -304,23 +303,26 @@ class _Trainer:
         # Gradients of all parts add up, so they are cleared once for the whole batch.
         self._optimizer.zero_grad()
         mix = draw_mix(indices, self._hparams, epoch, batch)
-        total = torch.zeros((), device=self._targets.device)
+        total = torch.zeros((), device=self._data.compute.device)
         # A part of one image on a rank would have no variance for batch norm.
         parts = max(1, min(self.state.parts, len(indices) // (2 * self._world.size)))
         for part, cut in enumerate(np.array_split(np.arange(len(indices)), parts), start=1):
             places = self._world.shard(cut)
             own, partners = indices[places], mix.partners[places]
             inputs = self._feed.training(own, epoch)
-            targets = self._targets[torch.from_numpy(own)]
+            targets = self._targets(own)
             if not mix.none:
                 inputs = mix(inputs, self._feed.training(partners, epoch))
-                targets = mix(targets, self._targets[torch.from_numpy(partners)])
+                targets = mix(targets, self._targets(partners))
             with self._gradient_exchange(part == parts):
                 # The gradient of the mean over the whole batch: DDP divides sums by the ranks.
                 loss = self._loss(self._forward(inputs), targets) * self._world.size / len(indices)
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / self._world.size
         return all_reduce_sum(total)
+
+    def _targets(self, indices: NDArray[np.int64]) -> Tensor:
+        return to_device(self._data.train.targets[indices], self._data.compute.device)
 
     def _gradient_exchange(self, last: bool) -> AbstractContextManager[None]:
         """Return the context of one part of a step: ranks exchange gradients with the last."""

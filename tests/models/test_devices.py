@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from main import main
-from models.data.loading import EvalTransform
+from models.data.loading import EvalTransform, to_device
 from models.devices import (
     choose_device,
     choose_precision,
@@ -111,6 +111,8 @@ def test_channels_stay_first_on_the_gpu_of_apple(monkeypatch):
 
 
 def test_images_go_to_a_device_that_has_no_pinned_memory():
+    values = np.arange(6, dtype=np.float32)[::2]  # not contiguous
+    assert to_device(values, CPU).tolist() == [0, 2, 4]
     transform = EvalTransform(0.5, 0.25, torch.device("meta"))
     assert transform(np.zeros((2, 8, 8), np.uint8)).device.type == "meta"
 
