@@ -17,6 +17,7 @@ from models.light_timm import timm
 from models.registry import MAMMO_CNN, Head
 
 CONTAINERS = {"features", "blocks"}  # children of timm's networks that are chains themselves
+CALLS = 8  # kinds of calls of a compiled unit: in training, in scoring, batches of other sizes
 MAMMO_CNN_BLOCKS = ((32, 0.1), (64, 0.2), (128, 0.3), (256, 0.4))  # filters, dropout
 MAMMO_CNN_GRID = 4  # means of each map's fields, in a row and in a column
 MAMMO_CNN_NORMALISATION = (0.5, 0.25)
@@ -225,10 +226,22 @@ def keep_depthwise_in_float32(network: nn.Module) -> None:
             module.__class__ = _Float32Convolution
 
 
-def compile_units(network: nn.Module) -> None:
-    """Have torch compile each unit of a network when it is first used, in place."""
-    for unit in units(network).values():
-        unit.compile()
+def compile_units(network: nn.Module, backend: str = "inductor") -> None:
+    """Have torch compile each unit of a network when it is first used, in place.
+
+    Args:
+        network: From `build`, or a part of one.
+        backend: What torch compiles with.
+    """
+    import torch._dynamo  # seconds
+
+    chain = units(network)
+    # To torch all units are one function, and after so many kinds of calls, eight, it compiles no
+    # more of them: the units at the end of the chain would be left as they are.
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, CALLS * len(chain))
+    for unit in chain.values():
+        unit.compile(backend=backend)
 
 
 def logits(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -5,6 +5,7 @@ from torch import nn
 
 from models.networks import (
     build,
+    compile_units,
     freeze,
     head_name,
     logits,
@@ -158,3 +159,20 @@ def test_with_batch_norm_of_several_gpus_a_network_is_scored_and_saved_as_before
     with recalibration_mode(network, ""):
         assert norms
         assert all(norm.training and norm.momentum is None for norm in norms)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch looks at it itself
+def test_all_units_are_compiled_however_they_are_called(monkeypatch):
+    config = torch._dynamo.config
+    monkeypatch.setattr(config, "recompile_limit", config.recompile_limit)
+    monkeypatch.setattr(config, "fail_on_recompile_limit_hit", True)  # else torch only warns
+    network = build("resnet18", Head())
+    compile_units(network, backend="eager")
+    for count in (4, 3):
+        train_mode(network, "")
+        logits(network, torch.rand(count, 1, 32, 32), torch.bfloat16).sum().backward()
+    network.eval()
+    with torch.no_grad():
+        logits(network, torch.rand(5, 1, 32, 32), torch.bfloat16)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= len(units(network))
