@@ -1,0 +1,36 @@
+"""The longest benchmarks run at all: on a few small images, for the form and not the figures."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import OFFLINE, ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def measure(name, *words):
+    """Run a benchmark as a person would."""
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.benchmarks.{name}", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=OFFLINE,
+    )
+
+
+def test_codecs_are_compared_or_the_command_that_installs_them_is_named():
+    result = measure("codecs", "--films", 1, "--rounds", 1, "--height", 400, "--pixels", 1)
+    if importlib.util.find_spec("imagecodecs"):
+        assert result.returncode == 0, result.stderr
+        kinds = (f"{size}, {bits} bits" for size in ("full size", "small") for bits in (8, 16))
+        assert all(
+            f"{side}, {kind}" in result.stdout for kind in kinds for side in ("write", "read")
+        )
+        assert "images/png.py" in result.stdout.splitlines()[-1]
+    else:
+        assert result.returncode == 1
+        assert "pip install --no-deps --target /tmp/imagecodecs imagecodecs" in result.stderr
