@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import OFFLINE, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # each is a dozen processes
 
 
 def measure(name, *words):
@@ -20,6 +20,16 @@ def measure(name, *words):
         text=True,
         env=OFFLINE,
     )
+
+
+def test_every_benchmark_finds_what_it_imports():
+    folder = ROOT / "tests" / "benchmarks"
+    names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    lines = [f"import tests.benchmarks.{name}" for name in names]
+    result = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_codecs_are_compared_or_the_command_that_installs_them_is_named():
