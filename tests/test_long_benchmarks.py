@@ -1,6 +1,7 @@
 """The longest benchmarks run at all: on a few small images, for the form and not the figures."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 
@@ -44,3 +45,17 @@ def test_codecs_are_compared_or_the_command_that_installs_them_is_named():
     else:
         assert result.returncode == 1
         assert "pip install --no-deps --target /tmp/imagecodecs imagecodecs" in result.stderr
+
+
+def test_growth_measures_every_stage_and_draws_it(tmp_path):
+    words = "--images", 16, 32, "--patients", 8, "--runs", 2, "--out", tmp_path
+    result = measure("growth", *words)
+    assert result.returncode == 0, result.stderr
+    costs = json.loads((tmp_path / "growth.json").read_text())
+    few, many = sorted({cost["images"] for cost in costs})
+    assert many == 2 * few
+    stages = "organize", "preprocess", "train", "evaluate", "compare", "report"
+    assert [cost["stage"] for cost in costs] == [*stages, *stages]
+    assert all(cost["seconds"] > 0 and cost["peak"] > 0 for cost in costs)
+    assert "above linear" in result.stdout
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
