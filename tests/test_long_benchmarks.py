@@ -59,3 +59,17 @@ def test_growth_measures_every_stage_and_draws_it(tmp_path):
     assert all(cost["seconds"] > 0 and cost["peak"] > 0 for cost in costs)
     assert "above linear" in result.stdout
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_ways_lead_from_films_to_scores(tmp_path):
+    models = "ResNet18_OPW", "ResNet18_CFT"
+    words = ["--films", 24, "--height", 400, "--epochs", 1, "--side", 64, "--models", *models]
+    result = measure("whole_way", *words, "--out", tmp_path / "whole.json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "whole.json").read_text())
+    for way in (found["plain"], found["ours"]):
+        assert way["scores"].keys() == set(models)
+        assert all(way["seconds"][part] > 0 for part in ("DICOM to images", "preprocess", *models))
+        assert way["peak"] > 0
+        assert way["disk"] > 0
+    assert "early stopping is off" in result.stdout
