@@ -5,12 +5,17 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.autograd import DeviceType
 
 from tests.benchmarks import machine
 from tests.benchmarks.gpu.goals import NOT_MEASURED, judged, sorted_out
+from tests.benchmarks.gpu.memory import fault
 from tests.benchmarks.gpu.record import FAILED, NO_GPU, Record, read_lines
+from tests.benchmarks.gpu.speed import busy_seconds
 from tests.conftest import OFFLINE, ROOT
 
 MODULES = sorted(
@@ -59,6 +64,45 @@ def test_a_part_that_fails_keeps_what_it_found_and_goes_on(tmp_path):
     assert states["ResNet18_CFT, in memory: at least 1.3 times the plain loop"] == "met"
     assert states["torchrun finishes a run"] == NOT_MEASURED
     assert {line["kind"] for line in lines} == {"figure", FAILED}
+
+
+def test_a_gpu_is_busy_while_any_kernel_runs():
+    def event(begin, end, name="gemm", kind=DeviceType.CUDA):
+        return SimpleNamespace(
+            start_ns=lambda: begin, duration_ns=lambda: end - begin, name=lambda: name,
+            device_type=lambda: kind,
+        )  # fmt: skip
+
+    second = 10**9
+    events = [
+        event(0, second), event(second // 2, 2 * second), event(5 * second, 6 * second),
+        event(second // 4, second // 2), event(7 * second, 9 * second, "Memcpy HtoD"),
+        event(0, 9 * second, kind=DeviceType.CPU),
+    ]  # fmt: skip
+    results = SimpleNamespace(events=lambda: events)
+    found = busy_seconds(SimpleNamespace(profiler=SimpleNamespace(kineto_results=results)))
+    assert found == 3
+    # What torch's profiler gives has these names.
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        torch.ones(8).sum()
+    assert busy_seconds(profiler) == 0
+    first = profiler.profiler.kineto_results.events()[0]
+    assert first.duration_ns() >= 0
+    assert first.start_ns() > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "wrong"),
+    [
+        (1, "main.py: there is not enough memory for two images at a time; give less", ""),
+        (1, "Traceback (most recent call last):\ntorch.OutOfMemoryError", "ended in a traceback"),
+        (0, "", "status 0, not 1"),
+        (1, "main.py: shapes do not fit", "does not say 'not enough memory'"),
+        (1, "main.py: not enough memory\nmain.py: not enough memory", "2 lines instead of one"),
+    ],
+)
+def test_how_a_training_without_memory_should_end(status, told, wrong):
+    assert fault(status, told, 1, "not enough memory") == wrong
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ from tests.benchmarks.gpu.record import (
 
 ROOT = Path(__file__).parents[2]
 KEPT_BACK = 0.1  # of a part's time, for it to end by itself
+TERMINATED = 143  # exit status
 SHORTEST = 8.0  # seconds, below which no part is begun
 COMPILED = "ResNet18_CFT", "MammoCNN", "EfficientNetB3_CFT", "DenseNet121_CFT"  # quick ones first
 # As main.py has it: threads that spin while they wait take the cores that the plain loop needs.
@@ -175,6 +176,8 @@ def parsed():
 def main():
     """Run the parts, print what they found and return the exit status."""
     started, options = time.monotonic(), parsed()
+    # Parts are sessions of their own: whoever ends this process means them as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     here = look(options)
     on_gpu = here["gpu"] is not None
     print(machine.text(here), flush=True)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -98,22 +99,21 @@ def stop(settings, model, runs):
 def kill(settings, model, runs, limit):
     """Train in another process until the first epoch is kept, and kill that."""
     words = [*train_words(settings, model, runs), "--batch", "--json"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *map(str, words)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + limit
-        while not begun(runs, model):
-            if process.poll() is not None or time.monotonic() > end:
-                process.kill()
-                raise RuntimeError(
-                    f"{model}: no checkpoint\n{last_lines(process.communicate()[1])}"
-                )
-            time.sleep(POLL)
-    finally:
-        process.kill()
-        process.communicate()
+    end = time.monotonic() + limit
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), *map(str, words)],
+            stdout=subprocess.DEVNULL, stderr=told,
+        )  # fmt: skip
+        try:
+            while process.poll() is None and time.monotonic() < end and not begun(runs, model):
+                time.sleep(POLL)
+        finally:
+            process.kill()
+            process.wait()
+        if not begun(runs, model):
+            told.seek(0)
+            raise RuntimeError(f"{model}: no checkpoint\n{last_lines(told.read())}")
 
 
 def follow(record, settings, model, runs):
@@ -170,6 +170,15 @@ def tell_choices(record):
         record.failed("choices", f"a GPU is used with {compute.precision}, {layout}")
 
 
+def tell_pinned(record):
+    """Note how much pinned memory images went to the GPU from."""
+    import torch
+
+    if torch.cuda.is_available():
+        peak = torch.cuda.host_memory_stats().get("allocated_bytes.peak", 0)
+        record.note(f"pinned memory: {peak / 1e6:.1f} MB at its peak")
+
+
 def measure(record, settings):
     """Follow every model; one that fails does not stop the rest."""
     with record.attempt("choices"):
@@ -181,3 +190,5 @@ def measure(record, settings):
             continue
         with record.attempt(model):
             follow(record, settings, model, settings.folder / "runs")
+    with record.attempt("pinned memory"):
+        tell_pinned(record)
