@@ -14,8 +14,8 @@ from pipeline.stages.shared import DEVICE, Common, advanced
 from pipeline.stages.training import Train
 
 DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
-# Few epochs that rise quickly: rotated training images would need more of them.
-DEMO_TRAINING = {"augment": "flip"}
+# So that few epochs are enough: rotated images, or a lower rate, would need more of them.
+DEMO_TRAINING = {"augment": "flip", "learning_rate": 2e-3}
 Plan = list[tuple[str, dict[str, Any]]]
 
 
