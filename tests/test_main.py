@@ -165,5 +165,6 @@ def test_the_demo_does_everything_and_says_how_to_repeat_it(run_here, tmp_path):
     for stage in ("synthesize", "organize", "preprocess", "train", "evaluate", "report"):
         assert f"python main.py {stage} " in done.stdout
     assert "--epochs 1" in done.stdout
+    assert "0.5 is chance" in done.stdout, "a newcomer is told what is happening"
     assert (tmp_path / "d" / "answers.json").is_file()
     assert done.stdout.count("Not a medical device") == 3, "with each stage that shows scores"

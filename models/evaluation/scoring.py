@@ -70,11 +70,11 @@ class ScoredRun:
 
 
 class _Pace:
-    """Notes how long whole batches take, as they are scored anyway."""
+    """Notes how fast batches are scored that are at least half full."""
 
     def __init__(self, batch: int) -> None:
         self._batch, self._since = batch, 0.0
-        self._seconds: list[float] = []
+        self._rates: list[float] = []  # images a second
 
     def watch(self, advance: Advance) -> Advance:
         """Return what to call instead after each batch; the clock starts now."""
@@ -82,8 +82,8 @@ class _Pace:
 
         def step(images: int) -> None:
             now = time.perf_counter()
-            if images == self._batch:
-                self._seconds.append(now - self._since)
+            if 2 * images >= self._batch:
+                self._rates.append(images / (now - self._since))
             self._since = now
             advance(images)
 
@@ -91,9 +91,9 @@ class _Pace:
 
     @property
     def images_per_second(self) -> float | None:
-        """The median over whole batches after the first, which warms up; None without any."""
-        counted = self._seconds[1:]
-        return round(self._batch / statistics.median(counted), 2) if counted else None
+        """The median over batches after the first, which warms up; None without any."""
+        counted = self._rates[1:]
+        return round(statistics.median(counted), 2) if counted else None
 
 
 def members_of(run: Run) -> list[Run]:
