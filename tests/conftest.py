@@ -1,12 +1,15 @@
 """Fixtures that several test files use: typed keys, a terminal, a small collection made once."""
 
+import gc
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pexpect
 import pytest
+from filelock import FileLock
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.input.typeahead import get_typeahead
@@ -21,11 +24,39 @@ os.environ.update(dict.fromkeys(THREADS, "1"))  # before numpy loads
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Small films: what is tested of a collection seldom hangs on their size.
-COLLECTION = {"patients": 16, "seed": 3, "size": "256", "workers": 1}
+COLLECTION = {"patients": 10, "seed": 4, "size": "256", "workers": 1}
 # Tests never reach for weights over a network, whether there is one or not.
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
 # Without NO_CPR prompt_toolkit waits two seconds for a cursor report that pexpect never sends.
 TERMINAL = OFFLINE | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+
+
+class Loaded:
+    """How many modules there were when garbage was last told from what stays."""
+
+    modules = 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    gc.disable()  # what is loaded stays
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        leave_out_what_is_loaded()
+
+
+def pytest_runtest_teardown():
+    leave_out_what_is_loaded()
+
+
+def leave_out_what_is_loaded():
+    """Let no garbage collection look through modules again: that took a sixth of all time."""
+    if len(sys.modules) > Loaded.modules + 100:
+        gc.collect()
+        gc.freeze()
+        Loaded.modules = len(sys.modules)
 
 
 @pytest.fixture
@@ -68,8 +99,8 @@ def run_here(tmp_path, monkeypatch, capsys):
     """Do what `run_main` does in this process, which has loaded what takes others seconds."""
     from main import main
 
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
+    def run(*arguments, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
         for name in ("HF_HUB_OFFLINE", "COLUMNS"):
             monkeypatch.setenv(name, OFFLINE[name])
         capsys.readouterr()
@@ -105,27 +136,72 @@ def terminal(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def collection(tmp_path_factory):
-    """A synthetic collection of 16 patients, made once; not to be written to."""
+def once(tmp_path_factory):
+    """Make a folder once for all processes of a test run; nobody is to write to it afterwards.
+
+    Return what `make` returned, which may name files in that folder.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has a folder of its own there
+
+    def have(name, make):
+        told = root / f"{name}.pickle"
+        with FileLock(root / f"{name}.lock"):
+            if not told.exists():
+                made = make(root / name)
+                told.write_bytes(pickle.dumps(made))
+        return pickle.loads(told.read_bytes())
+
+    return have
+
+
+@pytest.fixture(scope="session")
+def collection(once):
+    """A synthetic collection of 10 patients; not to be written to."""
+    return once("collection", lambda folder: write_collection(folder / "raw"))
+
+
+@pytest.fixture(scope="session")
+def layouts(once):
+    """A smaller one in every layout, each in a folder of its name; not to be written to."""
+
+    from pipeline.options import items_of, spec_of
+    from pipeline.stages.data import Synthesize
+
+    (option,) = (item for item in items_of(Synthesize) if item.name == "layout")
+
+    def make(folder):
+        for layout in spec_of(option).choices:
+            dialect = "linux" if layout == "classic" else "windows"
+            write_collection(folder / layout, layout=layout, dialect=dialect, patients=8, seed=7)
+        return folder
+
+    return once("layouts", make)
+
+
+def write_collection(out, **given):
+    """Write a synthetic collection, and return its folder."""
     from pipeline.progress import Silent
     from pipeline.stages.data import Synthesize
     from sources.synthetic.stage import synthesize
 
-    folder = tmp_path_factory.mktemp("collection") / "raw"
-    synthesize(Synthesize(out=folder, **COLLECTION), Silent())
-    return folder
+    synthesize(Synthesize(out=out, **COLLECTION | given), Silent())
+    return out
 
 
 @pytest.fixture(scope="session")
-def prepared(collection, tmp_path_factory):
+def prepared(collection, once):
     """A workspace with that collection organised and preprocessed; not to be written to."""
     from organize_data import organize
     from pipeline.progress import Silent
     from pipeline.stages.data import Organize, Preprocess
     from preprocess_data import preprocess
 
-    folder = tmp_path_factory.mktemp("prepared")
-    organize(Organize(source=collection, out=folder / "dataset", workers=1), Silent())
-    options = Preprocess(data=folder / "dataset", out=folder / "preprocessed", workers=1)
-    preprocess(options, Silent())
-    return folder
+    def make(folder):
+        organize(Organize(source=collection, out=folder / "dataset", workers=1), Silent())
+        options = Preprocess(data=folder / "dataset", out=folder / "preprocessed", workers=1)
+        preprocess(options, Silent())
+        return folder
+
+    return once("prepared", make)

@@ -14,6 +14,7 @@ from tests.conftest import OFFLINE, ROOT, TERMINAL
 HEAVY = "torch torchvision timm albumentations cv2 pydicom optuna matplotlib sklearn".split()
 ENTER, DOWN, CTRL_C = "\r", "\x1b[B", "\x03"
 MENU = "Next step?"
+SCRIPTS = ("organize_data.py", "preprocess_data.py")
 
 
 STARTED = f"python {ROOT / 'main.py'}"  # as the tests start it
@@ -96,14 +97,14 @@ def test_packages_that_are_not_installed(tmp_path):
     assert "is missing; run: pip install -r requirements.txt" in one_line(done, 1)
 
 
-def test_an_answers_file_that_is_none(run_main, tmp_path):
+def test_an_answers_file_that_is_none(run_here, tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1}')
-    assert "is not an answers file" in one_line(run_main("--answers", "x.json"), 1)
+    assert "is not an answers file" in one_line(run_here("--answers", "x.json"), 1)
     (tmp_path / "x.json").write_text('{"stages": [{"stage": "organize", "options": {"tree": 1}}]}')
-    assert "organize has no option tree" in one_line(run_main("--answers", "x.json"), 1)
-    assert "no such file" in one_line(run_main("train", "--answers", "gone.json"), 1)
+    assert "organize has no option tree" in one_line(run_here("--answers", "x.json"), 1)
+    assert "no such file" in one_line(run_here("train", "--answers", "gone.json"), 1)
     (tmp_path / "x.json").write_text('{"stages": []}')
-    assert "x.json: names no stage" in one_line(run_main("--answers", "x.json", "--json"), 1)
+    assert "x.json: names no stage" in one_line(run_here("--answers", "x.json", "--json"), 1)
 
 
 # Light start
@@ -136,26 +137,33 @@ def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
 # Batch, JSON, answers
 
 
-def test_json_on_stdout_and_nothing_else(run_main, collection, tmp_path):
-    done = run_main("organize", "--source", collection, "--out", "d", "--batch", "--json")
+def test_json_on_stdout_and_nothing_else(run_main, tmp_path):
+    small = ("--patients", "8", "--size", "256", "--workers", "1")
+    done = run_main("synthesize", *small, "--out", "d", "--batch", "--json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
-    assert data["stage"] == "organize"
+    assert data["stage"] == "synthesize"
     assert data["folder"] == "d"
-    assert data["next"] == f"{STARTED} preprocess --data d"
+    assert data["next"] == f"{STARTED} organize --source d"
     assert (tmp_path / "d" / "stage.json").is_file()
 
 
-@pytest.mark.parametrize("script", ["organize_data.py", "preprocess_data.py"])
-def test_the_two_scripts_alone_take_the_same_options(run_main, script, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_two_scripts_alone_show_the_same_options(run_main, script):
     done = run_main("--help", script=script)
     assert done.returncode == 0
     assert f"usage: main.py {script.split('_')[0]}" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_two_scripts_alone_take_the_same_options(run_main, script, tmp_path):
     folder = "--source" if script.startswith("organize") else "--data"
     assert "gone: no such folder" in one_line(run_main(folder, "gone", "--batch", script=script), 1)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_demo_does_everything_and_says_how_to_repeat_it(run_here, tmp_path):
     small = ("--patients", "8", "--epochs", "1", "--workers", "1")
     done = run_here("demo", "--out", "d", *small)

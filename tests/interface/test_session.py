@@ -51,7 +51,8 @@ def test_a_password_in_an_address_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_batch_teaches_nothing(run_here, tmp_path):
-    done = run_here("synthesize", "--patients", "8", "--size", "256", "--out", "x", "--batch")
+    small = ("--patients", "8", "--size", "256", "--workers", "1")
+    done = run_here("synthesize", *small, "--out", "x", "--batch")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / ".mammolab").exists()
     assert run_here("train", "--data", "gone", "--batch").returncode == 1

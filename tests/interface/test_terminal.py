@@ -74,7 +74,7 @@ def test_ctrl_c_in_the_question_of_a_single_stage_is_status_130(walk):
     person.leave(130)
 
 
-@pytest.mark.parametrize("question", [MENU, "to: raw", LIST])
+@pytest.mark.parametrize("question", [MENU, pytest.param("to: raw", marks=pytest.mark.slow), LIST])
 def test_an_interrupt_that_no_key_sent_ends_a_question_too(walk, question):
     # Also what Ctrl-C is while a question is not drawn yet and the terminal not in raw mode.
     person = walk(*([] if question == MENU else ["synthesize"]))

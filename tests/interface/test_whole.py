@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from huggingface_hub import constants
 
 from interface.plan import done_already
-from pipeline.options import checked
+from interface.stages import STAGES
+from pipeline.options import checked, defaults
 from pipeline.records import close_folder, write_set_aside
 from pipeline.stages.data import Organize, Preprocess
-from pipeline.stages.whole import Whole, whole_plan
+from pipeline.stages.whole import Demo, Whole, demo_plan, whole_plan
+from tests.quick import briefly_timed, without_figures
 
 SMALL = ("--model", "ResNet18_OPW", "--weights", "none", "--epochs", "1", "--size", "64",
          "--workers", "1", "--batch", "--json")  # fmt: skip
@@ -65,6 +68,15 @@ def test_several_models_are_compared_and_one_is_not():
         assert plan["evaluate"]["run"] == "all"
 
 
+def test_the_demo_is_the_whole_way_on_a_collection_of_its_own():
+    plan = demo_plan(Demo())
+    assert [name for name, _ in plan] == [
+        "synthesize", "organize", "preprocess", "train", "evaluate", "report",
+    ]  # fmt: skip
+    for name, values in plan:
+        assert not values.keys() - defaults(STAGES[name].options).keys()
+
+
 def stages(done):
     assert done.returncode == 0, done.stderr
     return {one["stage"]: one for one in json.loads(done.stdout)}
@@ -102,7 +114,29 @@ def test_weights_that_cannot_be_had_are_refused_before_the_work(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_a_stop_says_how_the_whole_way_goes_on(terminal, collection, tmp_path):
+def test_a_stop_says_how_the_whole_way_goes_on_and_so_it_does(run_here, collection, tmp_path):
+    def press():
+        while not list(tmp_path.glob("preprocessed/*/*/*.png")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press, daemon=True)
+    thread.start()
+    done = run_here("all", "--source", collection, *SMALL)
+    thread.join()
+    assert done.returncode == 130
+    assert "all: stopped; continue with: python main.py all " in done.stderr
+    assert (tmp_path / "dataset" / "stage.json").is_file()
+    assert not (tmp_path / "preprocessed" / "stage.json").exists()
+    with without_figures(), briefly_timed():
+        rest = stages(run_here("all", "--source", collection, *SMALL))
+    assert [*rest] == ["preprocess", "train", "evaluate", "report"]
+    assert Path(rest["report"]["facts"]["report"]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_stop_in_a_terminal_says_how_the_whole_way_goes_on(terminal, collection, tmp_path):
     child = terminal("all", "--source", collection, *SMALL[:-2], "--batch")
     child.expect_exact("Preprocessing")
     child.kill(signal.SIGINT)

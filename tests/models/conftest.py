@@ -1,6 +1,6 @@
-import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,13 +8,26 @@ import sys
 import pytest
 import torch
 
+import models.evaluation.figures
+import models.tuning.figures
+from models.evaluation.baselines import baselines
+from models.evaluation.tested import BASELINES_FOLDER
 from models.training.stage import train
+from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
+from pipeline.stages.evaluation import Evaluate
 from pipeline.stages.training import Train
 from tests.conftest import OFFLINE, ROOT
 from tests.models.datasets import SIZE, make_dataset
+from tests.quick import DRAWN, briefly_timed, without_figures
 
-gc.freeze()  # what is loaded by now stays, and every collection between trainings looks through it
+FIGURES = dict(
+    zip(
+        DRAWN,
+        (models.evaluation.figures.write_figures, models.tuning.figures.write_figures),
+        strict=True,
+    )
+)
 
 
 class Listener(Silent):
@@ -45,18 +58,19 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def _undrawn(request, monkeypatch):
-    """Figures take most of the time of what is so small; tests that look at them are marked."""
-    if "drawn" not in request.keywords:
-        for module in ("models.evaluation.stage", "models.tuning.stage"):
-            monkeypatch.setattr(f"{module}.write_figures", lambda *_: None)
+# Of the package, so that the fixtures of modules are made within.
+@pytest.fixture(scope="package", autouse=True)
+def _quick():
+    with without_figures(), briefly_timed():
+        yield
 
 
 @pytest.fixture(autouse=True)
-def _briefly_timed(monkeypatch):
-    """Half a second of forward passes for each batch size is for networks of a real size."""
-    monkeypatch.setattr("models.evaluation.cost.SECONDS", 0.05)
+def _drawn(request, monkeypatch):
+    """Tests that look at figures are marked, and draw them."""
+    if "drawn" in request.keywords:
+        for name, function in FIGURES.items():
+            monkeypatch.setattr(name, function)
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +112,18 @@ def trained(options_for, tmp_path_factory):
     """A real training that learns; its folder is not to be written to."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
     return train(options_for(runs, epochs=4, batch_size=6), Silent())
+
+
+@pytest.fixture(scope="session")
+def give_baselines(tiny_data, tmp_path_factory):
+    """Give a folder of runs the baselines of the tiny dataset, which take longer than all else."""
+    made = tmp_path_factory.mktemp("baselines")
+    baselines(tiny_data, read_manifest(tiny_data), made, 1, Evaluate().seed, Silent())
+
+    def give(runs):
+        shutil.copytree(made / BASELINES_FOLDER, runs / BASELINES_FOLDER)
+
+    return give
 
 
 # --- processes that can be killed

@@ -244,6 +244,7 @@ def test_two_patients_of_a_class_have_no_interval():
     assert np.isnan(found.high)
 
 
+@pytest.mark.slow
 def test_ten_thousand_replicates_of_three_thousand_images_take_less_than_five_seconds():
     targets, scores = example(3000, decimals=9)
     names = [str(one // 2) for one in range(3000)]

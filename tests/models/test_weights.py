@@ -20,11 +20,20 @@ RESNET = "resnet18.a1_in1k"
 DENSENET = "densenet121.ra_in1k"
 EFFICIENTNET = "efficientnet_b3.ra2_in1k"
 # Ours, torchvision's, the name of its head there, and all tensors of a state dict.
-FAMILIES = [
-    pytest.param(RESNET, "resnet18", "fc", 122, id="ResNet18"),
-    pytest.param(DENSENET, "densenet121", "classifier", 727, id="DenseNet121"),
-    pytest.param(EFFICIENTNET, "efficientnet_b3", "classifier.1", 574, id="EfficientNetB3"),
-]
+FAMILIES = {
+    "ResNet18": (RESNET, "resnet18", "fc", 122),
+    "DenseNet121": (DENSENET, "densenet121", "classifier", 727),
+    "EfficientNetB3": (EFFICIENTNET, "efficientnet_b3", "classifier.1", 574),
+}
+# timm's are named as ours are, whatever the family.
+PUBLISHED = [
+    pytest.param(
+        library, *family, id=f"{name}-{library}",
+        marks=[pytest.mark.slow] if library == "timm" and name != "ResNet18" else [],
+    )
+    for library in ("timm", "torchvision")
+    for name, family in FAMILIES.items()
+]  # fmt: skip
 
 
 @lru_cache
@@ -78,8 +87,7 @@ def published():
     return get
 
 
-@pytest.mark.parametrize("library", ["timm", "torchvision"])
-@pytest.mark.parametrize(("architecture", "theirs", "head", "count"), FAMILIES)
+@pytest.mark.parametrize(("library", "architecture", "theirs", "head", "count"), PUBLISHED)
 def test_every_tensor_of_a_published_network_is_accounted_for(
     tmp_path, published, library, architecture, theirs, head, count
 ):
@@ -142,12 +150,14 @@ def test_a_deeper_head_of_ours_is_not_mixed_with_torchvision_s(tmp_path, publish
     [
         ("resnet34", RESNET, r"layer1\.2\.conv1\.weight.* and \d+ more have no place in it"),
         ("resnet50", RESNET, r"\d+ of 100 tensors fit, layer1\.0\.conv1\.weight does not"),
-        ("densenet169", DENSENET, r"\d+ of 604 tensors fit, \S+ does not"),
+        pytest.param("densenet169", DENSENET, r"\d+ of 604 tensors fit, \S+ does not",
+                     marks=pytest.mark.slow),
         ("efficientnet_b1", EFFICIENTNET, r"\d+ of 494 tensors fit, \S+ does not"),
-        ("efficientnet_v2_s", EFFICIENTNET, r"\d+ of 494 tensors fit, \S+ does not"),
+        pytest.param("efficientnet_v2_s", EFFICIENTNET, r"\d+ of 494 tensors fit, \S+ does not",
+                     marks=pytest.mark.slow),
         ("resnet18", DENSENET, r"0 of 604 tensors fit, \S+ does not"),
     ],
-)
+)  # fmt: skip
 def test_a_published_network_of_another_kind_is_refused(tmp_path, larger, architecture, reason):
     path = tmp_path / "other.pth"
     with torch.device("meta"):

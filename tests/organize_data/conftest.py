@@ -3,10 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.progress import Silent
-from pipeline.stages.data import Synthesize
-from sources.synthetic.stage import synthesize
-from tests.conftest import COLLECTION
+from tests.conftest import write_collection
 from tests.organize_data.reading import run
 
 
@@ -17,15 +14,12 @@ def copy(collection, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def whole(collection, tmp_path_factory):
+def whole(collection, once):
     """Its mass mammograms, organised undisturbed; not to be written to."""
-    out = tmp_path_factory.mktemp("whole") / "dataset"
-    return run(collection, out)
+    return once("whole", lambda folder: run(collection, folder / "dataset"))
 
 
 @pytest.fixture(scope="session")
-def kaggle(tmp_path_factory):
+def kaggle(once):
     """The same collection in JPEG files; not to be written to."""
-    folder = tmp_path_factory.mktemp("kaggle") / "raw"
-    synthesize(Synthesize(out=folder, layout="kaggle", **COLLECTION), Silent())
-    return folder
+    return once("kaggle", lambda folder: write_collection(folder / "raw", layout="kaggle"))

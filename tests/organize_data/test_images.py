@@ -151,7 +151,7 @@ def test_shuffled_folders_and_names_give_the_same_dataset(collection, whole, tmp
     assert contents(tmp_path / "dataset") == contents(whole.folder)
 
 
-@pytest.mark.parametrize("unit", ["mammogram", "crop"])
+@pytest.mark.parametrize("unit", [pytest.param("mammogram", marks=pytest.mark.slow), "crop"])
 def test_the_jpeg_copy_gives_the_same_manifest(collection, kaggle, tmp_path, unit):
     run(collection, tmp_path / "dicom", unit=unit)
     result = run(kaggle, tmp_path / "jpeg", unit=unit)

@@ -2,6 +2,7 @@
 
 import concurrent.futures as futures
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -19,8 +20,8 @@ from pipeline.errors import UserError
 from pipeline.work import AHEAD, run_all
 from tests.conftest import ROOT
 
-distributed = pytest.importorskip("distributed")
-
+if importlib.util.find_spec("distributed") is None:
+    pytest.skip("Dask is not installed", allow_module_level=True)
 QUIET = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 WITH_CODE = {"PYTHONPATH": str(ROOT)}
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says whose process reads it")
@@ -88,6 +89,8 @@ class Cluster:
         there = len(self.workers)
         for _ in range(number):
             self._start("worker", settings, arguments)
+        import distributed  # here, as it takes a second that most processes need not spend
+
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(there + number, timeout=30)
         return self

@@ -38,7 +38,13 @@ def working(folder):
 
 
 @pytest.mark.parametrize(
-    "change", [{"clahe_clip": 8.0}, {"blur": "median"}, {"side": "right"}, {"clahe": False}]
+    "change",
+    [
+        {"clahe_clip": 8.0},
+        pytest.param({"blur": "median"}, marks=pytest.mark.slow),
+        {"side": "right"},
+        pytest.param({"clahe": False}, marks=pytest.mark.slow),
+    ],
 )
 def test_another_tail_reads_no_film_again_and_gives_what_a_fresh_run_gives(
     options, tmp_path, change

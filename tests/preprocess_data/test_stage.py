@@ -226,7 +226,9 @@ def test_a_second_run_writes_nothing_again(options):
     assert times(options.out) == before
 
 
-@pytest.mark.parametrize("after", [0, 2, 7])
+@pytest.mark.parametrize(
+    "after", [pytest.param(0, marks=pytest.mark.slow), 2, pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_continues_to_the_same_bytes(options, tmp_path, after):
     augmented = dataclasses.replace(options, augment="flip", copies=1)
     whole = dataclasses.replace(augmented, out=tmp_path / "whole")

@@ -23,7 +23,7 @@ MODEL, STUDY = "ResNet18_CFT", "ResNet18_CFT-abc-def"
 SPACE = [one for one in space_of(MODELS[MODEL]) if one.name in ("learning_rate", "balance")]
 
 
-def study(runs, data, name=STUDY):
+def study(runs, data, name=STUDY, drawn=False):
     """Write a study as tune leaves it: 15 trials, of which number 9 is the best."""
     entries = []
     for place in range(15):
@@ -39,7 +39,8 @@ def study(runs, data, name=STUDY):
     common = {key: facts[key] for key in COMMON}
     search = Search(name, facts, SPACE, entries, common)
     folder = runs / "studies" / name
-    write_figures(folder, search, {"learning_rate": 0.8, "balance": 0.2})
+    if drawn:
+        write_figures(folder, search, {"learning_rate": 0.8, "balance": 0.2})
     write_trials(folder, search)
     write_best(folder, search)
     return folder
@@ -66,7 +67,7 @@ def made(tmp_path_factory):
     data = dataset(root, rows)
     tuned(run_folder(root / "runs", data, rows, MODEL, 0.8))
     run_folder(root / "runs", data, rows, "MammoCNN", 0.7)
-    study(root / "runs", data)
+    study(root / "runs", data, drawn=True)
     result = report(Report(runs=root / "runs", out=root / "reports"), Silent())
     return root, result, Page(result.facts["report"])
 

@@ -69,22 +69,18 @@ def made(prepared, tmp_path_factory):
     (trials.parents[1] / "unfinished.json").write_text(json.dumps({"stage": "tune", "options": {}}))
     (trials.parents[1] / "study.db").write_bytes(b"study")
     (trials / "weights.safetensors").write_bytes(b"0" * 1000)
+    old = time.time() - 7200
+    os.utime(trials / "weights.safetensors", (old, old))
+    killed = [work / "runs" / "queue.csv", work / "preprocessed" / "manifest.csv",
+              work / ".mammolab" / "answers.json"]  # fmt: skip
+    command = [sys.executable, "-c", KILLED, *killed]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 1
     return work
 
 
 @pytest.fixture
 def work(made, tmp_path):
-    folder = tmp_path / "work"
-    shutil.copytree(made, folder, symlinks=True)
-    old = time.time() - 7200
-    os.utime(
-        folder / "runs" / "studies" / "one" / "trials" / "3" / "weights.safetensors", (old, old)
-    )
-    killed = [folder / "runs" / "queue.csv", folder / "preprocessed" / "manifest.csv",
-              folder / ".mammolab" / "answers.json"]  # fmt: skip
-    command = [sys.executable, "-c", KILLED, *killed]
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 1
-    return folder
+    return shutil.copytree(made, tmp_path / "work", symlinks=True)
 
 
 @pytest.fixture
@@ -135,16 +131,16 @@ def test_every_kind_is_shown_with_its_bytes_and_nothing_is_removed(work):
     assert {row[0] for row in result.tables[0].rows} == set(KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_goes_alone_and_results_stay(work, kind):
+def test_a_kind_goes_alone_and_results_stay(work):
     before, sizes = files_of(work), ask(work).facts["kinds"]
-    result = ask(work, kind)
-    after = files_of(work)
-    assert result.facts["bytes"] == sizes[kind]
-    assert sum(map(len, before.values())) - sum(map(len, after.values())) == sizes[kind]
-    assert [name for name in before.keys() - after.keys() if is_result(name)] == []
-    left = ask(work).facts["kinds"]
-    assert left == sizes | {kind: 0}
+    for kind in KINDS:  # one after the other
+        result = ask(work, kind)
+        after = files_of(work)
+        assert result.facts["bytes"] == sizes[kind]
+        assert sum(map(len, before.values())) - sum(map(len, after.values())) == sizes[kind]
+        assert [name for name in before.keys() - after.keys() if is_result(name)] == []
+        before = after
+    assert ask(work).facts["kinds"] == dict.fromkeys(KINDS, 0)
 
 
 @pytest.mark.slow
@@ -191,8 +187,8 @@ def test_several_kinds_and_contradictions(work, run_main):
     assert run_main("clean", "--what", "results", "--batch", cwd=work).returncode == 2
 
 
-def test_the_list_fits_80_columns(work, run_main):
-    done = run_main("clean", "--batch", cwd=work)
+def test_the_list_fits_80_columns(work, run_here):
+    done = run_here("clean", "--batch", cwd=work)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     to_copy = next(line for line in lines if "main.py" in line)
@@ -204,10 +200,10 @@ def test_the_list_fits_80_columns(work, run_main):
     ("how", "path", "kind"),
     [
         ("hold", "preprocessed", "working"),
-        ("hold", "dataset", "headers"),
-        ("hold", "reports/20260101-120000", "reports"),
+        pytest.param("hold", "dataset", "headers", marks=pytest.mark.slow),
+        pytest.param("hold", "reports/20260101-120000", "reports", marks=pytest.mark.slow),
         ("map", "preprocessed/.cache/*.pixels", "image-cache"),
-        ("map", "preprocessed/.cache/frozen/*.npy", "features"),
+        pytest.param("map", "preprocessed/.cache/frozen/*.npy", "features", marks=pytest.mark.slow),
         ("open", "runs/studies/one/study.db", "trials"),
     ],
 )

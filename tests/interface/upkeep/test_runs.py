@@ -21,6 +21,7 @@ from pipeline.stages.training import Train
 from pipeline.stages.upkeep import Runs
 from tests.conftest import ROOT
 from tests.models.datasets import SIZE, make_dataset
+from tests.quick import briefly_timed, without_figures
 
 HOLDING = """
 import sys, time
@@ -37,7 +38,7 @@ STAMP = "20260101-120000"
 def made(tmp_path_factory):
     """Two trained runs, an ensemble of them that is evaluated, and a run that was stopped."""
     folder = tmp_path_factory.mktemp("made")
-    data = make_dataset(folder / "preprocessed")
+    data = make_dataset(folder / "preprocessed", {"train": 4, "val": 4, "test": 4})
     runs = folder / "runs"
     quick = {
         "data": data, "model": "MammoCNN", "weights": "none", "epochs": 1, "size": SIZE,
@@ -47,7 +48,8 @@ def made(tmp_path_factory):
         train(checked(Train, quick | {"seed": seed}), Silent())
     names = ",".join(run.name for run in list_runs(runs))
     joined = ensemble(Ensemble(members=names, runs=runs), Silent())
-    evaluate(Evaluate(run=joined.facts["run"], runs=runs, replicates=100), Silent())
+    with without_figures(), briefly_timed():
+        evaluate(Evaluate(run=joined.facts["run"], runs=runs, replicates=100), Silent())
     stopped = runs / "MammoCNN" / f"{STAMP}-3"
     stopped.mkdir()
     first = list_runs(runs)[0].folder

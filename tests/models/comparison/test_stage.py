@@ -39,11 +39,12 @@ def logits(run, split):
 
 
 @pytest.fixture(scope="module")
-def several(options_for, tmp_path_factory):
-    """Two evaluated runs and predictions made elsewhere, on one dataset."""
+def several(options_for, give_baselines, tmp_path_factory):
+    """Two evaluated runs on one dataset."""
     runs = tmp_path_factory.mktemp("several")
+    give_baselines(runs)
     for seed in (1, 2):
-        train(options_for(runs, seed=seed), Silent())
+        train(options_for(runs, seed=seed, size=32), Silent())
         assess(runs)
     return runs
 

@@ -61,7 +61,8 @@ def test_with_validation_rows_the_operating_point_comes_from_them(tmp_path):
     assert set(found["splits"]) == {"val", "test"}
 
 
-def test_beside_a_dataset_its_rows_give_the_strata(tiny_data, tmp_path):
+def test_beside_a_dataset_its_rows_give_the_strata(tiny_data, give_baselines, tmp_path):
+    give_baselines(tmp_path / "runs")
     rows = [row for row in read_manifest(tiny_data) if row.split == "test"]
     text = [f"{row.image_id},{row.patient_id},{row.label},0.{number:02d}"
             for number, row in enumerate(rows, start=1)]  # fmt: skip

@@ -14,9 +14,11 @@ import time
 import pytest
 
 from main import main
+from models.evaluation.baselines import baselines
 from models.evaluation.queue import evaluate_each
 from models.training.queue import train_each
 from pipeline.errors import UserError
+from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from pipeline.records import read_json
 from pipeline.runs import Run, evaluation_choices, list_runs
@@ -49,6 +51,7 @@ def trained_three(options_for, tmp_path_factory):
     folder = tmp_path_factory.mktemp("three")
     data = make_dataset(folder / "data", {"train": 6, "val": 4, "test": 8})
     options = options_for(folder / "runs", data=data, model=",".join(MODELS), size=32, batch_size=6)
+    baselines(data, read_manifest(data), options.runs, 1, Evaluate().seed, Silent())
     return folder, train_each(options, Silent())
 
 

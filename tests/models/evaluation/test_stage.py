@@ -20,22 +20,29 @@ from pipeline.stages.evaluation import Evaluate
 from tests.models.datasets import make_dataset
 
 
-def copied(trained, place):
-    folder = place / "runs" / trained.folder.parent.name / trained.folder.name
-    shutil.copytree(trained.folder, folder)
-    return folder
+@pytest.fixture(scope="module")
+def copied(trained, give_baselines):
+    """Copy the trained run into a folder of runs."""
+
+    def copy(place):
+        folder = place / "runs" / trained.folder.parent.name / trained.folder.name
+        shutil.copytree(trained.folder, folder)
+        give_baselines(place / "runs")
+        return folder
+
+    return copy
 
 
 @pytest.fixture
-def run(trained, tmp_path):
+def run(copied, tmp_path):
     """A copy of the trained run, to be evaluated."""
-    return copied(trained, tmp_path)
+    return copied(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def evaluated(trained, tmp_path_factory):
+def evaluated(copied, tmp_path_factory):
     """An evaluated copy of the trained run, and what evaluation returned."""
-    folder = copied(trained, tmp_path_factory.mktemp("evaluated"))
+    folder = copied(tmp_path_factory.mktemp("evaluated"))
     return folder, scored(folder)
 
 
@@ -137,16 +144,18 @@ def test_a_sensitivity_above_one_is_refused(run):
 
 @pytest.mark.slow
 @pytest.mark.drawn
-def test_the_same_evaluation_gives_the_same_bytes(run, evaluated):
-    scored(run)
+def test_the_same_evaluation_gives_the_same_bytes(copied, tmp_path):
+    run, again = copied(tmp_path / "one"), copied(tmp_path / "two")
+    for folder in (run, again):
+        scored(folder)
     written = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
     names = ("roc", "pr", "confusion", "reliability", "decision", "probabilities", "history")
     drawn = {path.name for path in written if path.parent.name == "figures"}
     assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
     for path in written:
         if path.name != "metrics.json":
-            assert (run / path).read_bytes() == (evaluated[0] / path).read_bytes(), path
-    measured, before = (read_json(folder / "metrics.json") for folder in (run, evaluated[0]))
+            assert (run / path).read_bytes() == (again / path).read_bytes(), path
+    measured, before = (read_json(folder / "metrics.json") for folder in (run, again))
     assert measured.pop("cost")["parameters"] == before.pop("cost")["parameters"]  # it has speeds
     assert measured == before
 

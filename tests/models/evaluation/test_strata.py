@@ -111,6 +111,7 @@ def test_what_does_not_exist_is_null():
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_two_thousand_replicates_of_all_strata_of_three_thousand_images_are_quick():
     rows, scores = many(3000), np.random.default_rng(1).random(3000)
     started = time.process_time()

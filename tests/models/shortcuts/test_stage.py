@@ -44,7 +44,7 @@ def films():
                 for lesion in plan.lesions
                 if lesion.finding == "mass"
             )
-            pixels = render_film(plan, 320, 1).pixels
+            pixels = render_film(plan, 288, 1).pixels
             made.append((plan, "malignant" if malignant else "benign", pixels))
     return made
 
@@ -173,7 +173,7 @@ def test_the_picture_shows_the_mean_of_each_class(turned, tmp_path):
 
 
 def test_preprocessing_a_turned_set_warns_in_its_notes_record_and_menu(turned, tmp_path):
-    options = Preprocess(data=turned, out=tmp_path / "p", size=256, workers=1)
+    options = Preprocess(data=turned, out=tmp_path / "p", size=64, workers=1)
     result = preprocess(options, Silent())
     assert any(note.startswith("orientation alone predicts the label") for note in result.notes)
     facts = found(tmp_path / "p")

@@ -30,7 +30,8 @@ QUICK = {"model": "MammoCNN", "size": 32}
 @pytest.fixture(scope="module")
 def organized(tmp_path_factory):
     """An organised dataset in three folds; not to be written to."""
-    folder = make_dataset(tmp_path_factory.mktemp("folds") / "dataset", stage="organize")
+    patients = {"train": 8, "val": 4, "test": 2}
+    folder = make_dataset(tmp_path_factory.mktemp("folds") / "dataset", patients, stage="organize")
     divide(folder, COUNT)
     return folder
 
@@ -158,7 +159,7 @@ def test_folds_that_were_dealt_anew_are_refused_as_a_leak(runs, prepared, tmp_pa
     turned = {"1": "2", "2": "3", "3": "1"}
     moved = [line[:-1] + turned[line[-1]] for line in lines[1:]]
     (other / "folds.csv").write_text("\n".join([lines[0], *moved, ""]))
-    with pytest.raises(UserError, match=r"6 val patients \(.*\) were trained on in "):
+    with pytest.raises(UserError, match=r"4 val patients \(.*\) were trained on in "):
         scored(runs, fold=2, data=other)
 
 

@@ -24,6 +24,7 @@ from pipeline.runs import list_runs
 from tests.models.datasets import SIZE, make_dataset
 
 QUICK = {"model": "MammoCNN", "size": 32}
+PROBES = ("DenseNet121_OPW", "EfficientNetB3_OPW")  # the quickest of each family but ResNet18's
 COLUMNS = [
     "epoch", "train_loss", "val_loss", "val_auc", "sensitivity", "specificity", "seconds",
 ]  # fmt: skip
@@ -105,7 +106,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 # frozen layers in test_frozen.py.
 @pytest.mark.parametrize(
     "name",
-    [name for name in MODELS if name not in ("MammoCNN", "ResNet18_CFT") and name[-3:] != "PFT"],
+    [
+        pytest.param(name, marks=[] if name in PROBES else [pytest.mark.slow])
+        for name in MODELS
+        if name not in ("MammoCNN", "ResNet18_CFT") and name[-3:] != "PFT"
+    ],
 )
 def test_every_model_trains_an_epoch_and_can_be_loaded(name, few_data, options_for, tmp_path):
     options = options_for(tmp_path, data=few_data, model=name)
@@ -168,7 +173,7 @@ def test_training_stops_when_validation_no_longer_improves(options_for, tmp_path
 
 
 def test_training_starts_from_a_weights_file(few_data, options_for, tmp_path):
-    given = {"data": few_data, "model": "ResNet18_CFT"}
+    given = {"data": few_data, "model": "ResNet18_CFT", "size": 32}
     first = train(options_for(tmp_path / "first", **given), Silent())
     assert load_run(first.folder).facts["model"] == "ResNet18_CFT"
     assert first.facts["trainable"] == first.facts["parameters"]

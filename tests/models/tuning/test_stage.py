@@ -79,13 +79,21 @@ def test_a_search_begins_with_the_models_own_values_and_leaves_its_files(searche
     assert (best["params"]["epochs"], best["trials"]) == (2, 3)
     assert [cells["trial"] for cells, _ in told.rows] == [0, 1, 2]
     assert list(told.rows[0][0]) == ["trial", "val_auc", "best", "ended", "values"]
-    for name in ("history", "slices", "parallel"):
-        for suffix in ("svg", "png"):
-            assert (result.folder / "figures" / f"tuning-{name}.{suffix}").is_file()
     assert any("optuna-dashboard sqlite:///" in note for note in result.notes)
     assert read_json(result.folder / RECORD)["counts"]["trials"] == 3
     assert not (result.folder / "trials").exists()
     assert list_runs(options.runs) == list_unfinished(options.runs) == []
+
+
+@pytest.mark.slow
+@pytest.mark.drawn
+def test_a_search_is_drawn(searched, tmp_path):
+    options, _, _ = searched
+    runs = shutil.copytree(options.runs, tmp_path / "runs")
+    folder = tune(dataclasses.replace(options, runs=runs), Silent()).folder
+    for name in ("history", "slices", "parallel"):
+        for suffix in ("svg", "png"):
+            assert (folder / "figures" / f"tuning-{name}.{suffix}").is_file()
 
 
 def test_finished_trials_are_not_run_again_and_more_can_be_added(searched, tmp_path):

@@ -33,16 +33,6 @@ def make(out, **changes):
     return options, synthesize(options, Silent())
 
 
-@pytest.fixture(scope="module")
-def collections(tmp_path_factory):
-    """One small collection in every layout."""
-    folder = tmp_path_factory.mktemp("layouts")
-    for layout in (*DICOM_LAYOUTS, "kaggle"):
-        dialect = "linux" if layout == "classic" else "windows"
-        make(folder / layout, layout=layout, dialect=dialect)
-    return folder
-
-
 def images(folder):
     """Find all image files, also those in zip files or in one that is given."""
     zips = [folder] if folder.suffix == ".zip" else folder.rglob("*.zip")
@@ -73,14 +63,14 @@ def digests(folder):
 
 
 @pytest.fixture(scope="module")
-def headers(collections):
-    return {path: pydicom.dcmread(path) for path in images(collections / "descriptive")}
+def headers(layouts):
+    return {path: pydicom.dcmread(path) for path in images(layouts / "descriptive")}
 
 
-def test_every_layout_holds_the_same_pixels_and_headers(collections, headers):
+def test_every_layout_holds_the_same_pixels_and_headers(layouts, headers):
     expected = {header.SOPInstanceUID: header for header in headers.values()}
     for layout in DICOM_LAYOUTS[1:]:
-        found = [read(path) for path in images(collections / layout)]
+        found = [read(path) for path in images(layouts / layout)]
         assert {header.SOPInstanceUID for header in found} == set(expected)
         assert all(header == expected[header.SOPInstanceUID] for header in found)
 
@@ -96,15 +86,15 @@ def test_every_layout_holds_the_same_pixels_and_headers(collections, headers):
         ("kaggle", "jpeg/2.25.*/[12]-???.jpg"),
     ],
 )
-def test_files_lie_where_the_layout_says(collections, layout, pattern):
-    folder = collections / layout
+def test_files_lie_where_the_layout_says(layouts, layout, pattern):
+    folder = layouts / layout
     found = images(folder)
     assert found
     assert set(found) == set(folder.glob(pattern))
 
 
-def test_each_series_of_the_rest_interface_is_a_zip_file_of_its_own(collections):
-    folder = collections / "rest"
+def test_each_series_of_the_rest_interface_is_a_zip_file_of_its_own(layouts):
+    folder = layouts / "rest"
     zips = sorted(folder.rglob("*.zip"))
     assert zips == sorted(folder.glob("CBIS-DDSM/*/2.25.*.zip"))
     assert not list(folder.rglob("*.dcm"))
@@ -155,10 +145,10 @@ def test_patient_id_is_the_subject_and_unique_for_each_image(headers):
     assert len(set(whole)) == len(whole)
 
 
-def test_masks_crops_and_mammograms_have_the_depths_and_values_of_the_real_ones(collections):
-    for row in all_rows(collections / "csv"):
+def test_masks_crops_and_mammograms_have_the_depths_and_values_of_the_real_ones(layouts):
+    for row in all_rows(layouts / "csv"):
         series = {
-            column: collections / "csv" / row[column].strip().rpartition("/")[0]
+            column: layouts / "csv" / row[column].strip().rpartition("/")[0]
             for column in ALL_COLUMNS
         }
         (whole,) = (pydicom.dcmread(path) for path in images(series["image file path"]))
@@ -178,13 +168,13 @@ def test_masks_crops_and_mammograms_have_the_depths_and_values_of_the_real_ones(
             assert header.LargestImagePixelValue == header.pixel_array.max()
 
 
-def test_jpegs_are_the_films_at_eight_bits(collections, headers):
-    with (collections / "kaggle/csv/dicom_info.csv").open(newline="", encoding="utf-8") as file:
+def test_jpegs_are_the_films_at_eight_bits(layouts, headers):
+    with (layouts / "kaggle/csv/dicom_info.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["SOPInstanceUID"]: row for row in csv.DictReader(file)}
     assert set(rows) == {header.SOPInstanceUID for header in headers.values()}
     for header in headers.values():
         row = rows[header.SOPInstanceUID]
-        path = collections / "kaggle" / row["image_path"].removeprefix("CBIS-DDSM/")
+        path = layouts / "kaggle" / row["image_path"].removeprefix("CBIS-DDSM/")
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert picture.shape == (header.Rows, header.Columns)
         assert row["PatientID"] == header.PatientID
@@ -192,8 +182,8 @@ def test_jpegs_are_the_films_at_eight_bits(collections, headers):
         assert np.abs(picture.astype(int) - wanted).mean() < 4
 
 
-def test_case_descriptions_have_the_quirks_of_the_real_ones(collections):
-    folder = collections / "descriptive"
+def test_case_descriptions_have_the_quirks_of_the_real_ones(layouts):
+    folder = layouts / "descriptive"
     for (finding, split), name in CASE_DESCRIPTIONS.items():
         text = (folder / name).read_bytes()
         assert b"\r" not in text
@@ -211,15 +201,15 @@ def test_case_descriptions_have_the_quirks_of_the_real_ones(collections):
         assert Counter(names).most_common(1)[0][0] == usual
 
 
-def test_every_series_of_the_case_descriptions_is_in_the_collection(collections, headers):
-    rows = all_rows(collections / "descriptive")
+def test_every_series_of_the_case_descriptions_is_in_the_collection(layouts, headers):
+    rows = all_rows(layouts / "descriptive")
     listed = {row[column].strip().split("/")[2] for row in rows for column in ALL_COLUMNS}
     assert listed == {header.SeriesInstanceUID for header in headers.values()}
 
 
 @pytest.mark.parametrize("layout", DICOM_LAYOUTS)
-def test_metadata_leads_to_every_series_in_its_dialect(collections, layout):
-    folder = collections / layout
+def test_metadata_leads_to_every_series_in_its_dialect(layouts, layout):
+    folder = layouts / layout
     text = (folder / "metadata.csv").read_bytes()
     linux = layout == "classic"
     assert (b"\r\n" in text, b"\\" in text) == (linux, not linux)
@@ -234,8 +224,8 @@ def test_metadata_leads_to_every_series_in_its_dialect(collections, layout):
     assert sum(int(row["Number of Images"]) for row in rows) == len(images(folder))
 
 
-def test_readme_says_that_it_is_synthetic(collections):
-    assert "SYNTHETIC" in (collections / "descriptive/README.txt").read_text(encoding="utf-8")
+def test_readme_says_that_it_is_synthetic(layouts):
+    assert "SYNTHETIC" in (layouts / "descriptive/README.txt").read_text(encoding="utf-8")
 
 
 def test_twin_images_have_the_same_pixels_under_two_subjects(headers):
@@ -252,10 +242,10 @@ def test_twin_images_have_the_same_pixels_under_two_subjects(headers):
         assert mass.SOPInstanceUID != calc.SOPInstanceUID
 
 
-@pytest.mark.parametrize("layout", ["descriptive", "rest"])
-def test_workers_do_not_change_a_byte(tmp_path, collections, layout):
+@pytest.mark.parametrize("layout", ["descriptive", pytest.param("rest", marks=pytest.mark.slow)])
+def test_workers_do_not_change_a_byte(tmp_path, layouts, layout):
     make(tmp_path / "two", workers=2, layout=layout)
-    assert digests(tmp_path / "two") == digests(collections / layout)
+    assert digests(tmp_path / "two") == digests(layouts / layout)
 
 
 def test_a_second_run_draws_nothing_again(tmp_path):
@@ -289,7 +279,7 @@ class StopsAfter(Silent):
             yield step
 
 
-def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, collections):
+def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, layouts):
     options = Synthesize(out=tmp_path / "raw", patients=8, size="256", seed=7, workers=1)
     with pytest.raises(StoppedError):
         synthesize(options, StopsAfter(4))
@@ -299,25 +289,28 @@ def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, collections):
     synthesize(options, Silent())
     kept = [path for path, time in begun.items() if path.stat().st_mtime_ns == time]
     assert kept
-    assert digests(tmp_path / "raw") == digests(collections / "descriptive")
+    assert digests(tmp_path / "raw") == digests(layouts / "descriptive")
 
 
-@pytest.mark.parametrize(("layout", "pattern"), [("descriptive", "*.dcm"), ("rest", "*.zip")])
-def test_a_lost_file_is_made_again(tmp_path, collections, layout, pattern):
+@pytest.mark.parametrize(
+    ("layout", "pattern"),
+    [pytest.param("descriptive", "*.dcm", marks=pytest.mark.slow), ("rest", "*.zip")],
+)
+def test_a_lost_file_is_made_again(tmp_path, layouts, layout, pattern):
     make(tmp_path / "raw", layout=layout)
     lost = sorted((tmp_path / "raw").rglob(pattern))[3]
     lost.unlink()
     make(tmp_path / "raw", layout=layout)
-    assert digests(tmp_path / "raw") == digests(collections / layout)
+    assert digests(tmp_path / "raw") == digests(layouts / layout)
 
 
-def test_zip_files_are_kept_by_a_second_run_and_left_by_no_other_layout(tmp_path, collections):
+def test_zip_files_are_kept_by_a_second_run_and_left_by_no_other_layout(tmp_path, layouts):
     make(tmp_path / "raw", layout="rest")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").rglob("*.zip")}
     make(tmp_path / "raw", layout="rest")
     assert {path: path.stat().st_mtime_ns for path in times} == times
     make(tmp_path / "raw")
-    assert digests(tmp_path / "raw") == digests(collections / "descriptive")
+    assert digests(tmp_path / "raw") == digests(layouts / "descriptive")
     assert not any(path.exists() for path in times)
 
 
@@ -325,14 +318,14 @@ def test_zip_files_are_kept_by_a_second_run_and_left_by_no_other_layout(tmp_path
 @pytest.mark.parametrize(
     "change", [{"layout": "kaggle"}, {"layout": "rest"}, {"seed": 8}, {"patients": 9}]
 )
-def test_other_options_leave_no_old_file_behind(tmp_path, collections, change):
+def test_other_options_leave_no_old_file_behind(tmp_path, layouts, change):
     with pytest.raises(StoppedError):  # even of a run that was stopped
         synthesize(
             Synthesize(out=tmp_path / "raw", patients=8, size="256", seed=7, workers=1),
             StopsAfter(3),
         )
     make(tmp_path / "raw", **change)
-    fresh = collections / change.get("layout", "")
+    fresh = layouts / change.get("layout", "")
     if "layout" not in change:
         fresh = tmp_path / "fresh"
         make(fresh, **change)
@@ -341,7 +334,7 @@ def test_other_options_leave_no_old_file_behind(tmp_path, collections, change):
     assert all(any(path.iterdir()) for path in folders)
 
 
-def test_the_record_and_the_result_agree(collections, tmp_path):
+def test_the_record_and_the_result_agree(layouts, tmp_path):
     options, result = make(tmp_path / "raw")
     record = read_record(tmp_path / "raw", "synthesize")
     assert record["counts"] == result.facts
@@ -350,7 +343,7 @@ def test_the_record_and_the_result_agree(collections, tmp_path):
     assert result.next_options == {"source": options.out}
     (table,) = result.tables
     for (_, rows, *_), key in zip(table.rows, CASE_DESCRIPTIONS, strict=True):
-        assert rows == len(case_rows(collections / "descriptive", *key))
+        assert rows == len(case_rows(layouts / "descriptive", *key))
 
 
 def test_a_folder_of_someone_else_is_refused(tmp_path):
