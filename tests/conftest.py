@@ -164,20 +164,15 @@ def collection(once):
 
 @pytest.fixture(scope="session")
 def layouts(once):
-    """A smaller one in every layout, each in a folder of its name; not to be written to."""
+    """Return a smaller one in a layout; not to be written to."""
 
-    from pipeline.options import items_of, spec_of
-    from pipeline.stages.data import Synthesize
+    def get(layout):
+        given = {"dialect": "linux" if layout == "classic" else "windows", "layout": layout}
+        return once(
+            f"layout-{layout}", lambda out: write_collection(out, patients=8, seed=7, **given)
+        )
 
-    (option,) = (item for item in items_of(Synthesize) if item.name == "layout")
-
-    def make(folder):
-        for layout in spec_of(option).choices:
-            dialect = "linux" if layout == "classic" else "windows"
-            write_collection(folder / layout, layout=layout, dialect=dialect, patients=8, seed=7)
-        return folder
-
-    return once("layouts", make)
+    return get
 
 
 def write_collection(out, **given):

@@ -115,7 +115,9 @@ def loaded(child):
     return child.match.group(1).split()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["train"], ["synthesize"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], [], ["train"], pytest.param(["synthesize"], marks=pytest.mark.slow)]
+)
 def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
     code = (
         "import atexit, runpy, sys\n"
@@ -137,6 +139,7 @@ def test_nothing_heavy_is_loaded_before_the_first_answer(tmp_path, arguments):
 # Batch, JSON, answers
 
 
+@pytest.mark.slow  # stages say it in other tests, in the process of the test
 def test_json_on_stdout_and_nothing_else(run_main, tmp_path):
     small = ("--patients", "8", "--size", "256", "--workers", "1")
     done = run_main("synthesize", *small, "--out", "d", "--batch", "--json")
@@ -156,7 +159,7 @@ def test_the_two_scripts_alone_show_the_same_options(run_main, script):
     assert f"usage: main.py {script.split('_')[0]}" in done.stdout
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [SCRIPTS[0], pytest.param(SCRIPTS[1], marks=pytest.mark.slow)])
 def test_the_two_scripts_alone_take_the_same_options(run_main, script, tmp_path):
     folder = "--source" if script.startswith("organize") else "--data"
     assert "gone: no such folder" in one_line(run_main(folder, "gone", "--batch", script=script), 1)

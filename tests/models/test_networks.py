@@ -20,13 +20,21 @@ from models.registry import MODELS, Head
 ROWS = list(MODELS.values())
 NETWORKS = dict.fromkeys((row.architecture, row.head) for row in ROWS)
 ARCHITECTURES = sorted({row.architecture for row in ROWS})
+QUICK = ("resnet18.a1_in1k", "mammo_cnn")
 
 
 def images(count=2, size=64):
     return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=[] if quick else [pytest.mark.slow])
+        for row in ROWS
+        for quick in [row.architecture in QUICK or row.strategy == "pft"]
+    ],
+)
 def test_gradients_reach_what_the_strategy_trains_and_nothing_else(row):
     network = build(row.architecture, row.head)
     freeze(network, row.trained_from)
@@ -117,7 +125,13 @@ def test_a_head_of_its_own_is_built_from_its_widths():
     assert [m.p for m in network.fc if isinstance(m, nn.Dropout)] == [0.5, 0.5, 0.5]
 
 
-@pytest.mark.parametrize(("architecture", "head"), NETWORKS)
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [
+        pytest.param(*kind, marks=[] if kind[0] in QUICK else [pytest.mark.slow])
+        for kind in NETWORKS
+    ],
+)
 def test_an_untrained_network_is_undecided(architecture, head):
     torch.manual_seed(1)
     network = build(architecture, head).train()
@@ -144,7 +158,10 @@ def test_the_head_is_computed_in_float32_under_bfloat16():
         )
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in ARCHITECTURES],
+)
 def test_with_batch_norm_of_several_gpus_a_network_is_scored_and_saved_as_before(architecture):
     torch.manual_seed(3)
     network = build(architecture, Head()).eval()

@@ -20,16 +20,21 @@ LAYOUTS = next(
 def plain(layouts, tmp_path_factory):
     """What comes of the smaller collection in the layout of the download."""
     out = tmp_path_factory.mktemp("plain") / "dataset"
-    run(layouts / "descriptive", out)
+    run(layouts("descriptive"), out)
     return contents(out)
 
 
 # The JPEG copy has tests of its own in test_images.py.
 @pytest.mark.parametrize(
-    "layout", [layout for layout in LAYOUTS if layout not in ("descriptive", "kaggle")]
+    "layout",
+    [
+        pytest.param(layout, marks=[pytest.mark.slow] if "descriptive" in layout else [])
+        for layout in LAYOUTS
+        if layout not in ("descriptive", "kaggle")
+    ],
 )
 def test_every_layout_gives_the_same_bytes(plain, layouts, tmp_path, layout):
-    run(layouts / layout, tmp_path / "dataset")
+    run(layouts(layout), tmp_path / "dataset")
     assert plain
     assert contents(tmp_path / "dataset") == plain
 

@@ -137,7 +137,7 @@ def test_it_is_silent_on_a_synthetic_collection_organised_and_preprocessed(prepa
 @pytest.mark.parametrize(
     ("change", "named", "not_named"),
     [
-        (rotated, "orientation", "size"),
+        pytest.param(rotated, "orientation", "size", marks=pytest.mark.slow),
         (upside_down, "orientation", "size"),
         (with_bright_borders, "borders", "size"),
         (smaller, "size", "orientation"),

@@ -101,9 +101,10 @@ def test_it_is_said_before_the_first_epoch_and_holds_of_the_disk(options_for, li
     assert left / 1.2 < training_estimate(planned).size - checkpoint < left * 1.2
 
 
-def test_a_queue_says_it_once_for_what_is_left(options_for, listener, tmp_path):
-    options = options_for(tmp_path, model="MammoCNN", seeds=2)
-    train_each(options_for(tmp_path, model="MammoCNN"), listener)
+def test_a_queue_says_it_once_for_what_is_left(options_for, few_data, listener, tmp_path):
+    quick = {"data": few_data, "model": "MammoCNN", "size": 32}
+    options = options_for(tmp_path, seeds=2, **quick)
+    train_each(options_for(tmp_path, **quick), listener)
     listener.lines.clear()
     train_each(options, listener)
     assert listener.lines[0].startswith("2 trainings; 1 done before")

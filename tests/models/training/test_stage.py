@@ -123,7 +123,7 @@ def test_every_model_trains_an_epoch_and_can_be_loaded(name, few_data, options_f
 
 
 def test_frozen_layers_are_saved_as_they_started(few_data, options_for, tmp_path):
-    result = train(options_for(tmp_path, data=few_data, model="ResNet18_PFT"), Silent())
+    result = train(options_for(tmp_path, data=few_data, model="ResNet18_PFT", size=32), Silent())
     saved = load_file(result.folder / "weights.safetensors")
     torch.manual_seed(options_for(tmp_path).seed)
     start = build("resnet18.a1_in1k", MODELS["ResNet18_PFT"].head).state_dict()

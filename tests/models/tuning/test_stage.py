@@ -189,6 +189,7 @@ def test_whose_hyper_parameters_are_taken_can_be_chosen(searched, tiny_data, tmp
             settings_of(wrong, None)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_values_it_was_started_with(searched, tiny_data, tmp_path):
     class Stopping(Silent):
         def row(self, _cells, best=False):  # noqa: ARG002
@@ -209,8 +210,8 @@ def test_a_run_goes_on_with_the_values_it_was_started_with(searched, tiny_data, 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_tuned_model_without_a_study_says_so(tiny_data, tmp_path):
-    options = Train(data=tiny_data, runs=tmp_path, model="EfficientNetB3_Optuna", weights="none",
+def test_a_tuned_model_without_a_study_says_so(few_data, tmp_path):
+    options = Train(data=few_data, runs=tmp_path, model="EfficientNetB3_Optuna", weights="none",
                     epochs=1, size=32, workers=1, device="cpu", augment="none")  # fmt: skip
     result = train(options, Silent())
     assert any("not tuned on this dataset" in note for note in result.notes)

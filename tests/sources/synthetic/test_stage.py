@@ -23,7 +23,11 @@ from sources.synthetic.stage import synthesize
 from sources.synthetic.tables import CASE_DESCRIPTIONS
 
 FOLDER_LAYOUTS = ("descriptive", "descriptive-2023", "descriptive-old", "classic", "csv")
-DICOM_LAYOUTS = (*FOLDER_LAYOUTS, "rest")
+SIMILAR = ("descriptive-2023", "descriptive-old")  # to the first, but for names
+DICOMS = [
+    pytest.param(layout, marks=[pytest.mark.slow] if layout in SIMILAR else [])
+    for layout in (*FOLDER_LAYOUTS, "rest")
+]
 ALL_COLUMNS = ("image file path", "cropped image file path", "ROI mask file path")
 
 
@@ -64,37 +68,45 @@ def digests(folder):
 
 @pytest.fixture(scope="module")
 def headers(layouts):
-    return {path: pydicom.dcmread(path) for path in images(layouts / "descriptive")}
+    return {path: pydicom.dcmread(path) for path in images(layouts("descriptive"))}
 
 
-def test_every_layout_holds_the_same_pixels_and_headers(layouts, headers):
+@pytest.mark.parametrize("layout", DICOMS[1:])
+def test_every_layout_holds_the_same_pixels_and_headers(layouts, headers, layout):
     expected = {header.SOPInstanceUID: header for header in headers.values()}
-    for layout in DICOM_LAYOUTS[1:]:
-        found = [read(path) for path in images(layouts / layout)]
-        assert {header.SOPInstanceUID for header in found} == set(expected)
-        assert all(header == expected[header.SOPInstanceUID] for header in found)
+    found = [read(path) for path in images(layouts(layout))]
+    assert {header.SOPInstanceUID for header in found} == set(expected)
+    assert all(header == expected[header.SOPInstanceUID] for header in found)
 
 
 @pytest.mark.parametrize(
     ("layout", "pattern"),
     [
         ("descriptive", "CBIS-DDSM/*/??-??-????-DDSM-NA-?????/1.000000-*images-?????/1-[12].dcm"),
-        ("descriptive-2023", "CBIS-DDSM/*/??-??-????-DDSM-?????/1.000000-*images-?????/1-[12].dcm"),
-        ("descriptive-old", "CBIS-DDSM/*/??-??-????-DDSM-?????/1-*images-?????/00000[01].dcm"),
+        pytest.param(
+            "descriptive-2023",
+            "CBIS-DDSM/*/??-??-????-DDSM-?????/1.000000-*images-?????/1-[12].dcm",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "descriptive-old",
+            "CBIS-DDSM/*/??-??-????-DDSM-?????/1-*images-?????/00000[01].dcm",
+            marks=pytest.mark.slow,
+        ),
         ("classic", "CBIS-DDSM/*/2.25.*/2.25.*/1-[12].dcm"),
         ("csv", "*/2.25.*/2.25.*/00000[01].dcm"),
         ("kaggle", "jpeg/2.25.*/[12]-???.jpg"),
     ],
 )
 def test_files_lie_where_the_layout_says(layouts, layout, pattern):
-    folder = layouts / layout
+    folder = layouts(layout)
     found = images(folder)
     assert found
     assert set(found) == set(folder.glob(pattern))
 
 
 def test_each_series_of_the_rest_interface_is_a_zip_file_of_its_own(layouts):
-    folder = layouts / "rest"
+    folder = layouts("rest")
     zips = sorted(folder.rglob("*.zip"))
     assert zips == sorted(folder.glob("CBIS-DDSM/*/2.25.*.zip"))
     assert not list(folder.rglob("*.dcm"))
@@ -146,9 +158,9 @@ def test_patient_id_is_the_subject_and_unique_for_each_image(headers):
 
 
 def test_masks_crops_and_mammograms_have_the_depths_and_values_of_the_real_ones(layouts):
-    for row in all_rows(layouts / "csv"):
+    for row in all_rows(layouts("csv")):
         series = {
-            column: layouts / "csv" / row[column].strip().rpartition("/")[0]
+            column: layouts("csv") / row[column].strip().rpartition("/")[0]
             for column in ALL_COLUMNS
         }
         (whole,) = (pydicom.dcmread(path) for path in images(series["image file path"]))
@@ -169,12 +181,12 @@ def test_masks_crops_and_mammograms_have_the_depths_and_values_of_the_real_ones(
 
 
 def test_jpegs_are_the_films_at_eight_bits(layouts, headers):
-    with (layouts / "kaggle/csv/dicom_info.csv").open(newline="", encoding="utf-8") as file:
+    with (layouts("kaggle") / "csv/dicom_info.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["SOPInstanceUID"]: row for row in csv.DictReader(file)}
     assert set(rows) == {header.SOPInstanceUID for header in headers.values()}
     for header in headers.values():
         row = rows[header.SOPInstanceUID]
-        path = layouts / "kaggle" / row["image_path"].removeprefix("CBIS-DDSM/")
+        path = layouts("kaggle") / row["image_path"].removeprefix("CBIS-DDSM/")
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert picture.shape == (header.Rows, header.Columns)
         assert row["PatientID"] == header.PatientID
@@ -183,7 +195,7 @@ def test_jpegs_are_the_films_at_eight_bits(layouts, headers):
 
 
 def test_case_descriptions_have_the_quirks_of_the_real_ones(layouts):
-    folder = layouts / "descriptive"
+    folder = layouts("descriptive")
     for (finding, split), name in CASE_DESCRIPTIONS.items():
         text = (folder / name).read_bytes()
         assert b"\r" not in text
@@ -202,14 +214,14 @@ def test_case_descriptions_have_the_quirks_of_the_real_ones(layouts):
 
 
 def test_every_series_of_the_case_descriptions_is_in_the_collection(layouts, headers):
-    rows = all_rows(layouts / "descriptive")
+    rows = all_rows(layouts("descriptive"))
     listed = {row[column].strip().split("/")[2] for row in rows for column in ALL_COLUMNS}
     assert listed == {header.SeriesInstanceUID for header in headers.values()}
 
 
-@pytest.mark.parametrize("layout", DICOM_LAYOUTS)
+@pytest.mark.parametrize("layout", DICOMS)
 def test_metadata_leads_to_every_series_in_its_dialect(layouts, layout):
-    folder = layouts / layout
+    folder = layouts(layout)
     text = (folder / "metadata.csv").read_bytes()
     linux = layout == "classic"
     assert (b"\r\n" in text, b"\\" in text) == (linux, not linux)
@@ -225,7 +237,7 @@ def test_metadata_leads_to_every_series_in_its_dialect(layouts, layout):
 
 
 def test_readme_says_that_it_is_synthetic(layouts):
-    assert "SYNTHETIC" in (layouts / "descriptive/README.txt").read_text(encoding="utf-8")
+    assert "SYNTHETIC" in (layouts("descriptive") / "README.txt").read_text(encoding="utf-8")
 
 
 def test_twin_images_have_the_same_pixels_under_two_subjects(headers):
@@ -242,10 +254,11 @@ def test_twin_images_have_the_same_pixels_under_two_subjects(headers):
         assert mass.SOPInstanceUID != calc.SOPInstanceUID
 
 
-@pytest.mark.parametrize("layout", ["descriptive", pytest.param("rest", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["descriptive", "rest"])
 def test_workers_do_not_change_a_byte(tmp_path, layouts, layout):
     make(tmp_path / "two", workers=2, layout=layout)
-    assert digests(tmp_path / "two") == digests(layouts / layout)
+    assert digests(tmp_path / "two") == digests(layouts(layout))
 
 
 def test_a_second_run_draws_nothing_again(tmp_path):
@@ -289,7 +302,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(tmp_path, layouts):
     synthesize(options, Silent())
     kept = [path for path, time in begun.items() if path.stat().st_mtime_ns == time]
     assert kept
-    assert digests(tmp_path / "raw") == digests(layouts / "descriptive")
+    assert digests(tmp_path / "raw") == digests(layouts("descriptive"))
 
 
 @pytest.mark.parametrize(
@@ -301,16 +314,17 @@ def test_a_lost_file_is_made_again(tmp_path, layouts, layout, pattern):
     lost = sorted((tmp_path / "raw").rglob(pattern))[3]
     lost.unlink()
     make(tmp_path / "raw", layout=layout)
-    assert digests(tmp_path / "raw") == digests(layouts / layout)
+    assert digests(tmp_path / "raw") == digests(layouts(layout))
 
 
+@pytest.mark.slow
 def test_zip_files_are_kept_by_a_second_run_and_left_by_no_other_layout(tmp_path, layouts):
     make(tmp_path / "raw", layout="rest")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").rglob("*.zip")}
     make(tmp_path / "raw", layout="rest")
     assert {path: path.stat().st_mtime_ns for path in times} == times
     make(tmp_path / "raw")
-    assert digests(tmp_path / "raw") == digests(layouts / "descriptive")
+    assert digests(tmp_path / "raw") == digests(layouts("descriptive"))
     assert not any(path.exists() for path in times)
 
 
@@ -325,8 +339,9 @@ def test_other_options_leave_no_old_file_behind(tmp_path, layouts, change):
             StopsAfter(3),
         )
     make(tmp_path / "raw", **change)
-    fresh = layouts / change.get("layout", "")
-    if "layout" not in change:
+    if "layout" in change:
+        fresh = layouts(change["layout"])
+    else:
         fresh = tmp_path / "fresh"
         make(fresh, **change)
     assert digests(tmp_path / "raw") == digests(fresh)
@@ -343,7 +358,7 @@ def test_the_record_and_the_result_agree(layouts, tmp_path):
     assert result.next_options == {"source": options.out}
     (table,) = result.tables
     for (_, rows, *_), key in zip(table.rows, CASE_DESCRIPTIONS, strict=True):
-        assert rows == len(case_rows(layouts / "descriptive", *key))
+        assert rows == len(case_rows(layouts("descriptive"), *key))
 
 
 def test_a_folder_of_someone_else_is_refused(tmp_path):
