@@ -1,16 +1,17 @@
 """The stage `clean`: what is kept beside the results to save time, and how to be rid of it."""
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interface.flags import command
 from interface.upkeep.kept import Kept, find_kept, in_use
 from pipeline.errors import UserError
 from pipeline.holding import hold, release
 from pipeline.options import Answers, split_several
+from pipeline.processes import program
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import RECORD
 from pipeline.resources.sizes import bytes_of, bytes_text
@@ -105,8 +106,9 @@ def _headline(folder: Path, total: int) -> str:
 
 def _command(folder: Path) -> str:
     """Return the command that removes everything; on a line of its own, to be copied."""
-    what = command(STAGE, Clean(folder=folder, what=EVERYTHING))
-    return f"remove them all with: {what}"
+    where = [] if folder == Path() else ["--folder", str(folder)]
+    words = [STAGE, "--what", EVERYTHING, *where, "--batch"]
+    return f"remove them all with: {program()} {shlex.join(words)}"
 
 
 def _table(kept: Sequence[Kept]) -> Table:

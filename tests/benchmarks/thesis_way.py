@@ -14,7 +14,6 @@ import csv
 import json
 import shutil
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -23,12 +22,10 @@ import pydicom
 import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
-from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from models.registry import MODELS
-from tests.benchmarks.plain_training import LOADERS, loaders, make_network, transform, validate
+from tests.benchmarks.plain_training import LOADERS, Plain, options_of, transform
 from tests.benchmarks.training import shape_of
 
 MARGIN = 0.02  # of the film, on each side
@@ -128,28 +125,19 @@ def copies(image):
 
 def train(name, out, side, epochs):
     """Train a model and keep its best weights; return the network and seconds by epoch."""
-    torch.manual_seed(1)
-    network, channels = make_network(MODELS[name])
-    options = Namespace(data=out / "data", size=side, batch_size=BATCH, augment=False)
-    train_loader, val_loader = loaders(options, channels)
-    trained = [one for one in network.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
-    loss_of, best, seconds = nn.BCEWithLogitsLoss(), -1.0, []
+    words = ["--data", out / "data", "--model", name, "--size", side, "--batch-size", BATCH]
+    words += ["--epochs", epochs, "--learning-rate", LEARNING_RATE]
+    plain, best, seconds = Plain(options_of(words)), -1.0, []
     file = out / "models" / f"{name}.pth"
     file.parent.mkdir(exist_ok=True)
     for _ in range(epochs):
         started = time.perf_counter()
-        network.train()
-        for images, labels in train_loader:
-            optimizer.zero_grad()
-            loss_of(network(images).squeeze(1), labels.float()).backward()
-            optimizer.step()
-        if (auc := validate(network, val_loader)) > best:
+        if (auc := plain.epoch()) > best:
             best = auc
-            torch.save(network.state_dict(), file)
+            torch.save(plain.network.state_dict(), file)
         seconds.append(time.perf_counter() - started)
-    network.load_state_dict(torch.load(file))
-    return network.eval(), seconds
+    plain.network.load_state_dict(torch.load(file))
+    return plain.network.eval(), seconds
 
 
 def evaluate(name, network, out, side):
