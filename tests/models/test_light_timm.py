@@ -50,6 +50,7 @@ def run(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_scores_a_run_loads_neither_compiler_nor_matplotlib():
     run("""
 import models.evaluation.stage, models.tuning.stage, models.training.stage
