@@ -23,16 +23,6 @@ def measure(name, *words):
     )
 
 
-def test_every_benchmark_finds_what_it_imports():
-    folder = ROOT / "tests" / "benchmarks"
-    names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-    lines = [f"import tests.benchmarks.{name}" for name in names]
-    result = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-
-
 def test_codecs_are_compared_or_the_command_that_installs_them_is_named():
     result = measure("codecs", "--films", 1, "--rounds", 1, "--height", 400, "--pixels", 1)
     if importlib.util.find_spec("imagecodecs"):
@@ -49,7 +39,7 @@ def test_codecs_are_compared_or_the_command_that_installs_them_is_named():
 
 def test_growth_measures_every_stage_and_draws_it(tmp_path):
     words = "--images", 16, 32, "--patients", 8, "--runs", 2, "--out", tmp_path
-    result = measure("growth", *words)
+    result = measure("end_to_end.growth", *words)
     assert result.returncode == 0, result.stderr
     costs = json.loads((tmp_path / "growth.json").read_text())
     few, many = sorted({cost["images"] for cost in costs})
@@ -64,7 +54,7 @@ def test_growth_measures_every_stage_and_draws_it(tmp_path):
 def test_both_ways_lead_from_films_to_scores(tmp_path):
     models = "ResNet18_OPW", "ResNet18_CFT"
     words = ["--films", 24, "--height", 400, "--epochs", 1, "--side", 64, "--models", *models]
-    result = measure("whole_way", *words, "--out", tmp_path / "whole.json")
+    result = measure("end_to_end.whole_way", *words, "--out", tmp_path / "whole.json")
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "whole.json").read_text())
     for way in (found["plain"], found["ours"]):

@@ -1,8 +1,8 @@
 """The whole way, from raw full-size films to ten compared models: this tool and the plain way.
 
-    python -m tests.benchmarks.whole_way --films 20 --epochs 4 --plain-epochs 1
+    python -m tests.benchmarks.end_to_end.whole_way --films 20 --epochs 4 --plain-epochs 1
 
-The plain way is `tests.benchmarks.thesis_way`, a script of ours that goes it as the thesis before
+The plain way is `thesis_way.py`, a script of ours that goes it as the thesis before
 this tool did. Both start from the same uncompressed 16-bit DICOM files of about 14.8 megapixels, a
 synthetic collection, with the same split, random weights and batches of 8. Each part of the tool is
 a stage in a process of its own; the plain way is one process. Memory is that of a process with its
@@ -27,9 +27,9 @@ from models.registry import MODELS
 from pipeline.manifest import read_manifest
 from sources.synthetic.files import plan_files
 from sources.synthetic.plan import MASS, plan_collection
-from tests.benchmarks.thesis_way import ANGLES, BATCH
+from tests.benchmarks.end_to_end.thesis_way import ANGLES, BATCH
+from tests.benchmarks.end_to_end.watched import run_stage, watch
 from tests.benchmarks.training import FAMILIES, MAMMO_SIZE, SIZE
-from tests.benchmarks.watched import run_stage, watch
 
 TEN = *(f"{one}_{how}" for one in FAMILIES for how in ("OPW", "PFT", "CFT")), "MammoCNN"
 PRESENTED = 1 + 2 + len(ANGLES)  # an image, mirrored twice, turned twice
@@ -39,7 +39,7 @@ DICOM, PREPROCESS, AUGMENT, EVALUATE = (
 )  # fmt: skip
 STARTING = "training, start and queue"
 MADE = "dataset", "preprocessed", "runs", "reports"  # by this tool
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -119,7 +119,7 @@ def plain_way(folder, options):
     ]  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(rows))
     out = folder / "thesis"
-    command = [sys.executable, "-m", "tests.benchmarks.thesis_way"]
+    command = [sys.executable, "-m", "tests.benchmarks.end_to_end.thesis_way"]
     command += ["--plan", folder / "plan.json", "--out", out, "--models", *options.models]
     command += ["--epochs", options.plain_epochs, "--side", options.side]
     watched = watch(command, ROOT, folder / "thesis_way")

@@ -6,7 +6,7 @@ augmented copies of each training image as further PNGs; torchvision's ImageFold
 channels, float32, no cache, timm's networks, a DataLoader with two workers; accuracy and AUC on
 test in a table. It is told the files, labels and splits. Prints one JSON line.
 
-    python -m tests.benchmarks.thesis_way --plan plan.json --out thesis --models ResNet18_CFT
+    python -m tests.benchmarks.end_to_end.thesis_way --plan plan.json --out thesis --models MammoCNN
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How time and memory of each stage grow with the number of images.
 
-    python -m tests.benchmarks.growth --images 100 1000 10000 --out growth
+    python -m tests.benchmarks.end_to_end.growth --images 100 1000 10000 --out growth
 
-Small films of a synthetic collection (`tests.benchmarks.many`), mass and calcification. Each stage
+Small films of a synthetic collection (`many.py`), mass and calcification. Each stage
 is a process of its own, as a person starts it: organize, preprocess, one epoch of MammoCNN with the
 decoding in it, evaluate, then compare and report of several runs: that run and copies of it with
 noise on the scores. The peak memory is that of the process and its children together. Beside the
@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.benchmarks.comparison import copies
-from tests.benchmarks.many import multiply
-from tests.benchmarks.watched import run_stage
+from tests.benchmarks.end_to_end.many import multiply
+from tests.benchmarks.end_to_end.watched import run_stage
 
 MODEL, SIDE = "MammoCNN", 64  # small, so that 10,000 images take minutes
 STEEP = 1.15  # a slope above this is no longer linear
