@@ -90,7 +90,9 @@ def test_a_search_begins_with_the_models_own_values_and_leaves_its_files(searche
 def test_a_search_is_drawn(searched, tmp_path):
     options, _, _ = searched
     runs = shutil.copytree(options.runs, tmp_path / "runs")
-    folder = tune(dataclasses.replace(options, runs=runs), Silent()).folder
+    folder = tune(
+        dataclasses.replace(options, runs=runs, trials=options.trials + 1), Silent()
+    ).folder
     for name in ("history", "slices", "parallel"):
         for suffix in ("svg", "png"):
             assert (folder / "figures" / f"tuning-{name}.{suffix}").is_file()
