@@ -1,5 +1,6 @@
 """Augmentation recipes as named data, applied the same way on the fly and written to disk."""
 
+import functools
 import importlib
 import os
 import random
@@ -49,32 +50,34 @@ class Augmenter:
     """
 
     def __init__(self, recipe: str) -> None:
-        """Build the transforms of a recipe, a key of RECIPES.
+        """Take a recipe, a key of RECIPES.
 
         Raises:
             ValueError: There is no such recipe.
         """
         if recipe not in RECIPES:
             raise ValueError(f"{recipe}: not one of {', '.join(RECIPES)}")
-        self._compose = _compose(RECIPES[recipe]) if RECIPES[recipe] else None
+        self._steps = RECIPES[recipe]
+
+    @functools.cached_property
+    def _compose(self) -> Any:
+        """The transforms, made with the first image: what they come from takes time to load."""
+        albumentations = _albumentations()
+        made = [getattr(albumentations, name)(**args) for name, args in self._steps]
+        return albumentations.Compose(made)
 
     def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """Return an augmented image, (H, W) uint8 in [0, 255] as the input; new corners are black.
 
         The seed is such as `seed_for` returns.
         """
-        if self._compose is None:
+        if not self._steps:
             return image
         # One stream for all transforms: set_random_seed would give each of them the same one, and
         # flips would then always come with the same angles.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result: NDArray[np.uint8] = self._compose(image=image)["image"]
         return result
-
-
-def _compose(steps: tuple[Step, ...]) -> Any:
-    albumentations = _albumentations()
-    return albumentations.Compose([getattr(albumentations, name)(**args) for name, args in steps])
 
 
 def _albumentations() -> ModuleType:

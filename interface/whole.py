@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 # What a newcomer watches, stage by stage.
 EXPLAINED = {
-    "synthesize": "Draws films with benign and malignant masses, in the folders and with the "
+    "synthesize": "Draws films with masses and calcifications, in the folders and with the "
     "headers of a CBIS-DDSM download. No film shows a person.",
     "organize": "Reads headers and CSVs, and sorts the mammograms into train, val and test. "
     "All films of a patient stay in one split.",
     "preprocess": "Crops borders, removes letters and labels, smooths, and raises local contrast.",
     "train": "Shows a network each training image once an epoch. val_auc is measured on patients "
     "it has not seen: 0.5 is chance, 1 is perfect. The best epoch is kept.",
-    "evaluate": "Measures the best epoch on the test patients, which nothing was chosen on.",
+    "evaluate": "Measures the best epoch on the test patients, whom neither training nor "
+    "validation has seen.",
     "report": "Writes all of it as one page for a browser.",
 }
 _refuse_unobtainable = named("models.registry:refuse_unobtainable")

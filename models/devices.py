@@ -77,12 +77,6 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def forget_peak(device: torch.device) -> None:
-    """Watch the peak of a GPU's memory anew, once something lies there; a process has none."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def empty_cache() -> None:
     """Give back the memory of GPUs that torch keeps for later."""
     if torch.cuda.is_available():

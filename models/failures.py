@@ -6,6 +6,19 @@ import traceback
 from pathlib import Path
 
 LONGEST = 300  # characters of what torch says
+# What torch says of memory that it lacks, in lower case: of the processor and of GPUs, also those
+# that are full outside of torch's own allocator; of NVIDIA's libraries; the last where none of
+# cuDNN's algorithms got the memory to be tried.
+OUT_OF_MEMORY = (
+    "out of memory", "allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed",
+    "was unable to find an engine to execute this computation",
+)  # fmt: skip
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch failed for want of memory, on a GPU or on the processor."""
+    text = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or any(one in text for one in OUT_OF_MEMORY)
 
 
 def torch_reason(error: RuntimeError, remedy: str) -> str:
@@ -17,8 +30,7 @@ def torch_reason(error: RuntimeError, remedy: str) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = lines[0][:LONGEST]
-    lowered = text.lower()
-    if "out of memory" in lowered or "allocate memory" in lowered:
+    if is_out_of_memory(error):
         return f"not enough memory ({text}); {remedy}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{text} ({Path(frame.filename).name}, line {frame.lineno})"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # of nn.SyncBatchNorm too
 
-from models.light_timm import timm
 from models.registry import MAMMO_CNN, Head
+from models.without_compiler import timm
 
 CONTAINERS = {"features", "blocks"}  # children of timm's networks that are chains themselves
 CALLS = 8  # kinds of calls of a compiled unit: in training, in scoring, batches of other sizes

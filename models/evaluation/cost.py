@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.devices import device_name, wait_for
+from models.failures import is_out_of_memory
 from models.inference import WEIGHTS_FILE, Compute, place, scoring_batch
 from models.networks import build, logits
 from models.registry import Head
-from models.training.estimate import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch

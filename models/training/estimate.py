@@ -12,14 +12,6 @@ from pipeline.progress import Progress
 SKIPPED, MEASURED = 2, 4  # steps: the first ones allocate memory and choose algorithms
 SCORING_SHARE = 0.35  # of the time of a training step, for an image that is scored
 LONG_SECONDS = 60  # what is shorter needs no forecast
-# What torch says where it raises no OutOfMemoryError: of the processor, of a GPU of Apple, of a GPU
-# that is full outside of torch's own allocator, of NVIDIA's libraries; the last where none of
-# cuDNN's algorithms got the memory to be tried.
-OUT_OF_MEMORY = (
-    "can't allocate memory", "MPS backend out of memory", "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
-    "was unable to find an engine to execute this computation",
-)  # fmt: skip
 
 
 class Forecast:
@@ -81,8 +73,7 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch failed for want of memory, on a GPU or on the processor."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        one in str(error) for one in OUT_OF_MEMORY
-    )
+def forget_peak(device: torch.device) -> None:
+    """Watch the peak of a GPU's memory anew, once something lies there; a process has none."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -26,13 +26,13 @@ from models.distributed import (
     raise_on_all_ranks,
     require_equal,
 )
+from models.failures import is_out_of_memory
 from models.inference import LAST_FILE, restore_weights, save_weights, scoring_batch
-from models.light_timm import convert_sync_batchnorm
 from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, recalibration_mode, split_before, train_mode
 from models.run_facts import FitResult, HyperParameters, TrainingData
 from models.training.checkpoints import load_checkpoint, save_checkpoint
-from models.training.estimate import Forecast, is_out_of_memory
+from models.training.estimate import Forecast
 from models.training.feeding import choose_feed
 from models.training.optimisation import (
     Loss,
@@ -43,6 +43,7 @@ from models.training.optimisation import (
     moving_average,
 )
 from models.training.tensorboard import Events
+from models.without_compiler import convert_sync_batchnorm, without_compiler
 from pipeline.errors import UserError
 from pipeline.processes import RankFailure, world_here
 from pipeline.progress import Cell, Progress
@@ -293,7 +294,8 @@ class _Trainer:
             self._halve(len(indices))
         if self._hparams.clip:
             clip_gradients(self._trained, self._hparams.clip)
-        self._optimizer.step()
+        with without_compiler():
+            self._optimizer.step()
         self._scheduler.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self._network)

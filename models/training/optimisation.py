@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.networks import units
 from models.run_facts import HyperParameters
+from models.without_compiler import without_compiler
 
 WARM_UP_SHARE = 0.1  # of all steps, in which the learning rate rises
 FINAL_SHARE = 0.01  # of the peak learning rate, at the end of the cosine
@@ -28,10 +29,17 @@ def make_optimizer(network: nn.Module, hparams: HyperParameters) -> torch.optim.
         network: What is frozen in it takes no part.
         hparams: Rates, decay, kind.
     """
-    groups = list(_groups(network, hparams))
-    if hparams.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=hparams.learning_rate, momentum=MOMENTUM, nesterov=True)
-    return torch.optim.AdamW(groups, lr=hparams.learning_rate, fused=True)
+    groups, rate = list(_groups(network, hparams)), hparams.learning_rate
+    with without_compiler():
+        optimizer: torch.optim.Optimizer
+        if hparams.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
+        # Each of these asks for the compiler when it is called first, and keeps what it gets.
+        optimizer.zero_grad()
+        optimizer.load_state_dict(optimizer.state_dict())
+    return optimizer
 
 
 def _groups(network: nn.Module, hparams: HyperParameters) -> Iterator[dict[str, Any]]:

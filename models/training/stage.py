@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from models.data.loading import EvalTransform, load_split
-from models.devices import forget_peak
 from models.distributed import (
     is_rank_zero,
     on_rank_zero,
@@ -42,7 +41,7 @@ from models.run_facts import (
 )
 from models.training.best_trial import Settings, settings_of
 from models.training.checkpoints import CHECKPOINT
-from models.training.estimate import peak_memory
+from models.training.estimate import forget_peak, peak_memory
 from models.training.linear_probe import Plan, fit_linear_probe
 from models.training.loop import fit, write_history
 from models.weights import load_weights

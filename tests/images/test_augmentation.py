@@ -32,7 +32,11 @@ def test_none_returns_the_image():
 
 @pytest.mark.parametrize(("recipe", "needed"), [("none", set()), ("flip", {"albumentations"})])
 def test_only_what_a_recipe_needs_is_imported(recipe, needed):
-    code = f"import sys, images.augmentation as a; a.Augmenter({recipe!r}); print(*sys.modules)"
+    code = (
+        "import sys, numpy, images.augmentation as augmentation\n"
+        f"augmentation.Augmenter({recipe!r})(numpy.zeros((8, 8), 'uint8'), 1)\n"
+        "print(*sys.modules)"
+    )
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipeline.options import checked, defaults
 from pipeline.records import close_folder, write_set_aside
 from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.whole import Demo, Whole, demo_plan, whole_plan
+from tests.interrupts import interrupted_when, interrupts_itself
 from tests.quick import briefly_timed, without_figures
 
 SMALL = ("--model", "ResNet18_OPW", "--weights", "none", "--epochs", "1", "--size", "64",
@@ -113,17 +113,10 @@ def test_weights_that_cannot_be_had_are_refused_before_the_work(
     assert not (tmp_path / "dataset").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@interrupts_itself
 def test_a_stop_says_how_the_whole_way_goes_on_and_so_it_does(run_here, collection, tmp_path):
-    def press():
-        while not list(tmp_path.glob("preprocessed/*/*/*.png")):
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press, daemon=True)
-    thread.start()
-    done = run_here("all", "--source", collection, *SMALL)
-    thread.join()
+    with interrupted_when(lambda: list(tmp_path.glob("preprocessed/*/*/*.png"))):
+        done = run_here("all", "--source", collection, *SMALL)
     assert done.returncode == 130
     assert "all: stopped; continue with: python main.py all " in done.stderr
     assert (tmp_path / "dataset" / "stage.json").is_file()

@@ -6,19 +6,13 @@ import torch
 
 from main import main
 from models.data.loading import EvalTransform, to_device
-from models.devices import (
-    choose_device,
-    choose_precision,
-    device_name,
-    empty_cache,
-    forget_peak,
-    wait_for,
-)
+from models.devices import choose_device, choose_precision, device_name, empty_cache, wait_for
+from models.failures import is_out_of_memory
 from models.inference import Compute, choose_compute, place
 from models.networks import build
 from models.registry import MODELS
 from models.training.checkpoints import random_state, set_random_state
-from models.training.estimate import is_out_of_memory
+from models.training.estimate import forget_peak
 from pipeline.errors import UserError
 
 MPS, CPU, CUDA = (torch.device(kind) for kind in ("mps", "cpu", "cuda"))

@@ -3,13 +3,9 @@
 import csv
 import dataclasses
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 
@@ -24,6 +20,7 @@ from pipeline.records import read_json
 from pipeline.runs import Run, evaluation_choices, list_runs
 from pipeline.stages.evaluation import Ensemble, Evaluate
 from tests.conftest import ROOT
+from tests.interrupts import interrupted_when, interrupts_itself
 from tests.models.conftest import Listener
 from tests.models.datasets import make_dataset
 
@@ -241,22 +238,12 @@ def test_what_torch_cannot_do_for_one_run_is_a_reason_too(runs, monkeypatch):
     assert "in full" in listed(runs)[1]["traceback"]
 
 
-# A signal may come between open() and its with statement.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@interrupts_itself
 def test_ctrl_c_names_the_command_that_goes_on_with_the_rest(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs.parent)
     words = ["evaluate", "--run", "all", "--batch", "--replicates", "100", "--workers", "1"]
-
-    def press():
-        while not any(run.evaluated for run in list_runs(runs)):
-            time.sleep(0.002)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press, daemon=True)
-    thread.start()
-    assert main(words) == 130
-    thread.join()
+    with interrupted_when(lambda: any(run.evaluated for run in list_runs(runs))):
+        assert main(words) == 130
     shown = capsys.readouterr()
     assert "; what is done is kept." in shown.out
     assert "continue with: python main.py evaluate --run all --replicates 100" in shown.err

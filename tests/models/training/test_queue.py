@@ -2,14 +2,10 @@
 
 import csv
 import dataclasses
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 import torch
@@ -29,6 +25,7 @@ from pipeline.records import read_json
 from pipeline.runs import Run, list_runs, list_unfinished
 from pipeline.stages.training import Train
 from tests.conftest import ROOT
+from tests.interrupts import interrupted_when, interrupts_itself
 from tests.models.conftest import Listener
 from tests.models.datasets import divide, make_dataset
 
@@ -310,23 +307,14 @@ def test_all_folds_of_data_without_folds_are_refused(queue_of, tiny_data):
         again(queue_of(data=tiny_data, fold="all"))
 
 
-# A signal may come between open() and its with statement.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@interrupts_itself
 def test_ctrl_c_names_the_command_that_goes_on(queue_of, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = queue_of(model="MammoCNN", seeds=2, epochs=5000, patience=5000)
     words = shlex.split(command("train", options))
 
-    def press():
-        while not list(tmp_path.glob("runs/*/*/history.csv")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press, daemon=True)
-    thread.start()
-    assert main(words[2:]) == 130
-    thread.join()
+    with interrupted_when(lambda: list(tmp_path.glob("runs/*/*/history.csv"))):
+        assert main(words[2:]) == 130
     shown = capsys.readouterr()
     assert "Stopped in training 1 of 2; what is done is kept." in shown.out
     assert f"continue with: {shlex.join(words)}" in shown.err

@@ -24,6 +24,12 @@ try:
     marked[0](SimpleNamespace())
 except Exception as error:  # it is called: what it then misses is of no concern
     assert "torch._dynamo" not in str(error), error
+assert not loaded()
+import torch._dynamo
+try:
+    marked[0](SimpleNamespace())
+except Exception as error:
+    assert "torch._dynamo" not in str(error), error
 assert loaded()
 """
 COMPILED = """
@@ -40,6 +46,36 @@ network(torch.ones(3, 2)).sum().backward()
 before = network.weight.clone()
 optimizer.step()
 assert not torch.equal(before, network.weight)
+"""
+
+
+LEARNT = """
+import torch
+from models.run_facts import HyperParameters
+from models.training.optimisation import make_optimizer, make_schedule
+from models.without_compiler import without_compiler
+hparams = HyperParameters(epochs=1, batch_size=2, learning_rate=0.1, weight_decay=0.0, patience=1,
+                          augment="none", seed=1, optimizer={optimizer!r})
+network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+optimizer = make_optimizer(network, hparams)
+schedule = make_schedule(optimizer, 2)
+for _ in range(2):
+    optimizer.zero_grad()
+    network(torch.ones(3, 2)).sum().backward()
+    before = network[0].weight.clone()
+    with without_compiler():
+        optimizer.step()
+    schedule.step()
+    assert not torch.equal(before, network[0].weight)
+optimizer.load_state_dict(optimizer.state_dict())
+assert not loaded()
+# It works when it is needed later on, also with what was made without it.
+assert torch.compile(network, backend="eager")(torch.ones(3, 2)).shape == (3, 1)
+assert loaded()
+optimizer.zero_grad()
+network(torch.ones(3, 2)).sum().backward()
+with without_compiler():
+    optimizer.step()
 """
 
 
@@ -76,3 +112,9 @@ def test_where_the_compiler_is_loaded_already_nothing_stands_in_for_it():
         "from torchvision.ops import roi_align\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_optimiser_of_ours_learns_without_the_compiler(optimizer):
+    run(LEARNT.format(optimizer=optimizer))
