@@ -19,7 +19,7 @@ from images.thumbnails import write_contact_sheet
 from models.shortcuts import stage as shortcuts
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, write_folds
-from pipeline.manifest import LABELS, MASK_TABLE, SPLITS, write_manifest
+from pipeline.manifest import LABELS, MASK_TABLE, SPLITS, THUMBNAILS, write_manifest
 from pipeline.progress import Progress, Result, Silent
 from pipeline.provenance import pixels_digest
 from pipeline.records import (
@@ -54,7 +54,7 @@ from sources.cbis_ddsm.plan import (
     split_table,
 )
 from sources.cbis_ddsm.tables import Lesion
-from sources.cbis_ddsm.writing import THUMBNAILS, Job, Writer
+from sources.cbis_ddsm.writing import Job, Writer
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
 
 KEY = MEMORY.with_name("pseudonym.key")

@@ -26,6 +26,7 @@ from pipeline.options import (
     text_of,
     words_of,
 )
+from pipeline.paths import named_paths
 from pipeline.processes import program
 
 WRONG_FLAGS = 2
@@ -70,6 +71,16 @@ class _ShowVersion(argparse.Action):
         found = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
         print(f"Mammolab {found}")
         parser.exit()
+
+
+class _JoinWords(argparse.Action):
+    """Makes one text of several words, from which `shlex.split` gives them back."""
+
+    def __call__(
+        self, _parser: ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        if values:
+            setattr(namespace, self.dest, shlex.join(values))
 
 
 def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
@@ -153,6 +164,10 @@ def _add_option(group: "argparse._ArgumentGroup", item: "Field[Any]") -> None:
     if kind_of(item) is bool:
         action = argparse.BooleanOptionalAction
         group.add_argument(flag(item), action=action, help=_help(item))
+    elif spec_of(item).positional:
+        group.add_argument(
+            item.name, nargs="*", action=_JoinWords, metavar=item.name.upper(), help=_help(item)
+        )
     else:
         kind = kind_of(item).__name__.upper()
         free = bool(spec_of(item).other) or not _plain_choices(item)
@@ -210,7 +225,9 @@ def command(stage: str, options: Any) -> str:
         value = getattr(options, item.name)
         if value == standard[item.name]:
             continue
-        if isinstance(value, bool):
+        if spec_of(item).positional:
+            words += map(str, named_paths(value))
+        elif isinstance(value, bool):
             words.append(flag(item) if value else "--no-" + flag(item)[2:])
         else:
             words += [flag(item), text_for(item, value)]

@@ -17,6 +17,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Data": ("synthesize", "organize", "preprocess", "probe"),
     "Models": ("tune", "train", "ensemble"),
     "Results": ("evaluate", "compare", "report"),
+    "Use": ("predict",),
     "Upkeep": ("runs", "clean"),
 }
 WHOLE = ("all", "demo")

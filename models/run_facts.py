@@ -11,7 +11,7 @@ from models.inference import Compute
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
 from pipeline.progress import Cell, Table
-from pipeline.provenance import dataset_hash
+from pipeline.provenance import SOURCE, dataset_hash
 from pipeline.records import digest, file_digest
 from pipeline.stages.training import Train
 
@@ -113,6 +113,7 @@ def model_facts(
         "parameters": parameters,
         "trainable": trainable,
         "unit": first.unit,
+        "depth": organised_depth(data_record),
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
         "data_hash": dataset_hash(options.data),
@@ -120,6 +121,13 @@ def model_facts(
         **fold.facts,
         "patients": {"train": data.train.patients, "val": data.val.patients},
     }
+
+
+def organised_depth(record: Mapping[str, Any]) -> int:
+    """Return the bits that the films of a dataset were organised with: 8 or 16."""
+    made = record.get(SOURCE, {}).get("options") if record["stage"] == "preprocess" else None
+    options = record["options"] if record["stage"] == "organize" else made or {}
+    return int(options.get("depth", 16))
 
 
 def hyper_parameter_facts(hparams: HyperParameters, row: ModelRow) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pipeline.tables import Line, TableFile, read_table
 
 MANIFEST = "manifest.csv"
 MASK_TABLE = "masks.csv"  # beside it: where the mask of each lesion lies
+THUMBNAILS = "thumbnails"  # the folder beside it of each image reduced to 192 pixels
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
 REMEDY = "make the folder again with the stage that made it"

@@ -57,6 +57,8 @@ class Spec:
     counts: Callable[[str, Answers], Mapping[str, str]] | None
     advanced: bool  # whether it stands in the list of advanced options, not in the tour
     remember: bool  # whether the answer of last time is offered next time
+    # Whether a command takes it as words without a flag: text that holds words as in a shell.
+    positional: bool
 
 
 def option(
@@ -74,11 +76,13 @@ def option(
     counts: Callable[[str, Answers], Mapping[str, str]] | None = None,
     advanced: bool = False,
     remember: bool = True,
+    positional: bool = False,
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
     spec = Spec(
-        text, check, choices, other, find, words, several, when, suggest, counts, advanced, remember
-    )
+        text, check, choices, other, find, words, several, when, suggest, counts, advanced,
+        remember, positional,
+    )  # fmt: skip
     return field(default=default, metadata={"spec": spec})
 
 
@@ -317,7 +321,9 @@ def checked(options: type, values: Answers) -> Any:
 
 
 def flag(item: "dataclasses.Field[Any]") -> str:
-    """Return the flag of an option: "--val-share" for val_share."""
+    """Return the flag of an option: "--val-share" for val_share; of words without one, PATHS."""
+    if spec_of(item).positional:
+        return item.name.upper()
     return "--" + item.name.replace("_", "-")
 
 

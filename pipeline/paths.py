@@ -6,6 +6,7 @@ removed, so a name like "../thesis.docx" must not be followed.
 
 import functools
 import os
+import shlex
 from pathlib import Path
 
 from pipeline.errors import UserError, shown
@@ -85,3 +86,21 @@ def _stays(folder: Path, path: Path) -> bool:
 @functools.lru_cache(maxsize=256)  # thousands of images lie in six folders
 def _resolves_inside(folder: Path, parent: Path) -> bool:
     return parent.resolve().is_relative_to(folder.resolve())
+
+
+def named_paths(text: str) -> list[Path]:
+    """Return the paths that an answer names: words as in a shell, or one path with spaces.
+
+    Raises:
+        UserError: A quote is not closed.
+    """
+    whole = text.strip()
+    if not whole:
+        return []
+    if Path(whole).expanduser().exists():
+        return [Path(whole).expanduser()]
+    try:
+        words = shlex.split(whole, posix=os.name != "nt")
+    except ValueError:
+        raise UserError(f"{text}: a quote is not closed") from None
+    return [Path(word.strip("\"'") if os.name == "nt" else word).expanduser() for word in words]

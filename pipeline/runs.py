@@ -257,6 +257,12 @@ def run_choices(answers: Any) -> dict[str, str]:
     return choices
 
 
+def evaluated_choices(answers: Any) -> dict[str, str]:
+    """Return the evaluated runs to choose from, newest first, for a question."""
+    found = reversed(_runs_to_choose(answers))
+    return {run.name: _fold_of(run).name or "evaluated" for run in found if run.evaluated}
+
+
 def evaluation_choices(answers: Any) -> dict[str, str]:
     """Return what can be evaluated: all runs that are not evaluated yet, or single ones."""
     runs = _runs_to_choose(answers)

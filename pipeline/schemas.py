@@ -120,6 +120,7 @@ class Model(Struct):
     data_hash: str
     patients: Patients
     preprocess: dict[str, Any] | None
+    depth: Literal[8, 16] = 16
     trained_from: str = ""
     untrained_head: bool = False
     head: HeadFacts | None = None
@@ -253,6 +254,15 @@ class Shortcuts(Struct):
     groups: dict[str, Probe]
 
 
+class DomainFacts(Struct):
+    """domain.json: what tells a run's training images from others."""
+
+    key: str
+    statistics: list[str]
+    limits: dict[str, float]
+    sides: tuple[int, int] | None
+
+
 class CacheIndex(Struct):
     """The index of the decoded images of a dataset."""
 
@@ -271,6 +281,7 @@ SCHEMAS: dict[str, Any] = {  # by the name of the file, or of the hidden folder 
     "model.json": Model,
     "metrics.json": Metrics,
     "best.json": Best,
+    "domain.json": DomainFacts,
     "shortcuts.json": Shortcuts,
     ".baselines": Baselines,
     ".cache": CacheIndex,

@@ -20,6 +20,7 @@ LAYERS = (
     ("interface.prompts",),
     ("organize_data", "preprocess_data"),
     ("models.tuning",),
+    ("models.prediction",),
     ("models.comparison",),
     ("models.evaluation", "models.shortcuts"),
     ("models.training",),

@@ -284,5 +284,6 @@ def _type_in(item: "Field[Any]", text: str, offer: str, answers: Answers) -> Any
         find = spec_of(item).find
         return find(value, answers) if find else None
 
-    is_path = kind_of(item) is Path or "file" in spec_of(item).other
+    spec = spec_of(item)
+    is_path = kind_of(item) is Path or "file" in spec.other or spec.positional
     return parse(item, type_in(text, offer, problem_of, is_path), answers)

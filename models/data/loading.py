@@ -7,17 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from images import files as image_files
-from images import png
+from images import png, square
 from images.augmentation import RECIPES, Augmenter, seed_for
-from images.files import SPREAD, read_image
+from images.files import read_image
 from images.jobs import code_digest
+from images.square import fit_square
 from models.data.image_cache import ImageCache
 from pipeline.manifest import Row
 from pipeline.progress import Progress
@@ -88,33 +88,7 @@ def load_split(
 
 @cache
 def _code() -> str:
-    return code_digest(__file__, image_files.__file__, png.__file__)
-
-
-def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
-    """Scale an image into a square, keeping its aspect; the rest of the square is black.
-
-    Shrinking averages over area, so that fine detail fades and does not alias.
-
-    Args:
-        image: (H, W) uint16 in [0, 65535].
-        size: Side of the square in pixels.
-
-    Returns:
-        (size, size) uint8 in [0, 255]; an 8-bit image read as 16 bits comes back as it was.
-    """
-    height, width = image.shape
-    scale = size / max(height, width)
-    if scale != 1:
-        shape = max(1, round(width * scale)), max(1, round(height * scale))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image = cv2.resize(image, shape, interpolation=method).astype(np.uint16, copy=False)
-    grey = cv2.convertScaleAbs(image, alpha=1 / SPREAD)
-    # Padded, not stretched: the shape of a mass is one of its signs.
-    square = np.zeros((size, size), np.uint8)
-    top, left = (size - grey.shape[0]) // 2, (size - grey.shape[1]) // 2
-    square[top : top + grey.shape[0], left : left + grey.shape[1]] = grey
-    return square
+    return code_digest(__file__, image_files.__file__, png.__file__, square.__file__)
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> Tensor:

@@ -21,6 +21,7 @@ from models.inference import (
     place,
     scoring_batch,
 )
+from models.mirrors import MIRRORS, mean_over_mirrors
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.manifest import MANIFEST, Row
@@ -33,10 +34,6 @@ from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
 Floats = NDArray[np.float64]
 SPLITS = ("val", "test")
 AGAIN = "train again, or name with --data what to evaluate on"
-MIRRORS: dict[str, tuple[tuple[int, ...], ...]] = {  # axes of (N, S, S) that are turned round
-    "none": ((),),
-    "flips": ((), (2,), (1,), (1, 2)),
-}
 
 
 @dataclass(frozen=True)
@@ -236,12 +233,11 @@ def mirrored_logits(
 ) -> Floats:
     """Return (N,) float64 logits of (N, S, S) uint8 images, the mean over their mirror images."""
     transform = model.transform(compute)
-    found = [
-        image_logits(model.network, np.flip(images, axes), transform, compute, advance)
-        for axes in MIRRORS[tta]
-    ]
-    mean: Floats = np.mean(found, axis=0, dtype=np.float64)
-    return mean
+
+    def score(turned: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return image_logits(model.network, turned, transform, compute, advance)
+
+    return mean_over_mirrors(score, images, tta)
 
 
 def _mean(parts: Sequence[Logits]) -> Logits:

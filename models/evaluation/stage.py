@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.evaluation.baselines import baselines, unexpected
 from models.evaluation.calibration import Calibration, fit_calibration, logistic
 from models.evaluation.cost import cost_of, known_speed, total_cost
+from models.evaluation.domain import learn_domain
 from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
@@ -92,6 +93,8 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
         notes += unexpected(beside, scored_run.rows, options.replicates, options.seed)
     folder = scored_run.run.folder
     remove_left_over(folder)
+    if scored_run.facts["strategy"] != ELSEWHERE:
+        learn_domain(scored_run, options.workers, options.seed, progress)
     (folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
     raw = {name: logistic(part.values) for name, part in scored_run.splits.items()}
     for name, scored in images.items():

@@ -15,6 +15,7 @@ from images.dicom import range_note
 from images.files import SPREAD, read_image, write_png
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
+from pipeline.manifest import THUMBNAILS
 from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import digest
@@ -24,7 +25,7 @@ from sources.cbis_ddsm.masks import is_flat, is_mask
 
 PIXELS = "grey values as PS3.3 C.11 defines them"  # a change of it makes every image anew
 PLANNED = "planned"  # the ledger's key of an image that was begun
-THUMBNAILS, MASKS = "thumbnails", "masks"
+MASKS = "masks"
 SMALL = 200_000_000  # bytes below which starting processes takes longer than the work
 SAME_ASPECT = 0.01  # how far two aspect ratios may differ and be called the same
 MASK_IN_PLACE = "holds nothing but a mask"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from images.files import read_image
-from models.data.loading import fit_square, load_split
+from images.square import fit_square
+from models.data.loading import load_split
 from pipeline.folds import apply_fold
 from pipeline.manifest import SPLITS, read_manifest
 from pipeline.progress import Silent

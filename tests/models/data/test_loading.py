@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.data.loading import EvalTransform, TrainTransform, batches, fit_square, load_split
+from images.square import fit_square
+from models.data.loading import EvalTransform, TrainTransform, batches, load_split
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from tests.models.datasets import make_dataset

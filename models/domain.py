@@ -1,0 +1,199 @@
+"""Whether an image is like those that a run was trained on; light, no torch.
+
+Three distances answer: of the film as it was read, of the network's input (each by a few statistics
+and their normal distribution), and of the network's features (by the nearest training images). Each
+has a limit that validation images keep. Beyond one of them the score says nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from images.statistics import STATISTICS, film_statistics
+from pipeline.errors import UserError
+from pipeline.records import atomic, read_json, write_json
+
+FACTS_FILE, ARRAYS_FILE = "domain.json", "domain.safetensors"
+NEIGHBOURS = 5  # the distance in feature space is that to the fifth nearest training image
+SIZE_MARGIN = 1.5  # times the smallest and the largest training film's longer side
+PARTS = "mean", "precision", "lowest", "highest"  # of a normal distribution, as arrays
+Floats = NDArray[np.float64]
+Image = NDArray[np.uint8]  # (H, W), [0, 255]
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution of statistics, and how far from its mean an image may be."""
+
+    mean: Floats  # (D,)
+    precision: Floats  # (D, D), the inverse of the covariance
+    lowest: Floats  # (D,) of the training images
+    highest: Floats  # (D,) of them
+    limit: float  # of `distance`
+
+    def distance(self, values: NDArray[Any]) -> float:
+        """Return the Mahalanobis distance of (D,) statistics, over the square root of D."""
+        off = np.asarray(values, np.float64) - self.mean
+        squared = float(off @ self.precision @ off)
+        return float(np.sqrt(max(0.0, squared) / len(off)))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a run knows of the images that it was trained on."""
+
+    working: Normal  # of the network's input
+    film: Normal | None  # of the film as it was read; None where the films were not at hand
+    sides: tuple[int, int] | None  # the films' longer sides in pixels, smallest and largest
+    features: NDArray[np.float16]  # (N, F), each of unit length
+    features_limit: float  # of `feature_distance`
+    key: str = ""  # digest of what it was made from
+
+    def feature_distance(self, features: NDArray[Any]) -> float:
+        """Return the distance of (F,) features to the fifth nearest training image's, in [0, 2].
+
+        Both have unit length (Sun et al. 2022, ICML 162:20827).
+        """
+        return float(nearest(unit_length(features[None]), self.features.astype(np.float32))[0])
+
+    def complaints(
+        self, film: Image | None, side: int | None, working: Image, features: NDArray[Any] | None
+    ) -> list[str]:
+        """Return in words how an image differs from the training images; empty where it does not.
+
+        Args:
+            film: Thumbnail (H, W) of the image as it was read, from `images.thumbnails.thumbnail`;
+                None where only the network's input is known.
+            side: Its longer side in pixels, likewise.
+            working: (S, S), the network's input.
+            features: (F,) of the network; None where they are not known.
+        """
+        found = []
+        if film is not None and self.film is not None:
+            found += self._film_complaints(film, self.film)
+        if side is not None and self.sides is not None:
+            low, high = self.sides
+            if not low / SIZE_MARGIN <= side <= high * SIZE_MARGIN:
+                found.append(
+                    f"is {side:,} pixels long; those of the training had {_span(low, high)}"
+                )
+        if not found and self.working.distance(film_statistics(working)) > self.working.limit:
+            found.append("does not look like the training images after preprocessing")
+        if not found and features is not None and self._is_far(features):
+            found.append("the network sees something that it was not trained on")
+        return found
+
+    def _is_far(self, features: NDArray[Any]) -> bool:
+        return self.feature_distance(features) > self.features_limit
+
+    def _film_complaints(self, film: Image, known: Normal) -> list[str]:
+        values = film_statistics(film)
+        if known.distance(values) <= known.limit:
+            return []
+        turned = {
+            "inverted: dark tissue on a bright ground": [255 - film],
+            "turned on its side": [np.rot90(film), np.rot90(film, 3)],
+        }
+        for what, images in turned.items():
+            nearer = min(known.distance(film_statistics(image)) for image in images)
+            if nearer <= known.limit:
+                return [f"seems to be {what}"]
+        named = dict(zip(STATISTICS, values, strict=True))
+        lowest = dict(zip(STATISTICS, known.lowest, strict=True))
+        highest = dict(zip(STATISTICS, known.highest, strict=True))
+        if named["dark share"] < 0.5 * lowest["dark share"]:
+            return ["shows hardly any background: a crop, or no mammogram"]
+        if named["even share"] > max(0.5, 1.5 * highest["even share"]):
+            return ["has an even background: a digital mammogram, where the training had films?"]
+        return ["does not look like the films of the training: no mammogram?"]
+
+    def save(self, folder: Path) -> None:
+        """Write it into a run's folder: the arrays, then domain.json."""
+        from safetensors.numpy import save
+
+        normals = {"working": self.working, "film": self.film}
+        arrays: dict[str, NDArray[Any]] = {"features": self.features}
+        for name, normal in normals.items():
+            if normal is not None:
+                arrays |= {f"{name}.{part}": getattr(normal, part)
+                           for part in PARTS}  # fmt: skip
+        with atomic(folder / ARRAYS_FILE) as temporary:
+            temporary.write_bytes(save(arrays))
+        limits = {name: normal.limit for name, normal in normals.items() if normal is not None}
+        write_json(folder / FACTS_FILE, {
+            "key": self.key,
+            "statistics": list(STATISTICS),
+            "limits": {**limits, "features": self.features_limit},
+            "sides": None if self.sides is None else list(self.sides),
+        })  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: Path) -> "Domain | None":
+        """Read it from a run's folder; None where it is not there, or of another version.
+
+        Raises:
+            UserError: A file of it is damaged.
+        """
+        if not (folder / FACTS_FILE).is_file():
+            return None
+        facts = read_json(folder / FACTS_FILE)
+        if facts["statistics"] != list(STATISTICS):
+            return None
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            arrays = load_file(folder / ARRAYS_FILE)
+            return cls._of(facts, arrays)
+        except (OSError, SafetensorError, KeyError) as error:
+            problem = f"{folder / ARRAYS_FILE}: cannot be read ({error})"
+            raise UserError(problem, "evaluate the run again") from None
+
+    @classmethod
+    def _of(cls, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Domain":
+        def normal(name: str) -> Normal | None:
+            if f"{name}.mean" not in arrays:
+                return None
+            parts = {part: arrays[f"{name}.{part}"] for part in PARTS}
+            return Normal(**parts, limit=float(facts["limits"][name]))
+
+        working, sides = normal("working"), facts["sides"]
+        if working is None:
+            raise KeyError("working.mean")
+        return cls(
+            working=working,
+            film=normal("film"),
+            sides=None if sides is None else (int(sides[0]), int(sides[1])),
+            features=arrays["features"].astype(np.float16, copy=False),
+            features_limit=float(facts["limits"]["features"]),
+            key=str(facts["key"]),
+        )
+
+
+def unit_length(features: NDArray[Any]) -> NDArray[np.float32]:
+    """Return (N, F) features scaled to unit length."""
+    values = features.astype(np.float32)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = values / np.maximum(length, np.float32(1e-12))
+    return scaled
+
+
+def nearest(features: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the distances (N,) of features to the fifth nearest known ones.
+
+    Args:
+        features: (N, F) of unit length.
+        known: (M, F) of unit length.
+    """
+    squared = np.maximum(2 - 2 * features @ known.T, 0)  # (N, M)
+    place = min(NEIGHBOURS, squared.shape[1]) - 1
+    found: NDArray[np.float32] = np.sqrt(np.partition(squared, place, axis=1)[:, place])
+    return found
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

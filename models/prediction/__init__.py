@@ -1,0 +1,1 @@
+"""Scores of images that a person hands in."""

@@ -1,0 +1,58 @@
+"""Scores and features of a run's network, computed by torch."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.evaluation.scoring import members_of
+from models.inference import Compute, TrainedModel, choose_compute, load_run, place, run_over
+from models.mirrors import MIRRORS
+from models.networks import head_name, split_before
+
+__all__ = ["NetworkScorer", "members_of"]
+
+
+class NetworkScorer:
+    """The network of a run folder; loaded when it is first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder of a run that is no ensemble."""
+        self.folder = folder
+
+    @cached_property
+    def compute(self) -> Compute:
+        """Device and arithmetic: as in training, so that the same images get the same scores."""
+        return choose_compute("auto", str(self.model.facts["precision"]))
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The network with the facts of its run."""
+        return load_run(self.folder)
+
+    @cached_property
+    def _placed(self) -> TrainedModel:
+        place(self.model.network, self.compute)
+        return self.model
+
+    def score(
+        self, images: NDArray[np.uint8], tta: str
+    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Return logits (N,) and features (N, F) of (N, S, S) uint8 images; see `Scorer`."""
+        network = self._placed.network
+        body, head = split_before(network, head_name(network))
+
+        def both(batch: Tensor) -> Tensor:
+            dtype = self.compute.dtype
+            with torch.autocast(batch.device.type, dtype, enabled=dtype is not None):
+                features = body(batch)  # (B, F)
+            return torch.cat([head(features.float()), features.float()], dim=1)  # (B, 1 + F)
+
+        transform = self._placed.transform(self.compute)
+        found = [run_over(both, np.flip(images, axes), transform) for axes in MIRRORS[tta]]
+        logits: NDArray[np.float64] = np.mean([one[:, 0] for one in found], axis=0, dtype=float)
+        return logits, found[0][:, 1:]

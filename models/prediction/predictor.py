@@ -1,0 +1,158 @@
+"""A run, or an exported model, ready to score images that it has never seen; light, no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.domain import Domain
+from models.evaluation.calibration import Calibration, logistic
+from models.prediction.reading import FilmImage, Look
+from pipeline.errors import UserError
+from pipeline.records import digest, file_digest, read_json
+from pipeline.runs import METRICS, MODEL_FILE, Run, find_run
+
+Floats = NDArray[np.float64]
+
+
+class Scorer(Protocol):
+    """A network, whatever computes it."""
+
+    def score(self, images: NDArray[np.uint8], tta: str) -> tuple[Floats, NDArray[Any]]:
+        """Return logits of malignancy (N,) and features (N, F) of (N, S, S) uint8 images.
+
+        Args:
+            images: As the network takes them.
+            tta: A key of `models.mirrors.MIRRORS`, for the logits alone.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one image."""
+
+    probability: float  # of malignancy, calibrated
+    raw: float  # before calibration
+    malignant: bool  # whether the probability reaches the operating point
+    members: tuple[float, ...]  # probabilities of an ensemble's members; empty for one network
+    # How the image differs from those of the training; empty where it does not.
+    complaints: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A run with all that a prediction needs."""
+
+    name: str
+    key: str  # digest of weights, calibration and operating point
+    looks: tuple[Look, ...]  # one for each network
+    scorers: tuple[Scorer, ...]
+    calibration: Calibration
+    threshold: float
+    rule: str  # how the threshold was found, in words
+    tta: str
+    domain: Domain | None
+    metrics: Mapping[str, Any]  # metrics.json: what it is worth on held-out images
+
+    def predict(self, films: Sequence[FilmImage], first: int = 0) -> list[Prediction]:
+        """Score films.
+
+        Args:
+            films: At least one; read for looks among which are those of this predictor.
+            first: Place of its first look among theirs.
+        """
+        scored = [
+            scorer.score(np.stack([film.inputs[first + place] for film in films]), self.tta)
+            for place, scorer in enumerate(self.scorers)
+        ]
+        each = np.stack([logits for logits, _ in scored])  # (M, N)
+        logits = each.mean(axis=0)
+        probabilities, raw = self.calibration.apply(logits), logistic(logits)
+        members = np.stack([self.calibration.apply(one) for one in each]).T  # (N, M)
+        return [
+            Prediction(
+                probability=float(probabilities[number]),
+                raw=float(raw[number]),
+                malignant=bool(probabilities[number] >= self.threshold),
+                members=tuple(members[number].tolist()) if len(each) > 1 else (),
+                complaints=self._complaints(film, film.inputs[first], scored[0][1][number]),
+            )
+            for number, film in enumerate(films)
+        ]
+
+    def _complaints(
+        self, film: FilmImage, working: NDArray[np.uint8], features: NDArray[Any]
+    ) -> tuple[str, ...]:
+        found = ["is in colour, and no film is"] if film.colour else []
+        if self.domain is not None:
+            found += self.domain.complaints(film.thumbnail, film.side, working, features)
+        return tuple(found)
+
+
+def open_predictor(runs: Path, name: str, fold: int = 0) -> Predictor:
+    """Open a run, or an exported model.
+
+    Args:
+        runs: The folder that holds all runs.
+        name: Of a run as `pipeline.runs.find_run` takes it, or the path of an exported model or
+            of its folder.
+        fold: The fold that a run must have validated on; 0 for any.
+
+    Raises:
+        UserError: There is none, it has not been evaluated, or a file of it is damaged.
+    """
+    run = find_run(runs, name, fold)
+    metrics = run.metrics()
+    return predictor_of(run, metrics)
+
+
+def predictor_of(run: Run, metrics: Mapping[str, Any]) -> Predictor:
+    """Return the predictor of an evaluated run.
+
+    Raises:
+        UserError: A file of it, or a member of an ensemble, is missing or damaged.
+    """
+    from models.inference import WEIGHTS_FILE
+    from models.prediction.network import NetworkScorer, members_of
+
+    folders = [member.folder for member in members_of(run)]
+    facts = [read_json(folder / MODEL_FILE) for folder in folders]
+    weights = [file_digest(_there(folder / WEIGHTS_FILE)) for folder in folders]
+    return Predictor(
+        name=run.name,
+        key=digest(weights, file_digest(run.folder / METRICS), _domain_key(run.folder)),
+        looks=tuple(map(Look.of, facts)),
+        scorers=tuple(map(NetworkScorer, folders)),
+        calibration=Calibration.of(metrics["calibration"]),
+        threshold=float(metrics["operating_point"]["threshold"]),
+        rule=str(metrics["operating_point"]["rule"]),
+        tta=str(metrics["tta"]),
+        domain=Domain.load(run.folder),
+        metrics=metrics,
+    )
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", "train again with: python main.py train")
+    return path
+
+
+def _domain_key(folder: Path) -> str:
+    domain = Domain.load(folder)
+    return "" if domain is None else domain.key
+
+
+def predict_each(
+    predictors: Sequence[Predictor], films: Sequence[FilmImage]
+) -> list[list[Prediction]]:
+    """Return what each predictor says of films that were read for the looks of all of them."""
+    found, first = [], 0
+    for predictor in predictors:
+        found.append(predictor.predict(films, first))
+        first += len(predictor.looks)
+    return found

@@ -1,0 +1,179 @@
+"""The stage `predict`: what trained models say of images that a person hands in."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.prediction.inputs import Found, find_images
+from models.prediction.predictor import Prediction, Predictor, open_predictor, predict_each
+from models.prediction.reading import FilmImage, ReadJob, read_film
+from models.prediction.results import (
+    Line,
+    breast_lines,
+    headline,
+    notes_on,
+    tables_of,
+    write_results,
+)
+from pipeline.errors import UserError
+from pipeline.options import split_several
+from pipeline.progress import Progress, Result
+from pipeline.records import claim_folder, close_folder, digest, open_folder, write_set_aside
+from pipeline.stages.prediction import Predict
+from pipeline.work import Ledger, run_all, worker_count
+
+FEW_FILES = 8  # below which starting processes takes longer than the work
+BATCH = 32  # images that are scored at once, at most
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One file, with what the ledger calls it."""
+
+    path: Path
+    name: str  # digest of its path
+    key: str  # digest of all that its predictions depend on
+
+
+def predict(options: Predict, progress: Progress) -> Result:
+    """Score images with the run's own preprocessing, calibration and operating point.
+
+    What was scored before with the same run is taken over. An image that cannot be read is set
+    aside.
+
+    Returns:
+        The folder of predictions.csv and predictions.json.
+
+    Raises:
+        UserError: There is no image or no such run, or none of the images can be read.
+    """
+    started = time.monotonic()
+    if not options.paths:
+        raise UserError("no image was given", "run: python main.py predict IMAGE ...")
+    found = find_images(options.paths)
+    names = split_several(options.run)
+    predictors = [open_predictor(options.runs, name, options.fold) for name in names]
+    claim_folder(options.out, "predict", options)
+    ledger = Ledger(options.out)
+    entries = [_entry(path, predictors) for path in found.images]
+    done = {one.path: facts for one in entries
+            if (facts := ledger.facts(one.name, one.key)) is not None}  # fmt: skip
+    open_folder(options.out, "predict", options)
+    todo = [one for one in entries if one.path not in done]
+    set_aside: list[tuple[str, str]] = []
+    with progress.track("Scoring images", len(entries), "images", done=len(done)) as advance:
+        for entry, facts in _scored(todo, predictors, options):
+            if isinstance(facts, UserError):
+                set_aside.append((str(entry.path), _reason(facts, entry.path)))
+            else:
+                ledger.add(entry.name, entry.key, facts)
+                done[entry.path] = facts
+            advance(1)
+    if not done:
+        raise UserError(f"none of the images can be read: {set_aside[0][0]}: {set_aside[0][1]}")
+    lines = [
+        Line(image=str(one.path), predictor=predictor, facts=done[one.path], said=said)
+        for one in entries
+        if one.path in done
+        for predictor, said in zip(predictors, done[one.path]["runs"], strict=True)
+    ]
+    return _finished(options, found, predictors, lines, set_aside, time.monotonic() - started)
+
+
+def _entry(path: Path, predictors: Sequence[Predictor]) -> _Entry:
+    try:
+        facts = path.stat()
+        stamp = facts.st_size, facts.st_mtime_ns
+    except OSError:  # inside a zip file, whose own stamp is in its name's digest
+        archive = next((one for one in path.parents if one.is_file()), path)
+        stamp = (archive.stat().st_size, archive.stat().st_mtime_ns) if archive.exists() else (0, 0)
+    here = path.absolute()
+    keys = [predictor.key for predictor in predictors]
+    return _Entry(path, digest(str(here)), digest(str(here), stamp, keys))
+
+
+def _scored(
+    entries: Sequence[_Entry], predictors: Sequence[Predictor], options: Predict
+) -> Iterator[tuple[_Entry, dict[str, Any] | UserError]]:
+    """Yield what each file gives, in batches: reading goes on while a batch is scored."""
+    if not entries:
+        return
+    _prepare(options.workers)
+    looks = tuple(look for predictor in predictors for look in predictor.looks)
+    jobs = {ReadJob(one.path.absolute(), looks): one for one in entries}
+    workers = worker_count(options.workers) if len(entries) > FEW_FILES else 1
+    waiting: list[tuple[_Entry, FilmImage]] = []
+    for job, film in run_all(read_film, jobs, workers):
+        if isinstance(film, UserError):
+            yield jobs[job], film
+            continue
+        waiting.append((jobs[job], film))
+        if len(waiting) == BATCH:
+            yield from _batch(waiting, predictors)
+            waiting = []
+    if waiting:
+        yield from _batch(waiting, predictors)
+
+
+def _prepare(workers: int) -> None:
+    from models.inference import prepare_process
+
+    prepare_process(workers)
+
+
+def _batch(
+    waiting: Sequence[tuple[_Entry, FilmImage]], predictors: Sequence[Predictor]
+) -> Iterator[tuple[_Entry, dict[str, Any]]]:
+    found = predict_each(predictors, [film for _, film in waiting])
+    for number, (entry, film) in enumerate(waiting):
+        yield (
+            entry,
+            {
+                "height": film.height,
+                "width": film.width,
+                "laterality": film.laterality,
+                "view": film.view,
+                "study": film.study,
+                "runs": [_facts(predictions[number]) for predictions in found],
+            },
+        )
+
+
+def _facts(one: Prediction) -> dict[str, Any]:
+    return {"probability": one.probability, "raw": one.raw, "malignant": one.malignant,
+            "members": list(one.members), "complaints": list(one.complaints)}  # fmt: skip
+
+
+def _reason(error: UserError, path: Path) -> str:
+    return error.problem.removeprefix(f"{path.absolute()}: ").removeprefix(f"{path}: ")
+
+
+def _finished(
+    options: Predict,
+    found: Found,
+    predictors: Sequence[Predictor],
+    lines: Sequence[Line],
+    set_aside: Sequence[tuple[str, str]],
+    seconds: float,
+) -> Result:
+    breasts = breast_lines(lines)
+    write_results(options.out, lines, breasts)
+    write_set_aside(options.out, set_aside)
+    counts = {
+        "images": len({line.image for line in lines}),
+        "malignant": sum(line.said["malignant"] for line in lines),
+        "unlike": len({line.image for line in lines if line.complaints}),
+        "set_aside": len(set_aside),
+    }
+    inputs = digest([predictor.key for predictor in predictors], [line.image for line in lines])
+    close_folder(options.out, "predict", options, counts, inputs, seconds)
+    return Result(
+        folder=options.out,
+        headline=headline(lines, len(set_aside)),
+        facts={**counts, "predictions": [line.as_data() for line in lines]},
+        tables=tables_of(lines, predictors, breasts),
+        notes=tuple(notes_on(found, lines, predictors)),
+        set_aside=len(set_aside),
+    )

@@ -1,0 +1,37 @@
+"""The questionnaire's part for images of one's own: prediction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.options import named, option, usable_output
+from pipeline.runs import LATEST, evaluated_choices, run_problem
+from pipeline.stages.shared import FOLD, RUNS, Common
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Common):
+    """Score images of your own with trained models."""
+
+    paths: str = option(
+        "",
+        "Images, folders of images or zip files; quote what has spaces",
+        check=named("models.prediction.inputs:paths_problem"),
+        positional=True,
+        remember=False,
+    )
+    run: str = option(
+        LATEST,
+        "Run that scores them",
+        choices=evaluated_choices,
+        other="run folders, models' names or latest",
+        find=run_problem,
+        several=True,
+        remember=False,
+    )
+    out: Path = option(
+        Path("predictions"), "Folder to write the predictions to", check=usable_output
+    )
+    fold: int = FOLD(
+        "Fold of the run, where latest or a model's name is given", words={"none": "any"}
+    )
+    runs: Path = RUNS()
