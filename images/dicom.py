@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from images import lookup
 from images.archives import inside, open_binary, size_of
+from images.identity import identifying_tags, says_burned_in
 from images.lookup import WHITE, StoredValues
 from pipeline.errors import UserError
 
@@ -61,6 +62,8 @@ class Header(StoredValues):
     pixels_length: int  # what the header says of its length, in bytes; of fragments, all together
     encapsulated: bool  # whether the pixel data comes in fragments, as compressed images do
     oddity: str  # what is wrong with the header but does no harm; empty where nothing is
+    identifying: tuple[str, ...] = ()  # tags with a value that may tell who a person is
+    burned_in: bool = False  # whether it says that text is burned into the pixels
 
 
 def read_header(path: Path) -> Header:
@@ -248,6 +251,8 @@ def _header(
         pixels_length=length,
         encapsulated=encapsulated,
         oddity="; ".join(filter(None, oddities)),
+        identifying=tuple(identifying_tags(dataset)),
+        burned_in=says_burned_in(dataset),
     )
 
 

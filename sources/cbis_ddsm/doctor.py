@@ -106,6 +106,7 @@ def examine(options: Organize, progress: Progress) -> Result:
         "masks_of_another_size": len(unlike),
         "series_to_download": len(wanted),
         "not_downloaded": absent,
+        **_persons(index),
     }
     return _result(options, facts)
 
@@ -257,6 +258,15 @@ def _strangers(parts: Iterable[Part], index: Index) -> Iterator[tuple[str, str]]
             yield file.name, f"its series {file.series} is in none of the case descriptions"
 
 
+def _persons(index: Index) -> dict[str, Any]:
+    """Return how many files carry each identifying tag, and how many say that text is burned in."""
+    tags = Counter(tag for file in _all_files(index) for tag in file.identifying.split())
+    return {
+        "identifying_tags": dict(tags.most_common()),
+        "burned_in": sum(file.burned_in for file in _all_files(index)),
+    }
+
+
 def _all_files(index: Index) -> Iterator[SourceFile]:
     for files in index.series.values():
         yield from files
@@ -295,6 +305,10 @@ def _result(options: Organize, facts: Mapping[str, Any]) -> Result:
     tables = [Table("Sound, of those expected", ("", "mammograms", "crops", "masks"), rows)]
     if problems:
         tables.append(Table("What is wrong", ("kind", "count"), tuple(problems.items())))
+    if facts["identifying_tags"]:
+        # The values stay where they are: who looks at a screen or a log is not to read them.
+        rows = tuple((tag, f"{count:,}") for tag, count in facts["identifying_tags"].items())
+        tables.append(Table("Header tags that may tell who a person is", ("tag", "files"), rows))
     series, files = facts["series"], facts["files"]
     notes = [
         f"series: {series['found']:,} of {series['expected']:,}; files: {files['found']:,} of "
@@ -309,6 +323,11 @@ def _result(options: Organize, facts: Mapping[str, Any]) -> Result:
         notes.append(
             f"{out / MANIFEST} holds the {facts['series_to_download']:,} series to download "
             "again; open it with the NBIA Data Retriever"
+        )
+    if facts["burned_in"]:
+        notes.append(
+            f"text is burned into the pixels of {facts['burned_in']:,} files, as their headers "
+            "say: look at them before passing images on"
         )
     if facts["masks_of_another_size"]:
         notes.append(

@@ -26,7 +26,7 @@ from sources.cbis_ddsm.masks import is_mask
 from sources.cbis_ddsm.tables import csvs_under, walk
 
 NO_IMAGE = False  # what the index keeps of a licence and the like
-INDEX_VERSION = 2  # to be raised when other facts are kept of a file
+INDEX_VERSION = 3  # to be raised when other facts are kept of a file
 BATCH = 64  # headers read in one job: one alone is too short to be worth sending
 FEW = 1000  # files below which starting processes takes longer than reading the headers
 UID = re.compile(r"\d+(\.\d+){2,}")  # PS3.5, section 9
@@ -62,6 +62,8 @@ class SourceFile:
     listed: bool = False  # whether the table of the JPEG copy says its role
     defect: str = ""  # why its pixels cannot be read, as far as the header tells
     oddity: str = ""  # what is wrong with a header that can be read all the same
+    identifying: str = ""  # its tags that may tell who a person is, with blanks between them
+    burned_in: bool = False  # whether it says that text is burned into the pixels
 
     @property
     def strayed(self) -> tuple[int, int, int, str]:
@@ -236,6 +238,8 @@ def _identify(source: Path, found: _Found) -> SourceFile | tuple[str, str] | Non
         changed=found.changed,
         defect=defect(header, found.size),
         oddity=header.oddity,
+        identifying=" ".join(header.identifying),
+        burned_in=header.burned_in,
     )
 
 

@@ -298,3 +298,21 @@ def test_a_table_of_the_jpeg_copy_that_broke_off_is_no_reason_to_stop(kaggle, wh
     table.write_text("\n".join([*lines[:-1], lines[-1].split(",")[0]]))
     run(copy, tmp_path / "dataset")
     assert read_manifest(tmp_path / "dataset") == read_manifest(whole.folder)
+
+
+def test_tags_that_may_tell_who_a_person_is_are_listed_without_their_values(copy, tmp_path, capsys):
+    path = dicom_of(copy, series_of(case_rows(copy, "mass")[0], "image file path"))
+    data = pydicom.dcmread(path)
+    data.PatientBirthDate, data.InstitutionName = "19501224", "Saint Nowhere"
+    data.BurnedInAnnotation = "YES"
+    data.save_as(path)
+    result = check(copy, tmp_path / "dataset")
+    tags = result.facts["identifying_tags"]
+    assert (tags["PatientBirthDate"], tags["InstitutionName"]) == (1, 1)
+    assert tags["PatientID"] == result.facts["files"]["found"]
+    assert result.facts["burned_in"] == 1
+    assert any("text is burned into the pixels of 1 file" in note for note in result.notes)
+    written = b"".join(p.read_bytes() for p in (tmp_path / "dataset").rglob("*") if p.is_file())
+    shown = written.decode(errors="replace") + str(result) + capsys.readouterr().out
+    assert "19501224" not in shown
+    assert "Saint Nowhere" not in shown
