@@ -147,9 +147,8 @@ class Domain:
         from safetensors.numpy import load_file
 
         try:
-            arrays = load_file(folder / ARRAYS_FILE)
-            return cls._of(facts, arrays)
-        except (OSError, SafetensorError, KeyError) as error:
+            return cls._of(facts, load_file(folder / ARRAYS_FILE))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             problem = f"{folder / ARRAYS_FILE}: cannot be read ({error})"
             raise UserError(problem, "evaluate the run again") from None
 
@@ -158,12 +157,16 @@ class Domain:
         def normal(name: str) -> Normal | None:
             if f"{name}.mean" not in arrays:
                 return None
+            count = len(STATISTICS)
             parts = {part: arrays[f"{name}.{part}"] for part in PARTS}
+            for part, values in parts.items():
+                if values.shape != ((count, count) if part == "precision" else (count,)):
+                    raise ValueError(f"{name}.{part} has the shape {values.shape}")
             return Normal(**parts, limit=float(facts["limits"][name]))
 
         working, sides = normal("working"), facts["sides"]
-        if working is None:
-            raise KeyError("working.mean")
+        if working is None or arrays["features"].ndim != 2:
+            raise ValueError("a part of it is missing")
         return cls(
             working=working,
             film=normal("film"),

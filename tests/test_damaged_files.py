@@ -14,11 +14,13 @@ from interface.report.runs import read_run
 from interface.session import offered_answers
 from interface.stages import STAGES
 from models.data.loading import load_split
+from models.domain import Domain
 from models.evaluation.figures import read_history
 from models.evaluation.predictions import read_predicted
 from models.evaluation.scoring import members_of
 from models.evaluation.tested import kept_baselines
 from models.inference import load_run
+from models.prediction.predictor import open_predictor
 from organize_data import organize
 from pipeline import workspace
 from pipeline.errors import UserError
@@ -93,6 +95,7 @@ def _ledger(path):
 def _model(_path):
     members_of(_run())
     read_run(_run())
+    open_predictor(workspace.Path("runs"), "latest")
 
 
 def _asked(_path):
@@ -120,7 +123,13 @@ READERS = {
     ".mammolab/answers.json": _asked,
     "RUN/stage.json": _choices,
     "RUN/model.json": _model,
-    "RUN/metrics.json": lambda _: (_run().metrics(), read_run(_run())),
+    "RUN/metrics.json": lambda _: (
+        _run().metrics(),
+        read_run(_run()),
+        open_predictor(workspace.Path("runs"), "latest"),
+    ),
+    "RUN/domain.json": lambda path: Domain.load(path.parent),
+    "RUN/domain.safetensors": lambda path: Domain.load(path.parent),
     "RUN/predictions_test.csv": lambda path: (read_predicted(path), read_run(_run())),
     "RUN/history.csv": lambda path: (read_history(path), read_run(_run())),
     "RUN/set_aside.csv": lambda path: read_table(path, ("what", "reason")),

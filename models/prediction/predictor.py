@@ -122,16 +122,22 @@ def predictor_of(run: Run, metrics: Mapping[str, Any]) -> Predictor:
     folders = [member.folder for member in members_of(run)]
     facts = [read_json(folder / MODEL_FILE) for folder in folders]
     weights = [file_digest(_there(folder / WEIGHTS_FILE)) for folder in folders]
+    domain = Domain.load(run.folder)
+    try:
+        calibration = Calibration.of(metrics["calibration"])
+    except (KeyError, TypeError, ValueError):
+        problem = f"{run.folder / METRICS}: says nothing of a calibration that can be used"
+        raise UserError(problem, "evaluate the run again") from None
     return Predictor(
         name=run.name,
-        key=digest(weights, file_digest(run.folder / METRICS), _domain_key(run.folder)),
+        key=digest(weights, file_digest(run.folder / METRICS), domain.key if domain else ""),
         looks=tuple(map(Look.of, facts)),
         scorers=tuple(map(NetworkScorer, folders)),
-        calibration=Calibration.of(metrics["calibration"]),
+        calibration=calibration,
         threshold=float(metrics["operating_point"]["threshold"]),
         rule=str(metrics["operating_point"]["rule"]),
         tta=str(metrics["tta"]),
-        domain=Domain.load(run.folder),
+        domain=domain,
         metrics=metrics,
     )
 
@@ -140,11 +146,6 @@ def _there(path: Path) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: no such file", "train again with: python main.py train")
     return path
-
-
-def _domain_key(folder: Path) -> str:
-    domain = Domain.load(folder)
-    return "" if domain is None else domain.key
 
 
 def predict_each(

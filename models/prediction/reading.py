@@ -22,6 +22,7 @@ from images.jobs import use_one_thread
 from images.square import fit_square
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
+from pipeline.options import parse
 from pipeline.provenance import differences
 from pipeline.records import RECORD, plain_options, read_json
 from pipeline.stages.data import Preprocess
@@ -83,9 +84,14 @@ class FilmImage:
 
 
 def known_options(values: Mapping[str, Any]) -> Preprocess:
-    """Return the options that a record holds; paths matter for no image."""
-    names = {item.name for item in dataclasses.fields(Preprocess)} - set(NO_LOOK)
-    return Preprocess(**{name: value for name, value in values.items() if name in names})
+    """Return the options that a record holds; paths matter for no image.
+
+    Raises:
+        UserError: One of them is none that preprocessing takes.
+    """
+    items = {item.name: item for item in dataclasses.fields(Preprocess)}
+    known = items.keys() & values.keys() - set(NO_LOOK)
+    return Preprocess(**{name: parse(items[name], values[name]) for name in known})
 
 
 def read_film(job: ReadJob) -> FilmImage:
