@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import re
 import shlex
-import tomllib
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,6 +27,7 @@ from pipeline.options import (
 )
 from pipeline.paths import named_paths
 from pipeline.processes import program
+from pipeline.records import tool_version
 
 WRONG_FLAGS = 2
 HELP = "Show this help"
@@ -67,9 +67,7 @@ class OneLineParser(ArgumentParser):
 
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: ArgumentParser, *_: Any) -> NoReturn:
-        project = Path(__file__).parents[1] / "pyproject.toml"
-        found = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
-        print(f"Mammolab {found}")
+        print(f"Mammolab {tool_version()}")
         parser.exit()
 
 

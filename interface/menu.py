@@ -17,7 +17,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Data": ("synthesize", "organize", "preprocess", "probe"),
     "Models": ("tune", "train", "ensemble"),
     "Results": ("evaluate", "compare", "report"),
-    "Use": ("predict",),
+    "Use": ("predict", "export"),
     "Upkeep": ("runs", "clean"),
 }
 WHOLE = ("all", "demo")

@@ -13,7 +13,7 @@ from pipeline.interrupts import noting_interrupts
 from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
 from pipeline.records import plain_options
-from pipeline.stages import data, evaluation, prediction, training, tuning, upkeep, whole
+from pipeline.stages import data, evaluation, export, prediction, training, tuning, upkeep, whole
 
 if TYPE_CHECKING:
     from interface.screen import Screen
@@ -47,6 +47,7 @@ STAGES = {
     "predict": Stage(prediction.Predict, "models.prediction.stage:predict"),
     "compare": Stage(evaluation.Compare, "models.comparison.stage:compare"),
     "report": Stage(evaluation.Report, "interface.report.stage:report"),
+    "export": Stage(export.Export, "models.export.stage:export"),
     "runs": Stage(upkeep.Runs, "interface.upkeep.runs:manage_runs"),
     "clean": Stage(upkeep.Clean, "interface.upkeep.clean:clean"),
 }

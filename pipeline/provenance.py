@@ -124,3 +124,29 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     ]
     more = [f"{len(found) - MOST} more"] if len(found) > MOST else []
     return ", ".join([*found[:MOST], *more])
+
+
+def locate(path: Path, beside: Path) -> Path:
+    """Find a folder that a record names relative to where the tool was then started.
+
+    Args:
+        path: As the record gives it.
+        beside: The folder of the record: one of its parents is the likely start.
+    """
+    if path.is_absolute():
+        return path
+    for parent in beside.resolve().parents:
+        if (parent / path).is_dir():
+            return parent / path
+    return path
+
+
+def collection_record(source: Path) -> Mapping[str, Any] | None:
+    """Return the record of a synthetic collection; None for a real one, which has no record.
+
+    Raises:
+        UserError: The folder of the collection is gone, or something else made it.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder")
+    return read_record(source, "synthesize") if (source / RECORD).is_file() else None

@@ -24,7 +24,7 @@ TIME = "time"  # in either of the two: when it was written, in UTC
 DAMAGED = "mend it, or make its folder again"
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
-    "numpy", "scipy", "scikit-learn", "matplotlib", "isal",
+    "numpy", "scipy", "scikit-learn", "matplotlib", "isal", "onnx", "onnxruntime",
 )  # fmt: skip
 
 
@@ -130,6 +130,16 @@ def plain_options(options: Any) -> dict[str, Any]:
         name: str(value) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(options).items()
     }
+
+
+def tool_version() -> str:
+    """Return the version of this tool; empty where its pyproject.toml was not installed with it."""
+    import tomllib  # milliseconds that only --version and export need
+
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    with contextlib.suppress(OSError):
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return ""
 
 
 @functools.cache  # to look these up takes longer than many a stage of few images

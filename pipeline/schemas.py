@@ -134,6 +134,33 @@ class Model(Struct):
     members: list[str] | None = None
 
 
+class ExportedInput(Input):
+    """What an exported network takes."""
+
+    size: Annotated[int, Meta(ge=1, le=2**15)]
+
+
+class ExportedFacts(Struct):
+    """What an exported model says of its run: model.json without patients and places."""
+
+    model: str
+    architecture: str
+    strategy: str
+    input: ExportedInput
+    weights: str
+    unit: Unit
+    preprocess: dict[str, Any] | None
+
+
+class CalibrationFacts(Struct):
+    """How logits become probabilities."""
+
+    method: Literal["temperature", "isotonic", "none"]
+    temperature: Annotated[float, Meta(gt=0)] | None
+    x: list[Share]
+    y: list[Share]
+
+
 class Interval(Struct):
     """A measure with its 95 % interval; null where nothing can be said."""
 
@@ -158,6 +185,20 @@ class Point(Struct):
     # Above every score, so next to 1 from above, where none is to be called malignant.
     threshold: Annotated[float, Meta(ge=0, le=1.001)]
     rule: str
+
+
+class Exported(Struct):
+    """The metadata of model.onnx: all that predicting needs beside the network."""
+
+    mammolab: dict[str, Any]
+    run: str
+    model: ExportedFacts
+    calibration: CalibrationFacts
+    operating_point: Point
+    units: dict[str, Point]
+    aggregate: Literal["max", "mean"]
+    tta: Literal["none", "flips"]
+    domain: dict[str, Any] | None = None
 
 
 class UnitFigures(Point):
@@ -280,6 +321,7 @@ SCHEMAS: dict[str, Any] = {  # by the name of the file, or of the hidden folder 
     "answers.json": Answers,
     "model.json": Model,
     "metrics.json": Metrics,
+    "model.onnx": Exported,
     "best.json": Best,
     "domain.json": DomainFacts,
     "shortcuts.json": Shortcuts,

@@ -21,7 +21,7 @@ LAYERS = (
     ("organize_data", "preprocess_data"),
     ("models.tuning",),
     ("models.prediction",),
-    ("models.comparison",),
+    ("models.comparison", "models.export"),
     ("models.evaluation", "models.shortcuts"),
     ("models.training",),
     ("models",),

@@ -15,7 +15,7 @@ from interface.report.words import count, were
 from pipeline.errors import UserError
 from pipeline.manifest import MASK_TABLE, SPLITS, Row, read_manifest
 from pipeline.paths import inside
-from pipeline.provenance import dataset_hash, out_of_date
+from pipeline.provenance import collection_record, dataset_hash, locate, out_of_date
 from pipeline.records import RECORD, SET_ASIDE, read_json, read_record
 from pipeline.tables import read_table
 from pipeline.workspace import SHORTCUTS
@@ -180,34 +180,12 @@ def trace(folder: Path) -> Dataset:
                 source = locate(Path(given["source"]), here)
             else:
                 here, makers = locate(Path(given["data"]), here), ("organize",)
-        collection = _collection(source)
+        collection = collection_record(source)
     except UserError as error:
         problems.append(error.problem)
     except (KeyError, TypeError, ValueError, OSError) as error:
         problems.append(f"{here / RECORD}: does not say what it was made from ({error!r})")
     return Dataset(folder, steps, source, collection, problems)
-
-
-def _collection(source: Path) -> Mapping[str, Any] | None:
-    """Return the record of a synthetic collection; None for a real one, which has no record."""
-    if not source.is_dir():
-        raise UserError(f"{source}: no such folder")
-    return read_record(source, "synthesize") if (source / RECORD).is_file() else None
-
-
-def locate(path: Path, beside: Path) -> Path:
-    """Find a folder that a record names relative to where the tool was then started.
-
-    Args:
-        path: As the record gives it.
-        beside: The folder of the record: one of its parents is the likely start.
-    """
-    if path.is_absolute():
-        return path
-    for parent in beside.resolve().parents:
-        if (parent / path).is_dir():
-            return parent / path
-    return path
 
 
 def _read_step(folder: Path, *makers: str) -> Step:

@@ -16,6 +16,7 @@ from models.training.stage import train
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from pipeline.stages.evaluation import Evaluate
+from pipeline.stages.export import Export
 from pipeline.stages.training import Train
 from tests.conftest import OFFLINE, ROOT
 from tests.models.datasets import SIZE, make_dataset
@@ -124,6 +125,64 @@ def give_baselines(tiny_data, tmp_path_factory):
         shutil.copytree(made / BASELINES_FOLDER, runs / BASELINES_FOLDER)
 
     return give
+
+
+# --- evaluated runs, and what exporting them gives
+
+
+@pytest.fixture(scope="session")
+def evaluate_run(give_baselines):
+    """Evaluate a run whose folder of runs is ours to write to; return its folder."""
+    from models.evaluation.stage import evaluate
+
+    def evaluated(folder, **given):
+        runs = folder.parents[1]
+        if not (runs / BASELINES_FOLDER).is_dir():
+            give_baselines(runs)
+        quick = {"run": str(folder), "runs": runs, "replicates": 100, "workers": 1}
+        evaluate(Evaluate(**quick | given), Silent())
+        return folder
+
+    return evaluated
+
+
+@pytest.fixture(scope="session")
+def mammo_cnn(trained, evaluate_run, tmp_path_factory):
+    """An evaluated run of MammoCNN; not to be written to."""
+    place = tmp_path_factory.mktemp("mammo") / "runs" / "MammoCNN" / trained.folder.name
+    shutil.copytree(trained.folder, place)
+    return evaluate_run(place)
+
+
+@pytest.fixture(scope="session")
+def resnet18(options_for, evaluate_run, tmp_path_factory):
+    """An evaluated run of ResNet18, calibrated by isotonic regression; not to be written to."""
+    options = options_for(tmp_path_factory.mktemp("resnet") / "runs", model="ResNet18_CFT")
+    return evaluate_run(train(options, Silent()).folder, calibration="isotonic")
+
+
+@pytest.fixture(scope="session")
+def export_of(tmp_path_factory):
+    """Export a run into a folder of its own; return what the stage returned."""
+    from models.export.stage import export
+
+    def exported(run):
+        out = tmp_path_factory.mktemp("exported") / "export"
+        return export(Export(run=str(run), runs=run.parents[1], out=out), Silent())
+
+    return exported
+
+
+@pytest.fixture(scope="session")
+def exported_cnn(mammo_cnn, export_of):
+    """What exporting the run of MammoCNN gave; not to be written to."""
+    return export_of(mammo_cnn)
+
+
+@pytest.fixture(scope="session")
+def exported_resnet(resnet18, export_of):
+    """What exporting the run of ResNet18 gave; not to be written to."""
+    return export_of(resnet18)
 
 
 # --- processes that can be killed

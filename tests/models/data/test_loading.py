@@ -13,25 +13,6 @@ CPU = torch.device("cpu")
 PLAIN = EvalTransform(0.5, 0.25, CPU)
 
 
-def test_an_image_of_the_right_size_comes_back_pixel_for_pixel():
-    image = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    assert np.array_equal(fit_square(image.astype(np.uint16) * 257, 8), image)
-
-
-def test_aspect_is_kept_and_the_rest_is_black():
-    square = fit_square(np.full((40, 20), 65535, np.uint16), 8)
-    assert square.tolist() == [[0, 0, 255, 255, 255, 255, 0, 0]] * 8
-
-
-def test_shrinking_averages_over_area():
-    board = (np.indices((16, 16)).sum(axis=0) % 2 * 65535).astype(np.uint16)
-    assert set(np.unique(fit_square(board, 4))) <= {127, 128}
-
-
-def test_small_images_are_enlarged():
-    assert (fit_square(np.full((3, 3), 514, np.uint16), 9) == 2).all()
-
-
 def test_a_split_holds_its_images_in_the_order_of_the_manifest(tiny_data):
     rows = read_manifest(tiny_data)
     split = load_split(tiny_data, rows, "val", 48, 2, Silent())

@@ -1,0 +1,1 @@
+"""A trained model for use elsewhere: ONNX, timm's format for the Hugging Face hub, a model card."""

@@ -1,0 +1,274 @@
+"""The model card of an exported run: what it is, what it was measured on, what it is not for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.evaluation.stage import FEW_PATIENTS, TITLES
+from models.evaluation.tested import preprocessing_of
+from models.export.cohort import Cohort
+from models.export.facts import weights_name
+from models.registry import IMAGENET, MODELS, NO_WEIGHTS
+from models.without_compiler import timm
+from pipeline.runs import Run
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+TEST, VAL = "test", "val"
+LICENCE = "mit"
+# The names of the hub's metrics, of those that it knows.
+OF_HUB = {"auc": "roc_auc", "accuracy": "accuracy", "f1": "f1", "brier": "brier_score"}
+STRATEGIES = {
+    "opw": "only pretrained weights: every pretrained layer is frozen, a logistic regression on "
+    "its features is the head",
+    "pft": "partial fine tuning: the last stages and the head are trained",
+    "cft": "complete fine tuning: all layers are trained",
+}
+CALIBRATIONS = {
+    "temperature": "Temperature scaling on validation (Guo et al. 2017): logits are divided by "
+    "{temperature:.4g} before the logistic function.",
+    "isotonic": "Isotonic regression on validation (Zadrozny & Elkan 2002), between the knots of "
+    "the file's metadata.",
+    "none": "None: the probability is the logistic function of the logit.",
+}
+PROBABILITIES = {
+    "temperature": 'probability = 1 / (1 + np.exp(-logit / facts["calibration"]["temperature"]))',
+    "isotonic": "probability = 1 / (1 + np.exp(-logit))\n"
+    'probability = np.interp(probability, facts["calibration"]["x"], facts["calibration"]["y"])',
+    "none": "probability = 1 / (1 + np.exp(-logit))",
+}
+AGGREGATES = {"max": "highest", "mean": "mean"}
+MIRRORED = (
+    "Its logit is the mean over the four mirror images of an image, in ONNX as it was evaluated; "
+    "timm's network gives that of the image alone."
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a card speaks of."""
+
+    run: Run
+    model: Mapping[str, Any]  # model.json
+    measured: Mapping[str, Any]  # metrics.json
+    record: Mapping[str, Any]  # stage.json of the training
+    cohort: Cohort
+    agreement: str  # how near ONNX Runtime is to PyTorch, in words
+    without_timm: str  # why timm cannot load it; empty where it can
+
+
+def model_card(exported: Exported) -> str:
+    """Return the text of README.md: metadata that the hub reads, then what people read."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.from_template(
+        _metadata(exported), template_path=str(TEMPLATE), card=_view(exported)
+    )
+    return str(card).rstrip("\n") + "\n"
+
+
+def _metadata(exported: Exported) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    figures = exported.measured["splits"][TEST]["metrics"]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=exported.cohort.kind,
+            dataset_name=exported.cohort.name,
+            dataset_split=TEST,
+            metric_type=hub_name,
+            metric_name=TITLES[name],
+            metric_value=round(figures[name]["value"], 4),
+        )
+        for name, hub_name in OF_HUB.items()
+        if figures[name]["value"] is not None
+    ]
+    model = exported.model
+    base = [f"timm/{model['architecture']}"] if model["weights"] == IMAGENET else None
+    return ModelCardData(
+        license=LICENCE,
+        library_name="onnx" if exported.without_timm else "timm",
+        pipeline_tag="image-classification",
+        tags=["mammography", "medical-imaging", "onnx", "research-only"],
+        base_model=base,
+        model_name=exported.run.model,
+        eval_results=results or None,
+    )
+
+
+def _view(exported: Exported) -> dict[str, Any]:
+    """Return what the template shows, as text."""
+    model, measured, cohort = exported.model, exported.measured, exported.cohort
+    calibration, point = measured["calibration"], measured["operating_point"]
+    test = measured["splits"][TEST]
+    return {
+        "title": exported.run.model,
+        "summary": f"A classifier of mammograms: the probability that a {_image_of(model)} shows a "
+        f"malignant finding rather than a benign one. {cohort.warning}".strip(),
+        "facts": _facts(exported),
+        "data": cohort.text,
+        "splits": _splits(exported),
+        "preprocessing": preprocessing_of(measured.get("preprocess")),
+        "result": _result(test),
+        "metrics": _metrics(measured["splits"]),
+        "intervals": f"Intervals: 95 %, bootstrap over patients, {measured['replicates']:,} "
+        f"replicates, seed {measured['seed']}.",
+        "aggregate": AGGREGATES[measured["aggregate"]],
+        "units": _units(measured),
+        "strata": _strata(measured["strata"]),
+        "threshold": f"{point['threshold']:.4g}",
+        "rule": point["rule"],
+        "calibration": _calibration(calibration, measured["uncalibrated"].get(TEST), test),
+        "limits": _limits(exported),
+        "size": model["input"]["size"],
+        "mean": model["input"]["mean"],
+        "std": model["input"]["std"],
+        "probability_code": PROBABILITIES[calibration["method"]],
+        "timm": not exported.without_timm,
+        "without_timm": exported.without_timm,
+        "licence": _licence(model, cohort),
+        "made": _made(exported),
+    }
+
+
+def _image_of(model: Mapping[str, Any]) -> str:
+    return "crop around a lesion" if model["unit"] == "crop" else "whole mammogram"
+
+
+def _facts(exported: Exported) -> list[tuple[str, str]]:
+    model = exported.model
+    known = MODELS.get(exported.run.model)
+    trained = "the head is random on purpose: a control" if model["untrained_head"] else (
+        STRATEGIES.get(str(model["strategy"]), str(model["strategy"])))  # fmt: skip
+    return [
+        ("network", str(model["architecture"]) + (f" ({known.description})" if known else "")),
+        ("parameters", f"{model['parameters']:,}, of which {model['trainable']:,} were trained"),
+        ("input", f"one grey channel, {model['input']['size']} x {model['input']['size']} pixels"),
+        ("output", "one logit of malignancy; features before the head"),
+        ("training", trained),
+        ("starting weights", _start(model)),
+        ("run", exported.run.name),
+        ("agreement", exported.agreement),
+    ]
+
+
+def _start(model: Mapping[str, Any]) -> str:
+    name = weights_name(model)
+    if name == IMAGENET:
+        return f"ImageNet, timm/{model['architecture']}"
+    return "random" if name == NO_WEIGHTS else f"a file, {name} ({model['weights_hash']})"
+
+
+def _splits(exported: Exported) -> str:
+    measured, patients = exported.measured, exported.model["patients"]
+    images = exported.record["counts"].get("train_images")
+    rows: list[Sequence[Any]] = [
+        ("train", "-" if images is None else images, len(patients["train"]), "-", "-")
+    ]
+    for split, found in measured["splits"].items():
+        name = "validation" if split == VAL else split
+        rows.append((name, *(found[key] for key in ("images", "patients", "benign", "malignant"))))
+    return table(("split", "images", "patients", "benign", "malignant"), rows)
+
+
+def _result(test: Mapping[str, Any]) -> str:
+    counted = f"on {test['images']} test images of {test['patients']} patients"
+    area = test["metrics"]["auc"]
+    if area["value"] is None:
+        return f"There is no AUC {counted}: they show one class only."
+    return f"ROC AUC **{_interval(area)}** {counted}."
+
+
+def _metrics(splits: Mapping[str, Any]) -> str:
+    shown = [split for split in (TEST, VAL) if split in splits]
+    rows = [
+        (title, *(_interval(splits[split]["metrics"][name]) for split in shown))
+        for name, title in TITLES.items()
+    ]
+    names = ["test (95 % interval)", "validation (95 % interval)"]
+    return table(("images", *names[: len(shown)]), rows)
+
+
+def _units(measured: Mapping[str, Any]) -> str:
+    rows = []
+    for unit, found in measured["units"].items():
+        test = found["splits"][TEST]
+        measures = (_interval(test["metrics"][name]) for name in ("auc", "sensitivity"))
+        specificity = _interval(test["metrics"]["specificity"])
+        rows.append((unit, test["images"], *measures, specificity, f"{found['threshold']:.4g}"))
+    columns = ("test, by", "number", "ROC AUC", "sensitivity", "specificity", "called from")
+    return table(columns, rows)
+
+
+def _strata(strata: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        (f"{one['factor']} {one['level']}{' *' if one['small'] else ''}", one["images"],
+         one["patients"], one["malignant"], _interval(one["auc"]))
+        for one in strata
+    ]  # fmt: skip
+    return table(("part", "images", "patients", "malignant", "ROC AUC"), rows) if rows else ""
+
+
+def _calibration(
+    calibration: Mapping[str, Any], before: Mapping[str, Any] | None, test: Mapping[str, Any]
+) -> str:
+    text = CALIBRATIONS[calibration["method"]].format(temperature=calibration["temperature"] or 0)
+    if before is None or calibration["method"] == "none":
+        return text
+    changes = []
+    for name in ("brier", "ece"):
+        value = test["metrics"][name]["value"]
+        if value is not None and before[name] is not None:
+            changes.append(f"{TITLES[name].lower()} {before[name]:.3f} -> {value:.3f}")
+    return f"{text} On test: {', '.join(changes)}." if changes else text
+
+
+def _limits(exported: Exported) -> list[str]:
+    measured = exported.measured
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in measured["notes"]]
+    if measured["tta"] != "none":
+        notes.append(MIRRORED)
+    if measured["splits"][TEST]["patients"] >= FEW_PATIENTS:
+        notes.append("The intervals above hold for patients like those of the test set alone.")
+    return [
+        *notes,
+        "A threshold and a calibration move with scanner, prevalence and preprocessing: choose "
+        "them again on images of the place where the model is studied.",
+        "Films of one collection share scanners and years; what a model gains from that is lost "
+        "elsewhere.",
+    ]
+
+
+def _licence(model: Mapping[str, Any], cohort: Cohort) -> str:
+    parts = ["MIT, as the tool that made it."]
+    if model["weights"] == IMAGENET:
+        found = timm.get_pretrained_cfg(model["architecture"]).license or "a licence of their own"
+        parts.append(
+            f"The starting weights timm/{model['architecture']} are under {found}; they were "
+            "trained on ImageNet, whose images are for non-commercial research."
+        )
+    return " ".join([*parts, cohort.licence]).strip()
+
+
+def _made(exported: Exported) -> str:
+    versions = exported.record.get("versions", {})
+    used = [f"{name} {versions[name]}" for name in ("python", "torch", "timm") if name in versions]
+    commit = f" at commit {versions['commit']}" if "commit" in versions else ""
+    with_what = f" with {', '.join(used)}" if used else ""
+    return f"Mammolab{commit}{with_what}. Dataset {exported.model['data_hash']}."
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    """Return "0.921 (0.804 to 0.997)"; without an interval where there is none."""
+    if found["value"] is None:
+        return "-"
+    if found["low"] is None or found["high"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

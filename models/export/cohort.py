@@ -1,0 +1,86 @@
+"""Whose images a run learnt from, in words for its model card, as far as the records tell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.paths import from_here
+from pipeline.provenance import collection_record, locate
+from pipeline.records import read_record
+
+CBIS_DDSM = (
+    "The Curated Breast Imaging Subset of DDSM (CBIS-DDSM; Lee et al. 2017, Sci Data 4:170177), "
+    "digitised film mammograms of the United States, collected in the 1990s"
+)
+OF_CBIS = "CBIS-DDSM is given under CC BY 3.0 by the Cancer Imaging Archive: cite it."
+FINDINGS = {"mass": "masses", "calc": "calcifications", "both": "masses and calcifications"}
+UNITS = {"mammogram": "whole mammograms", "crop": "crops around lesions"}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a card says of the data."""
+
+    kind: str  # for the hub's metadata
+    name: str  # for people
+    text: str  # in sentences
+    warning: str = ""  # what belongs into the first lines; empty where nothing does
+    licence: str = ""  # what to say of it; empty where nothing is known
+
+
+UNKNOWN = Cohort(
+    "unknown",
+    "unknown",
+    "Where the images came from is not known here: the dataset of the run is not on the machine "
+    "that exported it.",
+)
+
+
+def cohort_of(facts: Mapping[str, Any]) -> Cohort:
+    """Follow a run's dataset back to its collection, as far as the folders are still there.
+
+    Args:
+        facts: model.json of the run.
+    """
+    try:
+        place = from_here(Path(str(facts["data"])))
+        record = read_record(place, "preprocess", "organize")
+        if record["stage"] == "preprocess":
+            place = locate(Path(record["options"]["data"]), place)
+            record = read_record(place, "organize")
+        chosen = _chosen(record["options"])
+        source = locate(Path(record["options"]["source"]), place)
+    except (UserError, KeyError, TypeError, ValueError):
+        return UNKNOWN
+    try:
+        made = collection_record(source)
+    except UserError:
+        return Cohort(
+            "cbis-ddsm", "CBIS-DDSM, unverified",
+            f"Organised as CBIS-DDSM: {chosen}. The download is not on the machine that exported "
+            "the run, so whether it was the real collection or a synthetic one was not checked.",
+            licence=OF_CBIS,
+        )  # fmt: skip
+    if made is not None:
+        return Cohort(
+            "synthetic", "a synthetic collection",
+            "A **synthetic** collection that a program drew to try the tool: it shows no patient, "
+            f"and its figures say nothing about real mammograms. It has the form of CBIS-DDSM: "
+            f"{chosen}.",
+            "**It was trained on synthetic images and is of no use on real mammograms.**",
+        )  # fmt: skip
+    return Cohort("cbis-ddsm", "CBIS-DDSM", f"{CBIS_DDSM}: {chosen}.", licence=OF_CBIS)
+
+
+def _chosen(options: Mapping[str, Any]) -> str:
+    """Return which images were taken, in words."""
+    unit, finding = str(options["unit"]), str(options["finding"])
+    parts = [f"{UNITS.get(unit, unit)} with {FINDINGS.get(finding, finding)}"]
+    if options.get("without_callback") == "leave-out":
+        parts.append("without those that were benign without callback")
+    for name, rest in (("laterality", "breasts"), ("view", "views")):
+        if options.get(name, "both") != "both":
+            parts.append(f"{options[name]} {rest} only")
+    return ", ".join(parts)

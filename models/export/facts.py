@@ -1,0 +1,98 @@
+"""What an exported model says of its run: no patient, and no path of this machine."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from images.jobs import IRRELEVANT_OPTIONS
+from models.onnx_scorer import TOOL
+from models.registry import IMAGENET, NO_WEIGHTS
+from pipeline.errors import UserError
+from pipeline.records import read_json, tool_version, versions
+from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
+
+FORMAT = 1  # of these facts; another number where an older reader would misunderstand them
+DOMAIN_FILES = ("domain.json", "domain.safetensors")  # of a run's out-of-domain check
+KEPT = (
+    "model", "architecture", "strategy", "trained_from", "untrained_head", "head", "input",
+    "weights_hash", "precision", "parameters", "trainable", "unit", "data_hash", "fold", "folds",
+    "recipe",
+)  # fmt: skip
+
+
+def model_facts_of(run: Run) -> dict[str, Any]:
+    """Return model.json of a run that has one network.
+
+    Raises:
+        UserError: It is an ensemble, was not made here, or its file is missing or damaged.
+    """
+    facts: dict[str, Any] = read_json(run.folder / MODEL_FILE)
+    if facts["strategy"] == ELSEWHERE:
+        raise UserError(
+            f"{run.name}: was not made here, so there is no network", "name a trained run"
+        )
+    if facts.get("members") is not None:
+        raise UserError(
+            f"{run.name}: is an ensemble, which is several networks",
+            "export its members, one at a time",
+        )
+    return facts
+
+
+def exported_facts(
+    run: Run, model: Mapping[str, Any], measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the metadata of model.onnx, as `pipeline.schemas.Exported` has it.
+
+    Args:
+        run: That is exported.
+        model: Its model.json.
+        measured: Its metrics.json.
+
+    Raises:
+        UserError: The file of its out-of-domain check is damaged.
+    """
+    kept = {name: model[name] for name in KEPT if name in model}
+    kept["weights"] = weights_name(model)
+    kept["preprocess"] = chosen_steps(model["preprocess"])
+    facts = {
+        TOOL: {"format": FORMAT, "version": tool_version(), "versions": dict(versions())},
+        "run": run.name,
+        "model": kept,
+        "calibration": measured["calibration"],
+        "operating_point": _point(measured["operating_point"]),
+        "units": {unit: _point(found) for unit, found in measured["units"].items()},
+        "aggregate": measured["aggregate"],
+        "tta": measured["tta"],
+    }
+    domain = _domain(run.folder)
+    return facts if domain is None else facts | {"domain": domain}
+
+
+def weights_name(model: Mapping[str, Any]) -> str:
+    """Return what a training started from: "imagenet", "none", or a file's name without folder."""
+    weights = str(model["weights"])
+    return weights if weights in (IMAGENET, NO_WEIGHTS) else Path(weights).name
+
+
+def chosen_steps(preprocess: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the options of preprocessing that decide what an image looks like."""
+    if preprocess is None:
+        return None
+    return {name: value for name, value in preprocess.items() if name not in IRRELEVANT_OPTIONS}
+
+
+def _point(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"threshold": found["threshold"], "rule": found["rule"]}
+
+
+def _domain(folder: Path) -> Any:
+    """Return what the out-of-domain check of a run needs; None where it has none."""
+    path = folder / DOMAIN_FILES[0]
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})", "evaluate again") from None
