@@ -84,8 +84,8 @@ def refuse_difference(name: str, agreement: Agreement) -> None:
     Raises:
         UserError: They differ by more than the tolerance, or one of them is no number.
     """
-    worst = max(agreement.probability, agreement.features)
-    if not worst <= TOLERANCE:  # nor is NaN
+    near = [apart <= TOLERANCE for apart in (agreement.probability, agreement.features)]
+    if not all(near):  # NaN is not near either
         raise UserError(
             f"{name}: ONNX Runtime does not give what PyTorch gives (probabilities up to "
             f"{agreement.probability:.2g} apart on {agreement.seen}, features up to "

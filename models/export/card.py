@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from models.evaluation.stage import FEW_PATIENTS, TITLES
-from models.evaluation.tested import preprocessing_of
 from models.export.cohort import Cohort
-from models.export.facts import weights_name
-from models.registry import IMAGENET, MODELS, NO_WEIGHTS
+from models.export.facts import chosen_steps, weights_name
+from models.registry import IMAGENET, NO_WEIGHTS
 from models.without_compiler import timm
+from pipeline.options import applies, defaults, items_of, text_for
 from pipeline.runs import Run
+from pipeline.stages.data import Preprocess
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 TEST, VAL = "test", "val"
@@ -109,7 +110,7 @@ def _view(exported: Exported) -> dict[str, Any]:
         "facts": _facts(exported),
         "data": cohort.text,
         "splits": _splits(exported),
-        "preprocessing": preprocessing_of(measured.get("preprocess")),
+        "preprocessing": _preprocessing(model),
         "result": _result(test),
         "metrics": _metrics(measured["splits"]),
         "intervals": f"Intervals: 95 %, bootstrap over patients, {measured['replicates']:,} "
@@ -138,11 +139,10 @@ def _image_of(model: Mapping[str, Any]) -> str:
 
 def _facts(exported: Exported) -> list[tuple[str, str]]:
     model = exported.model
-    known = MODELS.get(exported.run.model)
     trained = "the head is random on purpose: a control" if model["untrained_head"] else (
         STRATEGIES.get(str(model["strategy"]), str(model["strategy"])))  # fmt: skip
     return [
-        ("network", str(model["architecture"]) + (f" ({known.description})" if known else "")),
+        ("network", str(model["architecture"])),
         ("parameters", f"{model['parameters']:,}, of which {model['trainable']:,} were trained"),
         ("input", f"one grey channel, {model['input']['size']} x {model['input']['size']} pixels"),
         ("output", "one logit of malignancy; features before the head"),
@@ -158,6 +158,17 @@ def _start(model: Mapping[str, Any]) -> str:
     if name == IMAGENET:
         return f"ImageNet, timm/{model['architecture']}"
     return "random" if name == NO_WEIGHTS else f"a file, {name} ({model['weights_hash']})"
+
+
+def _preprocessing(model: Mapping[str, Any]) -> str:
+    """Return the options of `preprocess` that the images went through, as people give them."""
+    steps = chosen_steps(model["preprocess"])
+    if steps is None:
+        return "none; images were used as they were organised"
+    values = defaults(Preprocess) | steps
+    items = [item for item in items_of(Preprocess) if item.name in steps and applies(item, values)]
+    said = [f"{item.name.replace('_', '-')} {text_for(item, values[item.name])}" for item in items]
+    return f"the stage `preprocess` of Mammolab with {', '.join(said)}"
 
 
 def _splits(exported: Exported) -> str:
@@ -203,9 +214,10 @@ def _units(measured: Mapping[str, Any]) -> str:
 
 def _strata(strata: Iterable[Mapping[str, Any]]) -> str:
     rows = [
-        (f"{one['factor']} {one['level']}{' *' if one['small'] else ''}", one["images"],
-         one["patients"], one["malignant"], _interval(one["auc"]))
+        (f"{one['factor']} {one['level']}", one["images"], one["patients"], one["malignant"],
+         _interval(one["auc"]))
         for one in strata
+        if not one["small"]
     ]  # fmt: skip
     return table(("part", "images", "patients", "malignant", "ROC AUC"), rows) if rows else ""
 
@@ -220,7 +232,7 @@ def _calibration(
     for name in ("brier", "ece"):
         value = test["metrics"][name]["value"]
         if value is not None and before[name] is not None:
-            changes.append(f"{TITLES[name].lower()} {before[name]:.3f} -> {value:.3f}")
+            changes.append(f"{TITLES[name]} {before[name]:.3f} -> {value:.3f}")
     return f"{text} On test: {', '.join(changes)}." if changes else text
 
 

@@ -35,7 +35,6 @@ CONTENT = {
     DOMAIN_FILES[1]: "what it compares features with",
 }
 OWN = ("stage.json", "answers.json")  # of the folder, and not to be published
-MEGA = 1e6
 
 
 def export(options: Export, progress: Progress) -> Result:
@@ -76,8 +75,8 @@ def _write(
     """
     model = load_run(run.folder)
     facts = exported_facts(run, model.facts, measured)
-    progress.say(f"Converting {run.name} to ONNX ...")
-    opset = write_onnx(model, facts["tta"], facts, folder / MODEL)
+    with progress.waiting("Converting the network to ONNX ..."):
+        opset = write_onnx(model, facts["tta"], facts, folder / MODEL)
     agreement = check_agreement(run, model, facts, folder / MODEL, progress)
     problem = timm_problem(model.facts)
     if not problem:
@@ -96,7 +95,7 @@ def _write(
         "largest_difference": agreement.probability,
         "largest_feature_difference": agreement.features,
         "opset": opset,
-        "timm": problem or "yes",
+        "without_timm": problem,  # why timm cannot load it; empty where it can
         "collection": cohort.name,
     }
 
@@ -113,13 +112,13 @@ def _publish(scratch: Path, out: Path) -> None:
 
 def _result(run: Run, measured: Mapping[str, Any], out: Path, facts: Mapping[str, Any]) -> Result:
     written = [name for name in CONTENT if (out / name).is_file()]
-    rows = [(name, round((out / name).stat().st_size / MEGA, 2), CONTENT[name]) for name in written]
+    rows = [(name, bytes_text((out / name).stat().st_size), CONTENT[name]) for name in written]
     upload = upload_command(out)
     notes = []
     if not facts["validation_images"]:
         notes.append("the validation images are gone: compared on images of noise")
-    if facts["timm"] != "yes":
-        notes.append(f"{facts['timm']}: the network is there as ONNX alone")
+    if facts["without_timm"]:
+        notes.append(f"{facts['without_timm']}: the network is there as ONNX alone")
     if Calibration.of(measured["calibration"]).method == "none":
         notes.append("the run's probabilities are not calibrated")
     what = "validation images" if facts["validation_images"] else "images of noise"
@@ -128,7 +127,7 @@ def _result(run: Run, measured: Mapping[str, Any], out: Path, facts: Mapping[str
         headline=f"{run.name} exported: probabilities of ONNX Runtime and PyTorch differ by at "
         f"most {facts['largest_difference']:.1g} on {facts['images']} {what}",
         facts={"run": run.name, "export": str(out), "files": written, "upload": upload, **facts},
-        tables=(Table("What was written", ("File", "MB", "What"), tuple(rows)),),
+        tables=(Table("What was written", ("File", "Size", "What"), tuple(rows)),),
         notes=(*notes, f"to publish it (nothing was sent): {upload}"),
     )
 
