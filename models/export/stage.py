@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.paths import from_here
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import atomic, claim_folder, close_folder, digest, file_digest, open_folder
+from pipeline.resources.sizes import bytes_text
 from pipeline.runs import METRICS, Run, find_run
 from pipeline.stages.export import Export
 
