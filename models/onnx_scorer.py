@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.work import worker_count
+from pipeline.resources.machine import cores
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -96,7 +96,7 @@ def _session(path: Path) -> "InferenceSession":
             f"{path}: ONNX Runtime, which runs it, is not installed", "run: pip install onnxruntime"
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = worker_count(0)
+    options.intra_op_num_threads = cores()
     options.log_severity_level = FATAL
     try:
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])

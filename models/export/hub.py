@@ -40,7 +40,7 @@ def write_timm(model: TrainedModel, folder: Path) -> None:
     """
     expected = model.facts["input"]
     network: Any = model.network
-    # Here and not as an argument: timm before 1.0.29 takes an argument for the whole of it.
+    # Not as an argument, which timm 1.0.20 takes for the whole of it and 1.0.31 for a part.
     network.pretrained_cfg = {
         name: value for name, value in network.pretrained_cfg.items() if name not in OF_OTHERS
     } | {
