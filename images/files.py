@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from images import png
 from images.archives import open_binary, unreadable
+from images.without_downloads import without_downloads
 from pipeline.errors import UserError
 from pipeline.records import atomic
 
@@ -39,7 +40,8 @@ def read_image(path: Path) -> NDArray[np.uint16]:
         UserError: The file is missing, empty, truncated or not an image.
     """
     if is_dicom(path):
-        from images.dicom import read_pixels
+        with without_downloads():
+            from images.dicom import read_pixels
 
         return read_pixels(path)
     content = read_bytes(path)
