@@ -35,8 +35,8 @@ class OnnxModel:
     """A model.onnx that `export` wrote, ready to score."""
 
     # What the file says of itself (`pipeline.schemas.Exported`): "model" (facts of model.json),
-    # "calibration", "operating_point", "units", "aggregate", "tta", "run", "mammolab" and, where
-    # the run had it, "domain".
+    # "calibration", "operating_point", "units", "aggregate", "tta", "splits", "run" and
+    # "mammolab".
     facts: Mapping[str, Any]
     path: Path  # of the file
     _session: "InferenceSession"  # quick to open

@@ -150,6 +150,7 @@ class ExportedFacts(Struct):
     weights: str
     unit: Unit
     preprocess: dict[str, Any] | None
+    depth: Literal[8, 16] = 16
 
 
 class CalibrationFacts(Struct):
@@ -198,7 +199,7 @@ class Exported(Struct):
     units: dict[str, Point]
     aggregate: Literal["max", "mean"]
     tta: Literal["none", "flips"]
-    domain: dict[str, Any] | None = None
+    splits: dict[str, SplitFigures]
 
 
 class UnitFigures(Point):
@@ -226,7 +227,7 @@ class Metrics(Struct):
     data: str | None
     data_hash: str
     unit: Unit
-    calibration: dict[str, Any]
+    calibration: CalibrationFacts
     aggregate: Literal["max", "mean"]
     tta: Literal["none", "flips"]
     replicates: Annotated[int, Meta(ge=0, le=10**7)]

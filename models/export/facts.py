@@ -1,6 +1,5 @@
 """What an exported model says of its run: no patient, and no path of this machine."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from pipeline.records import read_json, tool_version, versions
 from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
 
 FORMAT = 1  # of these facts; another number where an older reader would misunderstand them
-DOMAIN_FILES = ("domain.json", "domain.safetensors")  # of a run's out-of-domain check
 KEPT = (
     "model", "architecture", "strategy", "trained_from", "untrained_head", "head", "input",
-    "weights_hash", "precision", "parameters", "trainable", "unit", "data_hash", "fold", "folds",
-    "recipe",
+    "weights_hash", "precision", "parameters", "trainable", "unit", "depth", "data_hash", "fold",
+    "folds", "recipe",
 )  # fmt: skip
 
 
@@ -49,14 +47,11 @@ def exported_facts(
         run: That is exported.
         model: Its model.json.
         measured: Its metrics.json.
-
-    Raises:
-        UserError: The file of its out-of-domain check is damaged.
     """
     kept = {name: model[name] for name in KEPT if name in model}
     kept["weights"] = weights_name(model)
     kept["preprocess"] = chosen_steps(model["preprocess"])
-    facts = {
+    return {
         TOOL: {"format": FORMAT, "version": tool_version(), "versions": dict(versions())},
         "run": run.name,
         "model": kept,
@@ -65,9 +60,8 @@ def exported_facts(
         "units": {unit: _point(found) for unit, found in measured["units"].items()},
         "aggregate": measured["aggregate"],
         "tta": measured["tta"],
+        "splits": {"test": _worth(measured["splits"]["test"])},
     }
-    domain = _domain(run.folder)
-    return facts if domain is None else facts | {"domain": domain}
 
 
 def weights_name(model: Mapping[str, Any]) -> str:
@@ -83,16 +77,10 @@ def chosen_steps(preprocess: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: value for name, value in preprocess.items() if name not in IRRELEVANT_OPTIONS}
 
 
+def _worth(test: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said beside each prediction: how good the run was, and on how many."""
+    return {**test, "metrics": {"auc": test["metrics"]["auc"]}}
+
+
 def _point(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"threshold": found["threshold"], "rule": found["rule"]}
-
-
-def _domain(folder: Path) -> Any:
-    """Return what the out-of-domain check of a run needs; None where it has none."""
-    path = folder / DOMAIN_FILES[0]
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})", "evaluate again") from None

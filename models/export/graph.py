@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.evaluation.scoring import MIRRORS
 from models.inference import TrainedModel
+from models.mirrors import MIRRORS
 from models.networks import head_name, split_before
 from models.onnx_scorer import INPUT, OUTPUTS
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from models.domain import ARRAYS_FILE, FACTS_FILE, Domain
 from models.evaluation.calibration import Calibration
 from models.export.agreement import check_agreement
 from models.export.card import Exported, model_card
 from models.export.cohort import cohort_of
-from models.export.facts import DOMAIN_FILES, exported_facts, model_facts_of
+from models.export.facts import exported_facts, model_facts_of
 from models.export.graph import write_onnx
 from models.export.hub import FILES, timm_problem, write_timm
 from models.inference import WEIGHTS_FILE, load_run, prepare_process
@@ -32,8 +33,8 @@ CONTENT = {
     CARD: "model card",
     FILES[0]: "timm's description of the network",
     FILES[1]: "its weights, as timm loads them",
-    DOMAIN_FILES[0]: "the run's out-of-domain check",
-    DOMAIN_FILES[1]: "what it compares features with",
+    FACTS_FILE: "the run's out-of-domain check",
+    ARRAYS_FILE: "what it compares features with",
 }
 OWN = ("stage.json", "answers.json")  # of the folder, and not to be published
 
@@ -82,8 +83,8 @@ def _write(
     problem = timm_problem(model.facts)
     if not problem:
         write_timm(model, folder)
-    if all((run.folder / name).is_file() for name in DOMAIN_FILES):
-        for name in DOMAIN_FILES:
+    if Domain.load(run.folder) is not None:
+        for name in (FACTS_FILE, ARRAYS_FILE):
             shutil.copyfile(run.folder / name, folder / name)
     cohort = cohort_of(model.facts)
     nearness = f"at most {agreement.probability:.1g} in probability on {agreement.seen}"

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.evaluation.scoring import members_of
-from models.inference import Compute, TrainedModel, choose_compute, load_run, place, run_over
+from models.inference import (
+    Compute,
+    TrainedModel,
+    choose_compute,
+    load_run,
+    place,
+    prepare_process,
+    run_over,
+)
 from models.mirrors import MIRRORS
 from models.networks import head_name, split_before
 
@@ -23,6 +31,10 @@ class NetworkScorer:
     def __init__(self, folder: Path) -> None:
         """Take the folder of a run that is no ensemble."""
         self.folder = folder
+
+    def prepare(self, workers: int) -> None:
+        """Set threads and allocator of this process."""
+        prepare_process(workers)
 
     @cached_property
     def compute(self) -> Compute:

@@ -10,16 +10,23 @@ from numpy.typing import NDArray
 
 from models.domain import Domain
 from models.evaluation.calibration import Calibration, logistic
+from models.onnx_scorer import MODEL as ONNX_FILE
+from models.onnx_scorer import OnnxModel
 from models.prediction.reading import FilmImage, Look
 from pipeline.errors import UserError
+from pipeline.options import split_several
 from pipeline.records import digest, file_digest, read_json
-from pipeline.runs import METRICS, MODEL_FILE, Run, find_run
+from pipeline.runs import METRICS, MODEL_FILE, Run, find_run, run_problem
 
 Floats = NDArray[np.float64]
 
 
 class Scorer(Protocol):
     """A network, whatever computes it."""
+
+    def prepare(self, workers: int) -> None:
+        """Set up this process for it, before anything is scored."""
+        ...
 
     def score(self, images: NDArray[np.uint8], tta: str) -> tuple[Floats, NDArray[Any]]:
         """Return logits of malignancy (N,) and features (N, F) of (N, S, S) uint8 images.
@@ -56,7 +63,8 @@ class Predictor:
     rule: str  # how the threshold was found, in words
     tta: str
     domain: Domain | None
-    metrics: Mapping[str, Any]  # metrics.json: what it is worth on held-out images
+    # What it is worth on held-out images: metrics.json, or what an exported model says of it.
+    metrics: Mapping[str, Any]
 
     def predict(self, films: Sequence[FilmImage], first: int = 0) -> list[Prediction]:
         """Score films.
@@ -105,17 +113,61 @@ def open_predictor(runs: Path, name: str, fold: int = 0) -> Predictor:
     Raises:
         UserError: There is none, it has not been evaluated, or a file of it is damaged.
     """
-    run = find_run(runs, name, fold)
+    if exported := exported_model(name):
+        return _of_exported(exported)
+    return _of_run(find_run(runs, name, fold))
+
+
+def predictor_problem(names: str, answers: Any) -> str | None:
+    """Say why runs or exported models that were named cannot be found; None where they can."""
+    runs = [name for name in split_several(names) if exported_model(name) is None]
+    return run_problem(",".join(runs), answers) if runs else None
+
+
+def exported_model(name: str) -> Path | None:
+    """Return the file of an exported model that a name leads to; None where it leads to none."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path / ONNX_FILE
+    return path if path.suffix == Path(ONNX_FILE).suffix and path.is_file() else None
+
+
+class _OnnxScorer:
+    """An exported model; its mirror images are part of it."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        self._model = model
+
+    def prepare(self, workers: int) -> None:
+        """Do nothing: the session has been made."""
+
+    def score(self, images: NDArray[np.uint8], tta: str) -> tuple[Floats, NDArray[Any]]:
+        """Return logits and features; see `Scorer`."""
+        del tta
+        logits, features = self._model.score(images)
+        return logits.astype(np.float64), features
+
+
+def _of_exported(path: Path) -> Predictor:
+    model = OnnxModel.open(path)
+    facts = model.facts
+    domain = Domain.load(path.parent)
+    return Predictor(
+        name=str(facts["run"]),
+        key=digest(file_digest(path), domain.key if domain else ""),
+        looks=(Look.of(facts["model"]),),
+        scorers=(_OnnxScorer(model),),
+        calibration=Calibration.of(facts["calibration"]),
+        threshold=float(facts["operating_point"]["threshold"]),
+        rule=str(facts["operating_point"]["rule"]),
+        tta=str(facts["tta"]),
+        domain=domain,
+        metrics=facts,
+    )
+
+
+def _of_run(run: Run) -> Predictor:
     metrics = run.metrics()
-    return predictor_of(run, metrics)
-
-
-def predictor_of(run: Run, metrics: Mapping[str, Any]) -> Predictor:
-    """Return the predictor of an evaluated run.
-
-    Raises:
-        UserError: A file of it, or a member of an ensemble, is missing or damaged.
-    """
     from models.inference import WEIGHTS_FILE
     from models.prediction.network import NetworkScorer, members_of
 
@@ -123,17 +175,12 @@ def predictor_of(run: Run, metrics: Mapping[str, Any]) -> Predictor:
     facts = [read_json(folder / MODEL_FILE) for folder in folders]
     weights = [file_digest(_there(folder / WEIGHTS_FILE)) for folder in folders]
     domain = Domain.load(run.folder)
-    try:
-        calibration = Calibration.of(metrics["calibration"])
-    except (KeyError, TypeError, ValueError):
-        problem = f"{run.folder / METRICS}: says nothing of a calibration that can be used"
-        raise UserError(problem, "evaluate the run again") from None
     return Predictor(
         name=run.name,
         key=digest(weights, file_digest(run.folder / METRICS), domain.key if domain else ""),
         looks=tuple(map(Look.of, facts)),
         scorers=tuple(map(NetworkScorer, folders)),
-        calibration=calibration,
+        calibration=Calibration.of(metrics["calibration"]),
         threshold=float(metrics["operating_point"]["threshold"]),
         rule=str(metrics["operating_point"]["rule"]),
         tta=str(metrics["tta"]),

@@ -100,7 +100,9 @@ def _scored(
     """Yield what each file gives, in batches: reading goes on while a batch is scored."""
     if not entries:
         return
-    _prepare(options.workers)
+    for predictor in predictors:
+        for scorer in predictor.scorers:
+            scorer.prepare(options.workers)
     looks = tuple(look for predictor in predictors for look in predictor.looks)
     jobs = {ReadJob(one.path.absolute(), looks): one for one in entries}
     workers = worker_count(options.workers) if len(entries) > FEW_FILES else 1
@@ -115,12 +117,6 @@ def _scored(
             waiting = []
     if waiting:
         yield from _batch(waiting, predictors)
-
-
-def _prepare(workers: int) -> None:
-    from models.inference import prepare_process
-
-    prepare_process(workers)
 
 
 def _batch(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.options import named, option, usable_output
-from pipeline.runs import LATEST, evaluated_choices, run_problem
+from pipeline.runs import LATEST, evaluated_choices
 from pipeline.stages.shared import FOLD, RUNS, Common
 
 
@@ -23,8 +23,8 @@ class Predict(Common):
         LATEST,
         "Run that scores them",
         choices=evaluated_choices,
-        other="run folders, models' names or latest",
-        find=run_problem,
+        other="run folders, models' names, latest, or folders of exported models",
+        find=named("models.prediction.predictor:predictor_problem"),
         several=True,
         remember=False,
     )

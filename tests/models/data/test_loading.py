@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import torch
 
-from images.square import fit_square
 from models.data.loading import EvalTransform, TrainTransform, batches, load_split
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent

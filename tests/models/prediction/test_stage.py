@@ -4,6 +4,8 @@ import csv
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 import zlib
 
@@ -15,6 +17,7 @@ from interface.flags import command
 from main import main
 from models.evaluation.ensemble import ensemble
 from models.evaluation.stage import evaluate
+from models.export.stage import export
 from models.prediction.stage import predict
 from models.training.stage import train
 from organize_data import organize
@@ -25,10 +28,12 @@ from pipeline.progress import Silent
 from pipeline.runs import list_runs
 from pipeline.stages.data import Organize, Preprocess, Synthesize
 from pipeline.stages.evaluation import Ensemble, Evaluate
+from pipeline.stages.export import Export
 from pipeline.stages.prediction import Predict
 from pipeline.stages.training import Train
 from preprocess_data import preprocess
 from sources.synthetic.stage import synthesize
+from tests.conftest import ROOT
 from tests.interrupts import interrupted_when, interrupts_itself
 from tests.models.prediction.films import unlike
 
@@ -255,3 +260,33 @@ def test_the_command_that_is_printed_names_images_as_words(place):
     words = shlex.split(command("predict", options))
     at = words.index("predict")
     assert words[at + 1 : at + 3] == [str(place / "dataset"), str(place / "raw")]
+
+
+def test_an_exported_run_predicts_without_torch(place, predicted, tmp_path):
+    exported = tmp_path / "exported"
+    export(checked(Export, {"runs": place / "runs", "out": exported}), Silent())
+    _, lines = predicted(place / "dataset" / "test")
+    words = ["predict", str(place / "dataset" / "test"), "--run", str(exported), "--out",
+             str(tmp_path / "out"), "--workers", "1", "--batch", "--json"]  # fmt: skip
+    code = (
+        "import sys, main\n"
+        f"status = main.main({words!r})\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Not a medical device" in done.stderr
+    for line in json.loads(done.stdout)["facts"]["predictions"]:
+        own = lines[line["image"]]
+        # In float32, where the run may compute in bfloat16.
+        assert line["probability"] == pytest.approx(float(own["probability"]), abs=5e-3)
+        assert line["like_training"] == own["like_training"]
+
+
+def test_a_file_that_is_no_exported_model_is_refused(place, predicted, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="is no ONNX model, or is damaged"):
+        predicted(place / "dataset" / "test", run=str(tmp_path / "model.onnx"))
