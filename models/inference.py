@@ -55,6 +55,18 @@ def choose_compute(device: str, precision: str) -> Compute:
     return Compute(chosen, torch.bfloat16 if precision == "bf16" else None)
 
 
+def scoring_compute() -> Compute:
+    """Return where trained networks are scored: in float32 on every device.
+
+    bfloat16 keeps three digits, which moves probabilities in the second: enough for gradients, but
+    a run is to have one score for an image, on every machine and as an exported model.
+
+    Raises:
+        UserError: This device cannot be used.
+    """
+    return choose_compute("auto", "fp32")
+
+
 def place(network: nn.Module, compute: Compute) -> None:
     """Move a network to its device, in the layout that its convolutions are trained fastest in.
 

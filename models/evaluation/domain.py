@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from images.statistics import film_statistics
 from models.data.loading import Split, load_split
 from models.domain import Domain, Normal, nearest, unit_length
 from models.evaluation.scoring import ScoredRun, members_of
-from models.inference import Compute, TrainedModel, choose_compute, load_run, place, run_over
+from models.inference import Compute, TrainedModel, load_run, place, run_over, scoring_compute
 from models.networks import head_name, split_before
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST, THUMBNAILS, Row, read_manifest
@@ -47,7 +46,7 @@ def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress)
     if known is not None and known.key == key:
         return
     model = load_run(member.folder)
-    compute = choose_compute("auto", str(facts["precision"]))
+    compute = scoring_compute()
     place(model.network, compute)
     parts = {
         name: _some(load_split(scored.data, scored.rows, name, model.size, workers, progress), seed)
@@ -86,8 +85,7 @@ def _features(
     body, _ = split_before(model.network, head_name(model.network))
 
     def pooled(batch: Tensor) -> Tensor:
-        with torch.autocast(batch.device.type, compute.dtype, enabled=compute.dtype is not None):
-            features: Tensor = body(batch)  # (B, F)
+        features: Tensor = body(batch)  # (B, F)
         return features
 
     return run_over(pooled, images, model.transform(compute), advance)

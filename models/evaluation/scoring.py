@@ -15,11 +15,11 @@ from models.data.loading import load_split
 from models.inference import (
     Compute,
     TrainedModel,
-    choose_compute,
     image_logits,
     load_run,
     place,
     scoring_batch,
+    scoring_compute,
 )
 from models.mirrors import MIRRORS, mean_over_mirrors
 from pipeline.errors import UserError
@@ -163,9 +163,7 @@ def _score_member(
     # In the split of the run's own fold: the images of any other fold were trained on.
     rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
     refuse_leaks(run, model.facts, data, rows)
-    # Computed as in training, so that the same images get the same scores; but for the layout,
-    # which changes last digits where training prefers channels first.
-    compute = choose_compute("auto", str(model.facts["precision"]))
+    compute = scoring_compute()
     place(model.network, compute)
     pace = _Pace(scoring_batch(model.size))
     splits = {

@@ -22,7 +22,7 @@ from models.evaluation.scored import ScoredSplit, finite, images_digest, interva
 from models.evaluation.scoring import SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
-from models.inference import choose_compute, prepare_process
+from models.inference import prepare_process, scoring_compute
 from models.metrics import METRICS, auc, measure
 from models.registry import NO_WEIGHTS, Head
 from pipeline.errors import UserError
@@ -168,7 +168,7 @@ def _cost(run: Run, paces: Mapping[Path, float]) -> dict[str, Any]:
     costs = []
     for member in members_of(run):
         facts, record = read_json(member.folder / MODEL_FILE), member.record()
-        compute = choose_compute("auto", str(facts["precision"]))
+        compute = scoring_compute()
         head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
         kind = str(facts["architecture"]), head, int(facts["input"]["size"]), compute
         pace = paces.get(member.folder)  # batches were scored anyway

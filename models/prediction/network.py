@@ -13,11 +13,11 @@ from models.evaluation.scoring import members_of
 from models.inference import (
     Compute,
     TrainedModel,
-    choose_compute,
     load_run,
     place,
     prepare_process,
     run_over,
+    scoring_compute,
 )
 from models.mirrors import MIRRORS
 from models.networks import head_name, split_before
@@ -38,8 +38,8 @@ class NetworkScorer:
 
     @cached_property
     def compute(self) -> Compute:
-        """Device and arithmetic: as in training, so that the same images get the same scores."""
-        return choose_compute("auto", str(self.model.facts["precision"]))
+        """Device and arithmetic, those of evaluation."""
+        return scoring_compute()
 
     @cached_property
     def model(self) -> TrainedModel:
@@ -59,10 +59,8 @@ class NetworkScorer:
         body, head = split_before(network, head_name(network))
 
         def both(batch: Tensor) -> Tensor:
-            dtype = self.compute.dtype
-            with torch.autocast(batch.device.type, dtype, enabled=dtype is not None):
-                features = body(batch)  # (B, F)
-            return torch.cat([head(features.float()), features.float()], dim=1)  # (B, 1 + F)
+            features = body(batch)  # (B, F)
+            return torch.cat([head(features), features], dim=1)  # (B, 1 + F)
 
         transform = self._placed.transform(self.compute)
         found = [run_over(both, np.flip(images, axes), transform) for axes in MIRRORS[tta]]

@@ -29,12 +29,12 @@ import numpy as np
 from images.chain import preprocess_image
 from images.files import SPREAD, read_image
 from images.square import fit_square
-from models.inference import choose_compute, image_logits, load_run, place, prepare_process
+from models.inference import image_logits, load_run, place, prepare_process, scoring_compute
 from models.prediction.reading import Look
 run, folder = map(Path, sys.argv[1:])
 prepare_process(0)
 model = load_run(run)
-look, compute = Look.of(model.facts), choose_compute("auto", model.facts["precision"])
+look, compute = Look.of(model.facts), scoring_compute()
 place(model.network, compute)
 batch = []
 def score():

@@ -281,8 +281,7 @@ def test_an_exported_run_predicts_without_torch(place, predicted, tmp_path):
     assert "Not a medical device" in done.stderr
     for line in json.loads(done.stdout)["facts"]["predictions"]:
         own = lines[line["image"]]
-        # In float32, where the run may compute in bfloat16.
-        assert line["probability"] == pytest.approx(float(own["probability"]), abs=5e-3)
+        assert line["probability"] == pytest.approx(float(own["probability"]), abs=1e-5)
         assert line["like_training"] == own["like_training"]
 
 
