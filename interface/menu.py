@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Data": ("synthesize", "organize", "preprocess", "probe"),
     "Models": ("tune", "train", "ensemble"),
-    "Results": ("evaluate", "compare", "report"),
+    "Results": ("evaluate", "explain", "compare", "report"),
     "Use": ("predict", "export"),
     "Upkeep": ("runs", "clean"),
 }

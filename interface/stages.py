@@ -13,7 +13,17 @@ from pipeline.interrupts import noting_interrupts
 from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
 from pipeline.records import plain_options
-from pipeline.stages import data, evaluation, export, prediction, training, tuning, upkeep, whole
+from pipeline.stages import (
+    data,
+    evaluation,
+    explanation,
+    export,
+    prediction,
+    training,
+    tuning,
+    upkeep,
+    whole,
+)
 
 if TYPE_CHECKING:
     from interface.screen import Screen
@@ -44,6 +54,7 @@ STAGES = {
     "train": Stage(training.Train, "models.training.queue:train_each"),
     "evaluate": Stage(evaluation.Evaluate, "models.evaluation.queue:evaluate_each"),
     "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
+    "explain": Stage(explanation.Explain, "models.explanation.stage:explain"),
     "predict": Stage(prediction.Predict, "models.prediction.stage:predict"),
     "compare": Stage(evaluation.Compare, "models.comparison.stage:compare"),
     "report": Stage(evaluation.Report, "interface.report.stage:report"),
@@ -52,7 +63,7 @@ STAGES = {
     "clean": Stage(upkeep.Clean, "interface.upkeep.clean:clean"),
 }
 # These show scores: say what they are not for.
-SCORING = ("tune", "train", "evaluate", "predict", "compare", "report")
+SCORING = ("tune", "train", "evaluate", "explain", "predict", "compare", "report")
 
 
 @dataclass(frozen=True)

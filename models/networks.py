@@ -155,6 +155,12 @@ def split_before(network: nn.Module, first: str) -> tuple[nn.Sequential, nn.Sequ
     return prefix, rest
 
 
+def split_after(network: nn.Module, last: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Cut a network in two: a unit with what comes before it, and the rest; see `split_before`."""
+    names = list(units(network))
+    return split_before(network, names[names.index(last) + 1])
+
+
 def _key(name: str) -> str:
     return name.replace(".", "_")  # a child's name may hold no dot
 

@@ -33,6 +33,18 @@ class Head:
     dropout: float = 0.0
 
 
+@dataclass(frozen=True)
+class TargetLayer:
+    """The layer whose output a heat-map is made of: the target layer of Grad-CAM."""
+
+    unit: str  # one of `models.networks.units`
+    stride: int  # pixels of the input from one of its cells to the next
+    # Where its first cell looks, in pixels from the centre of the first one: the centre of its
+    # receptive field. A convolution of stride 2 with an odd kernel looks at even pixels, so it is
+    # not the (stride - 1) / 2 that enlarging an image takes for granted.
+    first: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
     """One model that people can name."""
@@ -69,25 +81,31 @@ class _Family:
     learning_rate: float
     last_stage: str  # the first unit of the stages at 1/32 of the input's size
     head: str
+    target: TargetLayer  # of heat-maps
     megabytes: int  # of its file on the hub, in 10^6 bytes
 
 
 FAMILIES = (
     _Family(
         name="ResNet18", architecture="resnet18.a1_in1k", size=224, batch_size=16,
-        learning_rate=2e-4, last_stage="layer4", head="fc", megabytes=47,
+        learning_rate=2e-4, last_stage="layer4", head="fc",
+        target=TargetLayer("layer3", 16, 0), megabytes=47,
     ),
     _Family(
         name="DenseNet121", architecture="densenet121.ra_in1k", size=224, batch_size=16,
         learning_rate=2e-4, last_stage="features.denseblock4", head="classifier",
-        megabytes=32,
+        target=TargetLayer("features.denseblock3", 16, 6), megabytes=32,
     ),
     _Family(
         name="EfficientNetB3", architecture="efficientnet_b3.ra2_in1k", size=288, batch_size=16,
-        learning_rate=3e-4, last_stage="blocks.5", head="classifier", megabytes=49,
+        learning_rate=3e-4, last_stage="blocks.5", head="classifier",
+        target=TargetLayer("bn2", 32, 0), megabytes=49,
     ),
 )  # fmt: skip
 MEGABYTES = {family.architecture: family.megabytes for family in FAMILIES}
+TARGET_LAYERS = {family.architecture: family.target for family in FAMILIES} | {
+    MAMMO_CNN: TargetLayer("block4", 16, 7.5)
+}
 
 
 def _row(family: _Family, strategy: str, trained_from: str, description: str) -> ModelRow:

@@ -62,6 +62,14 @@ class Row:
     parent: str = ""  # for an augmented image, the image_id that it was made from
 
 
+@dataclass(frozen=True)
+class MaskFile:
+    """The mask of a lesion, of the size of its organised image: white where the lesion is."""
+
+    path: Path  # of the file
+    fit: str  # how it got that size: "same size", "scaled", "stretched", or empty: not known
+
+
 COLUMNS = tuple(item.name for item in dataclasses.fields(Row))
 
 
@@ -109,6 +117,20 @@ def read_manifest(folder: Path) -> list[Row]:
     for row in rows:
         inside(folder, row.path)
     return rows
+
+
+def read_masks(folder: Path) -> dict[str, list[MaskFile]]:
+    """Read where the masks of an organised dataset lie: by image_id, one for each lesion.
+
+    Raises:
+        UserError: The table is damaged, or names a file outside the folder.
+    """
+    found: dict[str, list[MaskFile]] = {}
+    if (folder / MASK_TABLE).is_file():
+        for line in read_table(folder / MASK_TABLE, ("image_id", "path"), REMEDY).lines:
+            mask = MaskFile(inside(folder, line.cells["path"]), line.cells.get("fit", ""))
+            found.setdefault(line.cells["image_id"], []).append(mask)
+    return found
 
 
 def _row(table: TableFile, line: Line) -> Row:

@@ -91,18 +91,28 @@ def refuse_changed(run: Any, facts: Mapping[str, Any], data: Path, remedy: str) 
     raise UserError(f"{data}: has changed since {run.name} was begun ({changed})", remedy)
 
 
+def source_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """Return the dataset that one was made from; None where it is gone, or was made from none.
+
+    Args:
+        folder: The dataset.
+        record: Its completion record.
+    """
+    source = record.get(SOURCE)
+    if source is None:
+        return None
+    places = (Path(source["folder"]), folder.resolve() / source["relative"])
+    likely = (one for one in places if is_possible(one))
+    return next((one for one in likely if (one / MANIFEST).is_file()), None)
+
+
 def out_of_date(folder: Path, record: Mapping[str, Any]) -> str:
     """Return how what a dataset was made from has changed since; empty where it has not.
 
     What is gone cannot be compared: a dataset may be kept without the one it was made from.
     """
-    source = record.get(SOURCE)
-    if source is None:
-        return ""
-    places = (Path(source["folder"]), folder.resolve() / source["relative"])
-    likely = (one for one in places if is_possible(one))
-    place = next((one for one in likely if (one / MANIFEST).is_file()), None)
-    if place is None:
+    source, place = record.get(SOURCE), source_of(folder, record)
+    if source is None or place is None:
         return ""
     name = from_here(place)
     if not (place / RECORD).is_file():

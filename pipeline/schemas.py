@@ -243,6 +243,43 @@ class Metrics(Struct):
     preprocess: dict[str, Any] | None = None
 
 
+ByGroup = dict[str, dict[str, Interval]]  # group of images -> score of a map
+
+
+class RandomUnit(Struct):
+    """How far heat-maps stayed as they were when a unit of the network lost what it learnt."""
+
+    unit: str
+    correlation: float | None
+
+
+class MapChecks(Struct):
+    """Whether heat-maps are true to their network."""
+
+    images: Count
+    deletion: dict[str, Interval]
+    insertion: dict[str, Interval]
+    randomised: list[RandomUnit]
+    mirror: Interval
+
+
+class Explanations(Struct):
+    """explanations.json: what the heat-maps of a run are worth."""
+
+    method: str
+    evidence: Literal["called", "malignant", "benign"]
+    images: Count
+    drawn: Count
+    scored: Count
+    patients: Count
+    tolerance: Share
+    thresholds: dict[str, Share]
+    scores: dict[str, ByGroup]
+    leads: dict[str, ByGroup]
+    checks: MapChecks | None
+    masks_set_aside: Count
+
+
 class Best(Struct):
     """best.json of a search."""
 
@@ -325,6 +362,7 @@ SCHEMAS: dict[str, Any] = {  # by the name of the file, or of the hidden folder 
     "model.onnx": Exported,
     "best.json": Best,
     "domain.json": DomainFacts,
+    "explanations.json": Explanations,
     "shortcuts.json": Shortcuts,
     ".baselines": Baselines,
     ".cache": CacheIndex,

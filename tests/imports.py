@@ -22,6 +22,7 @@ LAYERS = (
     ("models.tuning",),
     ("models.prediction",),
     ("models.comparison", "models.export"),
+    ("models.explanation",),
     ("models.evaluation", "models.shortcuts"),
     ("models.training",),
     ("models",),

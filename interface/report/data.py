@@ -13,8 +13,7 @@ from interface.report.pictures import SHEET, jpeg
 from interface.report.scores import interval_of
 from interface.report.words import count, were
 from pipeline.errors import UserError
-from pipeline.manifest import MASK_TABLE, SPLITS, Row, read_manifest
-from pipeline.paths import inside
+from pipeline.manifest import SPLITS, Row, read_manifest, read_masks
 from pipeline.provenance import collection_record, dataset_hash, locate, out_of_date
 from pipeline.records import RECORD, SET_ASIDE, read_json, read_record
 from pipeline.tables import read_table
@@ -140,14 +139,11 @@ class Dataset:
 def masks_of(dataset: Dataset) -> dict[str, list[Path]]:
     """Return the masks of the lesions in each image, by image_id, as far as they were written."""
     organised = dataset.step("organize")
-    found: dict[str, list[Path]] = {}
-    if organised is None or not (organised.folder / MASK_TABLE).is_file():
-        return found
-    with suppress(UserError):  # an outline fewer is no reason for no report
-        for line in read_table(organised.folder / MASK_TABLE, ("image_id", "path")).lines:
-            path = inside(organised.folder, line.cells["path"])
-            found.setdefault(line.cells["image_id"], []).append(path)
-    return found
+    if organised is not None:
+        with suppress(UserError):  # an outline fewer is no reason for no report
+            found = read_masks(organised.folder).items()
+            return {image_id: [mask.path for mask in masks] for image_id, masks in found}
+    return {}
 
 
 def cohort_of(rows: Sequence[Row]) -> Cohort:

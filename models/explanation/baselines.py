@@ -1,0 +1,57 @@
+"""Maps that know nothing of a model's training: what a heat-map has to be better than."""
+
+import copy
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from images.borders import find_border_box
+from images.breast import breast_mask
+from images.files import SPREAD
+from models.inference import Compute, TrainedModel, place
+from models.networks import build
+from models.registry import Head
+
+Heat = NDArray[np.float32]  # (S, S) in [0, 1]
+Mask = NDArray[np.bool_]  # (S, S)
+
+WIDTH = 0.25  # of the square root of the breast's area: sigma of the blob
+# By name, as tables call them.
+BASELINES = {"blob": "Centred blob", "breast": "Breast mask", "untrained": "Untrained network"}
+
+
+def breast_in(image: NDArray[np.uint8]) -> Mask:
+    """Return where the breast is in an (S, S) uint8 image; everywhere where none is found."""
+    grey = image.astype(np.uint16) * SPREAD
+    box = find_border_box(grey)  # what fills the image up to a square is no part of the film
+    found = np.zeros(image.shape, np.bool_)
+    box.of(found)[...] = breast_mask(np.ascontiguousarray(box.of(grey)))
+    return found if found.any() else np.ones(image.shape, np.bool_)
+
+
+def blob_in(breast: Mask) -> Heat:
+    """Return a round blob about the centre of gravity of the breast, (S, S) float32 in [0, 1]."""
+    moments = cv2.moments(breast.view(np.uint8), binaryImage=True)
+    x, y = (moments[name] / moments["m00"] for name in ("m10", "m01"))
+    sigma = WIDTH * np.sqrt(moments["m00"])
+    rows, columns = np.ogrid[: breast.shape[0], : breast.shape[1]]
+    heat = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sigma**2))
+    # The pixel beside the centre of gravity falls short of 1.
+    return np.asarray(heat / heat.max(), np.float32)
+
+
+def untrained(model: TrainedModel, compute: Compute, seed: int) -> TrainedModel:
+    """Return a model with a network of the same architecture and random weights, on the device."""
+    head = Head(tuple(model.facts["head"]["widths"]), float(model.facts["head"]["dropout"]))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = build(str(model.facts["architecture"]), head).eval()
+    place(network, compute)
+    return TrainedModel(network, model.facts)
+
+
+def copied(model: TrainedModel) -> TrainedModel:
+    """Return a model whose network may be changed."""
+    return TrainedModel(copy.deepcopy(model.network), model.facts)

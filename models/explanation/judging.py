@@ -1,0 +1,158 @@
+"""Goes through the images: maps of each kind, judged beside the lesions, and drawn."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from images import breast, frame, outlines
+from images.files import read_image
+from images.jobs import code_digest
+from models.explanation import baselines, cams, lesions, occlusion, pictures, scores
+from models.explanation.baselines import BASELINES, blob_in, breast_in, untrained
+from models.explanation.cams import heat_maps
+from models.explanation.lesions import View
+from models.explanation.pictures import draw_heat, write_picture
+from models.explanation.scores import Judged
+from models.explanation.subject import Subject
+from models.inference import scoring_batch
+from models.registry import TARGET_LAYERS
+from pipeline.paths import inside
+from pipeline.progress import Progress
+from pipeline.records import digest
+from pipeline.stages.explanation import CALLED, Explain
+from pipeline.work import Ledger
+
+Heat = NDArray[np.float32]
+Images = NDArray[np.uint8]
+# By kind: maps (N, S, S) of images and of the evidence to show of each.
+Makers = Mapping[str, Callable[[Images, Sequence[str]], Heat]]
+
+MAP = "map"
+KINDS = {MAP: "Heat-map", **BASELINES}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of one image's map."""
+
+    judged: Judged | None  # None where its lesions are not known
+    # The hottest pixel, x and y in pixels of the film; None where no pixel is warm.
+    peak: tuple[float, float] | None
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> "Found":
+        """Read what the ledger keeps."""
+        judged, peak = facts["judged"], facts["peak"]
+        return cls(
+            judged and Judged(judged["pointing"], judged["energy"], tuple(judged["iou"])),
+            peak and (peak[0], peak[1]),
+        )
+
+
+class Judge:
+    """Makes maps of each kind and judges them; what an earlier run did is not done again."""
+
+    def __init__(self, subject: Subject, options: Explain, folder: Path, draw: set[str]) -> None:
+        """Begin.
+
+        Args:
+            subject: What is explained.
+            options: How.
+            folder: Where pictures and the ledger go.
+            draw: The image_ids of the test images that are drawn.
+        """
+        self._subject, self._folder, self._draw = subject, folder, draw
+        self._ledger = Ledger(folder)
+        self._options, self._makers = options, _makers(subject, options)
+        layer = TARGET_LAYERS.get(str(subject.model.facts["architecture"]))
+        calls = subject.calls if options.evidence == CALLED else {}
+        way = options.method, options.evidence, calls, options.seed
+        self._key = digest(_code(), subject.digest, layer and asdict(layer), way)
+
+    def found(self, kind: str, split: str, progress: Progress) -> dict[str, Found]:
+        """Return what is found in the images of a split, by image_id, as far as it is of use.
+
+        That is in those whose lesions are known; on test images the heat-map's peak is told of all.
+        """
+        every = kind == MAP and split == "test"
+        names = [
+            row.image_id
+            for row in self._subject.splits[split].rows
+            if every or row.image_id in self._subject.lesions.masks
+        ]
+        left = [name for name in names if not self._done(kind, name)]
+        if left:
+            self._make(kind, split, left, len(names), progress)
+        found = {name: self._ledger.facts(f"{kind}/{name}", self._key) for name in names}
+        return {name: Found.of_facts(facts) for name, facts in found.items() if facts}
+
+    def maps(self, kind: str, split: str, names: Sequence[str]) -> Heat:
+        """Return the maps of one kind (N, S, S) of images of a split."""
+        evidence = self._subject.evidence(self._options.evidence, names)
+        return self._makers[kind](self._subject.images(split, names), evidence)
+
+    def _done(self, kind: str, name: str) -> bool:
+        if self._ledger.facts(f"{kind}/{name}", self._key) is None:
+            return False
+        if kind != MAP or name not in self._draw:
+            return True
+        drawn = self._ledger.facts(f"{name}.png", self._key) is not None
+        return drawn and inside(self._folder, f"{name}.png").is_file()
+
+    def _make(
+        self, kind: str, split: str, names: Sequence[str], total: int, progress: Progress
+    ) -> None:
+        batch = scoring_batch(self._subject.model.size)
+        text = f"{KINDS[kind]}, {'validation' if split == 'val' else split}"
+        with progress.track(text, total, "images", done=total - len(names)) as advance:
+            for start in range(0, len(names), batch):
+                part = names[start : start + batch]
+                maps = self.maps(kind, split, part)
+                entries: list[tuple[str, str, Any]] = []
+                for name, heat in zip(part, maps, strict=True):
+                    if kind == MAP and name in self._draw:
+                        self._write(name, heat)
+                        entries.append((f"{name}.png", self._key, {}))
+                    entries.append((f"{kind}/{name}", self._key, asdict(self._look(name, heat))))
+                self._ledger.add_all(entries)
+                advance(len(part))
+
+    def _look(self, name: str, heat: Heat) -> Found:
+        lesion = self._subject.lesions.masks.get(name)
+        judged = None if lesion is None else Judged.of(heat, lesion)
+        if not heat.any():
+            return Found(judged, None)
+        y, x = np.unravel_index(int(heat.argmax()), heat.shape)
+        view = View.of(self._subject.row(name), heat.shape[0])
+        return Found(judged, view.point_to_film(float(x) + 0.5, float(y) + 0.5))
+
+    def _write(self, name: str, heat: Heat) -> None:
+        row, subject = self._subject.row(name), self._subject
+        image = read_image(inside(subject.data, row.path))
+        whole = View.of(row, subject.model.size).map_to_image(heat)
+        picture = draw_heat(image, whole, subject.lesions.outlines.get(name, ()))
+        write_picture(inside(self._folder, f"{name}.png"), picture)
+
+
+def _makers(subject: Subject, options: Explain) -> Makers:
+    model, compute = subject.model, subject.compute
+    blank = untrained(model, compute, options.seed)
+    method = options.method
+    return {
+        MAP: lambda images, evidence: heat_maps(model, images, compute, method, evidence),
+        "blob": lambda images, _evidence: np.stack([blob_in(breast_in(image)) for image in images]),
+        "breast": lambda images, _evidence: np.stack([breast_in(image) for image in images]).astype(
+            np.float32
+        ),
+        "untrained": lambda images, evidence: heat_maps(blank, images, compute, method, evidence),
+    }
+
+
+def _code() -> str:
+    """Return a digest of the code behind the figures: an older version's are made again."""
+    parts = (baselines, cams, lesions, occlusion, pictures, scores, breast, frame, outlines)
+    return code_digest(__file__, *(part.__file__ for part in parts))

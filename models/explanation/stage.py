@@ -1,0 +1,236 @@
+"""The stage `explain`: heat-maps of a run, scored against the radiologists' outlines."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.explanation.baselines import BASELINES
+from models.explanation.chosen import cases_to_draw
+from models.explanation.faithfulness import check_maps
+from models.explanation.judging import KINDS, MAP, Found, Judge
+from models.explanation.scores import (
+    ALL,
+    GROUPS,
+    SCORES,
+    THRESHOLDS,
+    TOLERANCE,
+    ScoredMaps,
+    best_threshold,
+)
+from models.explanation.subject import Subject, read_subject
+from models.inference import prepare_process
+from models.registry import TARGET_LAYERS
+from pipeline.progress import Cell, Progress, Result, Table
+from pipeline.records import close_folder, open_folder, write_json, write_set_aside, write_table
+from pipeline.stages.explanation import CALLED, OCCLUSION, Explain
+
+FOLDER, TABLE, SCORED = "explanations", "explanations.csv", "explanations.json"
+COLUMNS = (
+    "image_id", "patient_id", "laterality", "view", "label", "probability", "outcome", "evidence",
+    "file",    "peak_x", "peak_y", "pointing", "energy", "iou",
+)  # fmt: skip
+EVIDENCE = {
+    CALLED: "for what the run calls it",
+    "malignant": "of malignancy",
+    "benign": "of a benign finding",
+}
+STAYS = 0.7  # rank correlation with the map of random weights above which a map is doubted
+
+
+def explain(options: Explain, progress: Progress) -> Result:
+    """Draw heat-maps of a run's test images, and score them beside the outlines of lesions.
+
+    Returns:
+        The folder `explanations` of the run: a PNG for each image that is drawn, explanations.csv
+        with all test images, explanations.json with the scores, set_aside.csv with masks that could
+        not be used. After Ctrl-C the same command continues.
+
+    Raises:
+        UserError: As `read_subject`; or an image is named that is no test image.
+    """
+    started = time.perf_counter()
+    prepare_process(options.workers)
+    subject = read_subject(options, progress)
+    drawn = cases_to_draw(subject.cases, options)
+    folder = subject.run.folder / FOLDER
+    open_folder(folder, "explain", options)
+    names = {case.image_id for case in drawn}
+    for stale in folder.glob("*.png"):
+        if stale.stem not in names:
+            stale.unlink()
+    judge = Judge(subject, options, folder, names)
+    found = judge.found(MAP, "test", progress)
+    scored = _score(subject, judge, found, progress)
+    checked = check_maps(subject, judge, options, progress) if options.checks else None
+    _write_table(folder, subject, options.evidence, names, found, scored.get(MAP))
+    write_set_aside(folder, subject.set_aside)
+    facts = _facts(subject, options, scored, checked, len(drawn))
+    write_json(folder / SCORED, facts)
+    counts = {"images": len(subject.cases), "drawn": len(drawn), "scored": facts["scored"]}
+    seconds = time.perf_counter() - started
+    close_folder(folder, "explain", options, counts, subject.digest, seconds)
+    return Result(
+        folder=folder,
+        headline=_headline(facts, len(drawn)),
+        facts=facts,
+        tables=_tables(facts),
+        notes=tuple(_notes(facts, found)),
+        set_aside=len(subject.set_aside),
+        next_stage="report",
+        next_options={"runs": options.runs},
+    )
+
+
+def _score(
+    subject: Subject, judge: Judge, found: Mapping[str, Found], progress: Progress
+) -> dict[str, ScoredMaps]:
+    """Score maps of every kind on the test images whose lesions are known; empty without any."""
+    cases = [case for case in subject.cases if found[case.image_id].judged is not None]
+    if not cases:
+        return {}
+    malignant = np.array([case.malignant for case in cases], np.bool_)
+    patients = [case.patient_id for case in cases]
+    scored = {}
+    for kind in KINDS:
+        val = judge.found(kind, "val", progress).values()
+        test = found if kind == MAP else judge.found(kind, "test", progress)
+        threshold = best_threshold([one.judged for one in val if one.judged])
+        judged = [one for case in cases if (one := test[case.image_id].judged)]
+        scored[kind] = ScoredMaps.of(judged, malignant, patients, threshold)
+    return scored
+
+
+def _write_table(
+    folder: Path,
+    subject: Subject,
+    wanted: str,
+    drawn: set[str],
+    found: Mapping[str, Found],
+    scored: ScoredMaps | None,
+) -> None:
+    """Write explanations.csv: a line for each test image."""
+    place = THRESHOLDS.index(scored.threshold) if scored else 0
+    lines = []
+    for case in subject.cases:
+        one = found[case.image_id]
+        peak = one.peak or ("", "")
+        own = one.judged
+        judged = (own.pointing, own.energy, own.iou[place]) if own else ("", "", "")
+        file = f"{case.image_id}.png" if case.image_id in drawn else ""
+        (evidence,) = subject.evidence(wanted, [case.image_id])
+        said = repr(case.probability), case.outcome, evidence
+        lines.append((case.image_id, case.patient_id, case.laterality, case.view, case.label,
+                      *said, file, *peak, *judged))  # fmt: skip
+    write_table(folder / TABLE, COLUMNS, lines)
+
+
+def _facts(
+    subject: Subject,
+    options: Explain,
+    scored: Mapping[str, ScoredMaps],
+    checked: Mapping[str, Any] | None,
+    drawn: int,
+) -> dict[str, Any]:
+    """Return explanations.json."""
+    draws = options.replicates, options.seed
+    own = scored.get(MAP)
+    layer = TARGET_LAYERS[str(subject.model.facts["architecture"])]
+    return {
+        "run": str(subject.run.folder),
+        "model": subject.run.model,
+        "method": options.method,
+        "evidence": options.evidence,
+        "layer": None if options.method == OCCLUSION else asdict(layer),
+        "images": len(subject.cases),
+        "drawn": drawn,
+        "scored": len(own.patients) if own else 0,
+        "patients": len(set(own.patients)) if own else 0,
+        "tolerance": TOLERANCE,
+        "thresholds": {kind: found.threshold for kind, found in scored.items()},
+        "scores": {kind: found.figures(*draws) for kind, found in scored.items()},
+        "leads": {
+            kind: own.figures(*draws, found)
+            for kind, found in scored.items()
+            if own and kind != MAP
+        },
+        "checks": checked,
+        "masks_set_aside": len(subject.lesions.set_aside),
+    }
+
+
+def _headline(facts: Mapping[str, Any], drawn: int) -> str:
+    pictures = f"{drawn} heat-map{'s' * (drawn != 1)}"
+    if not facts["scored"]:
+        return f"{pictures} drawn; no test image has a mask that they could be scored with"
+    own, blob = (facts["scores"][kind][ALL]["pointing"] for kind in (MAP, "blob"))
+    return (
+        f"{pictures} drawn; the hottest pixel lies in a lesion in {own['value']:.0%} of "
+        f"{facts['scored']} test images, that of a centred blob in {blob['value']:.0%}"
+    )
+
+
+def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
+    if not facts["scored"]:
+        return ()
+    tables = []
+    for score, title in SCORES.items():
+        rows = []
+        for kind, name in KINDS.items():
+            found = facts["scores"][kind]
+            rows.append((name, *(cell for group in GROUPS for cell in _cells(found[group][score]))))
+        columns = tuple(cell for group in GROUPS for cell in (group.capitalize(), "95 %"))
+        tables.append(Table(title, ("Map", *columns), tuple(rows)))
+    return (*tables, *_check_tables(facts["checks"]))
+
+
+def _cells(found: Mapping[str, float | None]) -> tuple[Cell, ...]:
+    low, high = found["low"], found["high"]
+    interval = "-" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    value = found["value"]
+    return ("-" if value is None else f"{value:.2f}", interval)
+
+
+def _check_tables(checks: Mapping[str, Any] | None) -> list[Table]:
+    if not checks:
+        return []
+    rows = [
+        (f"{name.capitalize()}, {KINDS[kind].lower()}", *_cells(found))
+        for name in ("deletion", "insertion")
+        for kind, found in checks[name].items()
+    ]
+    rows.append(("Mirror image, correlation", *_cells(checks["mirror"])))
+    last = checks["randomised"][-1]
+    value = last["correlation"]
+    shown = "-" if value is None else f"{value:.2f}"
+    rows.append(("Random weights, rank correlation", shown, "-"))
+    title = f"Checks on {checks['images']} images"
+    return [Table(title, ("Check", "Value", "95 %"), tuple(rows))]
+
+
+def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
+    """Return what to know before believing the maps."""
+    notes = []
+    cold = sum(one.peak is None for one in found.values())
+    if cold:
+        notes.append(
+            f"{cold} of {len(found)} maps are empty: the network finds no evidence "
+            f"{EVIDENCE[facts['evidence']]} in the image; they count as equally warm everywhere"
+        )
+    if facts["masks_set_aside"]:
+        notes.append(f"{facts['masks_set_aside']} images have masks that cannot be used")
+    for kind in BASELINES if facts["scored"] else ():
+        low = facts["leads"][kind][ALL]["pointing"]["low"]
+        if low is not None and low <= 0:
+            notes.append(f"the maps do not point better than: {KINDS[kind].lower()}")
+    if facts["checks"]:
+        last = facts["checks"]["randomised"][-1]["correlation"]
+        if last is not None and last > STAYS:
+            notes.append(
+                f"the maps hardly change with random weights (rank correlation {last:.2f}), so "
+                "they say little of what was learnt"
+            )
+    return notes

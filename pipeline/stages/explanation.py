@@ -1,0 +1,75 @@
+"""The questionnaire's part on heat-maps: what a model looks at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.options import between, option
+from pipeline.records import made_by
+from pipeline.runs import LATEST, run_choices, run_problem
+from pipeline.stages.shared import DEVICE, REPLICATES, RUNS, Common, advanced
+
+SUREST, ALL_IMAGES = "surest", "all"
+OCCLUSION, CALLED = "occlusion", "called"
+SIGNS = {"malignant": 1, "benign": -1}  # of what the logit of malignancy gains by evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Common):
+    """Show where a model finds its evidence: heat-maps."""
+
+    run: str = option(
+        LATEST,
+        "Run to explain, evaluated before",
+        choices=run_choices,
+        other="a run folder or a model's name",
+        find=run_problem,
+        remember=False,
+    )
+    images: str = option(
+        SUREST,
+        "Test images to draw",
+        choices={SUREST: "the surest errors and the surest hits", ALL_IMAGES: "all of them"},
+        other="image ids",
+        several=True,
+        remember=False,
+    )
+    method: str = option(
+        "gradcam++",
+        "Method",
+        choices={
+            "gradcam++": "Grad-CAM++: weighs evidence for alone, and hits most lesions",
+            "gradcam": "Grad-CAM, the one that most papers show",
+            "hirescam": "HiRes-CAM, which shows only what the score was computed from",
+            OCCLUSION: "hide part after part of the image: 256 times as slow, to check the others",
+        },
+    )
+    evidence: str = advanced(
+        CALLED,
+        "Evidence to show",
+        choices={
+            CALLED: "for what the run calls the image at its operating point",
+            "malignant": "of malignancy",
+            "benign": "of a benign finding",
+        },
+    )
+    count: int = advanced(
+        6,
+        "Images to draw of each outcome (true and false positives and negatives)",
+        check=between(1, 10_000),
+        when=lambda answers: answers["images"] == SUREST,
+    )
+    checks: int = advanced(
+        40,
+        "Test images for the slow checks: deletion, insertion, random weights, mirror image",
+        words={"none": "without them"},
+        check=between(1, 10_000),
+    )
+    data: Path | None = advanced(
+        None,
+        "Folder of the dataset",
+        words={"auto": "the one that the run was evaluated on"},
+        check=made_by("preprocess", "organize"),
+    )
+    replicates: int = REPLICATES("Bootstrap replicates for the 95 % intervals")
+    device: str = DEVICE()
+    runs: Path = RUNS()
