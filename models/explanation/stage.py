@@ -24,7 +24,7 @@ from models.explanation.scores import (
 from models.explanation.subject import Subject, read_subject
 from models.inference import prepare_process
 from models.registry import TARGET_LAYERS
-from pipeline.progress import Cell, Progress, Result, Table
+from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, open_folder, write_json, write_set_aside, write_table
 from pipeline.stages.explanation import CALLED, OCCLUSION, Explain
 
@@ -181,34 +181,33 @@ def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
         rows = []
         for kind, name in KINDS.items():
             found = facts["scores"][kind]
-            rows.append((name, *(cell for group in GROUPS for cell in _cells(found[group][score]))))
-        columns = tuple(cell for group in GROUPS for cell in (group.capitalize(), "95 %"))
-        tables.append(Table(title, ("Map", *columns), tuple(rows)))
+            rows.append((name, *(_cell(found[group][score]) for group in GROUPS)))
+        columns = ("Map", *(group.capitalize() for group in GROUPS))
+        tables.append(Table(f"{title} (95 % interval)", columns, tuple(rows)))
     return (*tables, *_check_tables(facts["checks"]))
 
 
-def _cells(found: Mapping[str, float | None]) -> tuple[Cell, ...]:
-    low, high = found["low"], found["high"]
-    interval = "-" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-    value = found["value"]
-    return ("-" if value is None else f"{value:.2f}", interval)
+def _cell(found: Mapping[str, float | None]) -> str:
+    value, low, high = found["value"], found["low"], found["high"]
+    shown = "-" if value is None else f"{value:.2f}"
+    return shown if low is None or high is None else f"{shown} ({low:.2f}-{high:.2f})"
 
 
 def _check_tables(checks: Mapping[str, Any] | None) -> list[Table]:
     if not checks:
         return []
     rows = [
-        (f"{name.capitalize()}, {KINDS[kind].lower()}", *_cells(found))
+        (f"{name.capitalize()}, {KINDS[kind].lower()}", _cell(found))
         for name in ("deletion", "insertion")
         for kind, found in checks[name].items()
     ]
-    rows.append(("Mirror image, correlation", *_cells(checks["mirror"])))
+    rows.append(("Mirror image, correlation", _cell(checks["mirror"])))
     last = checks["randomised"][-1]
     value = last["correlation"]
     shown = "-" if value is None else f"{value:.2f}"
-    rows.append(("Random weights, rank correlation", shown, "-"))
+    rows.append(("Random weights, rank correlation", shown))
     title = f"Checks on {checks['images']} images"
-    return [Table(title, ("Check", "Value", "95 %"), tuple(rows))]
+    return [Table(title, ("Check", "Value (95 % interval)"), tuple(rows))]
 
 
 def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
