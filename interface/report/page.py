@@ -17,9 +17,11 @@ from interface.report.methods import methods
 from interface.report.pictures import (
     RUN_FIGURES,
     SHEET,
+    Explanations,
     Outcome,
     Picture,
     Thumbnails,
+    explanations_of,
     jpeg,
     pictures_of,
     samples,
@@ -60,6 +62,7 @@ class Section:
     strata_line: str
     settings: Sheet | None
     changed: str
+    explanations: Explanations | None
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
     sheets = [
         *_of_groups(groups), *whole.values(), *cohort_sheets(list(datasets.values())),
         *(sheet for one in sections for sheet in (one.metrics, one.strata, one.settings)),
+        *(one.explanations.sheet for one in sections if one.explanations),
         *preprocessing.values(), *(one.sheet for one in searches),
     ]  # fmt: skip
     problems = [problem for one in datasets.values() for problem in one.problems] + unread
@@ -219,6 +223,7 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
         strata_line=strata_line(run),
         settings=shown,
         changed=_changed(dataset, run) if dataset and dataset.steps else "",
+        explanations=explanations_of(run),
     )
 
 

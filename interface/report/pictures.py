@@ -1,4 +1,4 @@
-"""Pictures: figures that evaluation and searches drew, forests, thumbnails of test images."""
+"""Pictures: figures that evaluation and searches drew, forests, test images, heat-maps."""
 
 import base64
 import shutil
@@ -10,11 +10,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from interface.report.runs import Prediction, RunView
-from interface.report.scores import Interval
+from interface.report.scores import Interval, interval_of
 from interface.report.sheets import Note, Sheet, SheetRow, cell_text
 from pipeline.errors import UserError
 from pipeline.manifest import Row
-from pipeline.records import atomic
+from pipeline.paths import inside
+from pipeline.records import RECORD, atomic, read_json
+from pipeline.tables import read_table
 
 FOLDER = "figures"
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"  # as matplotlib writes it into SVG
@@ -35,6 +37,18 @@ OUTCOMES = (
     (False, False, "Benign, called benign"),
     (False, True, "Benign, called malignant"),
 )
+
+HEAT_MAPS = "explanations"  # folder of a run
+MAP_SIDE, MOST_MAPS = 384, 120  # pixels of a picture; pictures of a run on the page
+MAP_COLUMNS = ("image_id", "patient_id", "laterality", "view", "label", "probability", "outcome",
+          "evidence", "file")  # fmt: skip
+MAP_OUTCOMES = {"TP": OUTCOMES[0], "FN": OUTCOMES[1], "TN": OUTCOMES[2], "FP": OUTCOMES[3]}
+MAP_KINDS = {"map": "Heat-map", "blob": "Centred blob", "breast": "Breast mask",
+         "untrained": "Untrained network"}  # fmt: skip
+MAP_SCORES = {"pointing": "Pointing game", "energy": "Energy in the lesion", "iou": "IoU"}
+MAP_GROUPS = {"all": "All images", "benign": "Benign", "malignant": "Malignant"}
+MAP_METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiRes-CAM",
+           "occlusion": "occlusion"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -242,3 +256,114 @@ def jpeg(path: Path, side: int, outlines: Sequence[Any] = ()) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """Return bytes as a data URI of a media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A test image with its heat-map."""
+
+    source: str  # a JPEG as a data URI
+    outcome: str  # "TP", "FP", "TN" or "FN"
+    title: str  # the same in words
+    name: str  # patient, side and view
+    probability: float  # of malignancy
+    evidence: str  # "malignant" or "benign"
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What the page shows of the heat-maps of a run."""
+
+    method: str
+    maps: Sequence[HeatMap]  # errors first
+    counts: Mapping[str, int]  # of them, by outcome
+    drawn: int  # how many there are, shown or not
+    sheet: Sheet | None  # their scores; None where no mask is known
+    checks: str  # what the checks found, in a sentence; empty without them
+
+
+def explanations_of(run: RunView) -> Explanations | None:
+    """Read the heat-maps of a run; None where there are none, or they cannot be read."""
+    folder = run.folder / HEAT_MAPS
+    if not (folder / RECORD).is_file():
+        return None
+    try:
+        facts = read_json(folder / "explanations.json")
+        lines = [line.cells for line in read_table(folder / "explanations.csv", MAP_COLUMNS).lines]
+        drawn = sorted((line for line in lines if line["file"]), key=_errors_first(run))
+        shown = [found for line in drawn[:MOST_MAPS] if (found := _heat_map(folder, line))]
+        sheet = _sheet(run, facts) if facts["scored"] else None
+    except (UserError, KeyError, ValueError):
+        return None
+    counts = {name: sum(one.outcome == name for one in shown) for name in MAP_OUTCOMES}
+    method = MAP_METHODS.get(facts["method"], facts["method"])
+    return Explanations(method, shown, counts, len(drawn), sheet, _checks(facts["checks"]))
+
+
+def _errors_first(run: RunView) -> Any:
+    def key(line: Mapping[str, str]) -> tuple[bool, float, str]:
+        sure = abs(float(line["probability"]) - run.threshold)
+        return line["outcome"][0] == "T", -sure, line["image_id"]
+
+    return key
+
+
+def _heat_map(folder: Path, line: Mapping[str, str]) -> HeatMap | None:
+    if not (source := _picture(inside(folder, line["file"]))):
+        return None
+    name = f"{line['patient_id']} {line['laterality']} {line['view']}"
+    title = MAP_OUTCOMES[line["outcome"]][2]
+    probability = float(line["probability"])
+    return HeatMap(source, line["outcome"], title, name, probability, line["evidence"])
+
+
+def _picture(path: Path) -> str:
+    """Return a picture in colours as a JPEG data URI; empty text where it cannot be read."""
+    import cv2
+
+    from images.files import read_bytes
+
+    try:
+        picture = cv2.imdecode(read_bytes(path), cv2.IMREAD_COLOR)
+    except UserError:
+        return ""
+    if picture is None:
+        return ""
+    scale = min(1.0, MAP_SIDE / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    done, content = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return data_uri("image/jpeg", content.tobytes()) if done else ""
+
+
+def _sheet(run: RunView, facts: Mapping[str, Any]) -> Sheet:
+    rows = [
+        SheetRow(
+            title,
+            [interval_of(facts["scores"][kind][group][score]) for score in MAP_SCORES],
+            part=part,
+        )
+        for group, part in MAP_GROUPS.items()
+        for kind, title in MAP_KINDS.items()
+    ]
+    caption = (
+        f"Heat-maps beside the outlines of lesions: {facts['scored']} test images of "
+        f"{facts['patients']} patients. Pointing game: the share of images whose hottest pixel "
+        f"lies in a lesion, or within {facts['tolerance']:.0%} of the side beside it. IoU: at the "
+        "threshold that was best on validation. 95 % intervals over patients."
+    )
+    return Sheet(f"{run.slug}/heat_maps", caption, ("Map", *MAP_SCORES.values()), rows)
+
+
+def _checks(checks: Mapping[str, Any] | None) -> str:
+    if not checks:
+        return ""
+    parts = []
+    mirror, last = checks["mirror"]["value"], checks["randomised"][-1]["correlation"]
+    for name in ("deletion", "insertion"):
+        own, blob = (checks[name][kind]["value"] for kind in ("map", "blob"))
+        parts.append(f"area under the {name} curve {own:.2f} (centred blob {blob:.2f})")
+    if mirror is not None:
+        parts.append(f"correlation with the map of the mirror image {mirror:.2f}")
+    if last is not None:
+        parts.append(f"rank correlation with the maps of random weights {last:.2f}")
+    return f"Checks on {checks['images']} test images: {'; '.join(parts)}."
