@@ -48,17 +48,18 @@ def explained(root):
 
 def test_gallery_has_a_filter_for_each_outcome_and_needs_no_script(tmp_path):
     explained(tmp_path)
-    page = Page(page_of(tmp_path).text)
+    text = page_of(tmp_path).text
+    page = Page(text)
     pictures = [one for one in page.all("img") if one.get("alt", "").startswith("Heat-map of")]
     assert len(pictures) == 4
     assert all(one["src"].startswith("data:image/jpeg;base64,") for one in pictures)
     labels = {one["for"] for one in page.all("label")}
     for outcome in OUTCOMES:
-        assert f'<li class="of-{outcome}">' in page.text
+        assert f'<li class="of-{outcome}">' in text
         (button,) = (one for one in page.all("input") if one["class"] == f"pick-{outcome}")
         assert button["id"] in labels
-        assert f".pick-{outcome}:checked ~ .gallery .of-{outcome}" in page.text
-    assert "<script" not in page.text
+        assert f".pick-{outcome}:checked ~ .gallery .of-{outcome}" in text
+    assert "<script" not in text
     assert re.search(r"Grad-CAM\+\+ of 4 test images", page.text)
     assert "rank correlation with the maps of random weights 0.12" in page.text
     assert "0.500 to 0.750" in page.text
