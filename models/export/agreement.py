@@ -1,7 +1,7 @@
 """Does ONNX Runtime say of real images what PyTorch says? Held before anything is exported."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from images.files import read_image
 from images.square import fit_square
 from models.evaluation.calibration import Calibration
+from models.evaluation.predictions import read_predicted
 from models.evaluation.scoring import mirrored_logits
 from models.inference import Compute, TrainedModel, run_over
 from models.networks import head_name, split_before
@@ -38,11 +39,36 @@ class Agreement:
     real: bool  # whether they are validation images; else noise
     probability: float  # in probability of malignancy
     features: float  # in a feature, as a share of the largest one
+    # In probability from what the evaluation said of the same images, in its own arithmetic; None
+    # where it did not score them.
+    evaluation: float | None = None
 
     @property
     def seen(self) -> str:
         """What they were compared on, in words."""
         return f"{self.images} {'validation images' if self.real else 'images of noise'}"
+
+    @property
+    def in_words(self) -> str:
+        """How near they are: a clause."""
+        return (
+            "probabilities of ONNX Runtime and PyTorch differ by at most "
+            f"{self.probability:.1g} on {self.seen}"
+        )
+
+    def from_evaluation(self, precision: str) -> str:
+        """Say that the evaluation's own figures are of other probabilities; empty if they are not.
+
+        Args:
+            precision: Of the arithmetic of the evaluation, "fp32" or "bf16".
+        """
+        if self.evaluation is None or self.evaluation <= TOLERANCE:
+            return ""
+        return (
+            f"the figures are those of the evaluation, whose probabilities, computed in "
+            f"{precision}, differ from the exported model's by up to {self.evaluation:.2g} on "
+            f"{self.seen}"
+        )
 
 
 def check_agreement(
@@ -60,7 +86,7 @@ def check_agreement(
     Raises:
         UserError: The two differ by more than the tolerance, or a score is no number.
     """
-    images, real = _images(run, model)
+    image_ids, images = _images(run, model)
     exported, tta = OnnxModel.open(path), str(facts["tta"])
     with progress.track("Comparing with PyTorch", 2 * len(images), "images") as advance:
         found = exported.score(images, advance)
@@ -70,9 +96,10 @@ def check_agreement(
     calibration = Calibration.of(facts["calibration"])
     agreement = Agreement(
         len(images),
-        real,
+        bool(image_ids),
         _apart(*(_probabilities(calibration, logits) for logits in (found[0], wanted))),
         _apart(found[1], features) / max(1e-9, float(np.abs(features).max())),
+        _from_evaluation(run, image_ids, calibration.apply(found[0])),
     )
     refuse_difference(run.name, agreement)
     return agreement
@@ -105,26 +132,43 @@ def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
 
 
-def _images(run: Run, model: TrainedModel) -> tuple[NDArray[np.uint8], bool]:
-    """Return (N, S, S) uint8 validation images, and True; noise and False where they are gone."""
-    found = []
-    for path in _places(run, model):
+def _from_evaluation(
+    run: Run, image_ids: Sequence[str], found: NDArray[np.float64]
+) -> float | None:
+    """Return how far probabilities are at most from those that evaluation wrote down."""
+    try:
+        rows, scores = read_predicted(run.folder / "predictions_val.csv")
+    except UserError:
+        return None
+    known = {row.image_id: score for row, score in zip(rows, scores, strict=True)}
+    apart = [
+        abs(score - known[one])
+        for one, score in zip(image_ids, found.tolist(), strict=False)
+        if one in known
+    ]
+    return max(apart, default=None)
+
+
+def _images(run: Run, model: TrainedModel) -> tuple[list[str], NDArray[np.uint8]]:
+    """Return ids and (N, S, S) uint8 of some validation images; noise without ids without them."""
+    found = {}
+    for image_id, path in _places(run, model):
         try:
-            found.append(fit_square(read_image(path), model.size))
+            found[image_id] = fit_square(read_image(path), model.size)
         except UserError:
             continue  # the others are enough
     if found:
-        return np.stack(found), True
+        return list(found), np.stack(list(found.values()))
     noise = np.random.default_rng(SEED).integers(0, 256, (MOST // 4, model.size, model.size))
-    return noise.astype(np.uint8), False
+    return [], noise.astype(np.uint8)
 
 
-def _places(run: Run, model: TrainedModel) -> list[Path]:
-    """Return where some validation images lie, evenly spread; none where the data is gone."""
+def _places(run: Run, model: TrainedModel) -> list[tuple[str, Path]]:
+    """Return ids and places of validation images, evenly spread; none where the data is gone."""
     data = from_here(Path(str(model.facts["data"])))
     try:
         rows, _ = read_rows(data, read_record(data, "preprocess", "organize"), run.fold.number)
-        places = [inside(data, row.path) for row in rows if row.split == "val"]
+        places = [(row.image_id, inside(data, row.path)) for row in rows if row.split == "val"]
     except UserError:
         return []
     spread = np.linspace(0, len(places) - 1, min(MOST, len(places))).round().astype(int)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.evaluation.stage import FEW_PATIENTS, TITLES
+from models.export.agreement import Agreement
 from models.export.cohort import Cohort
 from models.export.facts import chosen_steps, weights_name
 from models.registry import IMAGENET, NO_WEIGHTS
@@ -54,7 +55,7 @@ class Exported:
     measured: Mapping[str, Any]  # metrics.json
     record: Mapping[str, Any]  # stage.json of the training
     cohort: Cohort
-    agreement: str  # how near ONNX Runtime is to PyTorch, in words
+    agreement: Agreement  # how near ONNX Runtime is to PyTorch
     without_timm: str  # why timm cannot load it; empty where it can
 
 
@@ -139,7 +140,7 @@ def _image_of(model: Mapping[str, Any]) -> str:
 
 def _facts(exported: Exported) -> list[tuple[str, str]]:
     model = exported.model
-    trained = "the head is random on purpose: a control" if model["untrained_head"] else (
+    trained = "the head is random on purpose: a control" if model.get("untrained_head") else (
         STRATEGIES.get(str(model["strategy"]), str(model["strategy"])))  # fmt: skip
     return [
         ("network", str(model["architecture"])),
@@ -149,7 +150,7 @@ def _facts(exported: Exported) -> list[tuple[str, str]]:
         ("training", trained),
         ("starting weights", _start(model)),
         ("run", exported.run.name),
-        ("agreement", exported.agreement),
+        ("agreement", exported.agreement.in_words),
     ]
 
 
@@ -239,6 +240,8 @@ def _calibration(
 def _limits(exported: Exported) -> list[str]:
     measured = exported.measured
     notes = [f"{note[:1].upper()}{note[1:]}." for note in measured["notes"]]
+    if apart := exported.agreement.from_evaluation(str(exported.model.get("precision", "fp32"))):
+        notes.append(f"{apart[:1].upper()}{apart[1:]}.")
     if measured["tta"] != "none":
         notes.append(MIRRORED)
     if measured["splits"][TEST]["patients"] >= FEW_PATIENTS:

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.domain import ARRAYS_FILE, FACTS_FILE, Domain
 from models.evaluation.calibration import Calibration
-from models.export.agreement import check_agreement
+from models.export.agreement import Agreement, check_agreement
 from models.export.card import Exported, model_card
 from models.export.cohort import cohort_of
 from models.export.facts import exported_facts, model_facts_of
@@ -59,18 +59,18 @@ def export(options: Export, progress: Progress) -> Result:
     claim_folder(out, STAGE, options)
     prepare_process(0)
     with TemporaryDirectory() as scratch:
-        facts = _write(run, measured, Path(scratch), progress)
+        agreement, facts = _write(run, measured, Path(scratch), progress)
         open_folder(out, STAGE, options)
         _publish(Path(scratch), out)
     inputs = digest(*(file_digest(run.folder / name) for name in (WEIGHTS_FILE, METRICS)))
     close_folder(out, STAGE, options, facts, inputs, time.perf_counter() - started)
-    return _result(run, measured, out, facts)
+    return _result(run, measured, out, agreement, facts)
 
 
 def _write(
     run: Run, measured: Mapping[str, Any], folder: Path, progress: Progress
-) -> dict[str, Any]:
-    """Write all files into a folder, and return what was made in figures.
+) -> tuple[Agreement, dict[str, Any]]:
+    """Write all files into a folder, and return what was made, also in figures.
 
     Raises:
         UserError: The file does not give what the network gives.
@@ -87,15 +87,15 @@ def _write(
         for name in (FACTS_FILE, ARRAYS_FILE):
             shutil.copyfile(run.folder / name, folder / name)
     cohort = cohort_of(model.facts)
-    nearness = f"at most {agreement.probability:.1g} in probability on {agreement.seen}"
-    said = f"ONNX Runtime and PyTorch differ by {nearness}"
-    card = Exported(run, model.facts, measured, run.record(), cohort, said, problem)
+    card = Exported(run, model.facts, measured, run.record(), cohort, agreement, problem)
     (folder / CARD).write_text(model_card(card), encoding="utf-8", newline="\n")
-    return {
+    return agreement, {
         "images": agreement.images,
         "validation_images": agreement.real,
         "largest_difference": agreement.probability,
         "largest_feature_difference": agreement.features,
+        "largest_difference_from_evaluation": agreement.evaluation,
+        "precision": model.facts.get("precision", "fp32"),  # of the evaluation
         "opset": opset,
         "without_timm": problem,  # why timm cannot load it; empty where it can
         "collection": cohort.name,
@@ -112,22 +112,24 @@ def _publish(scratch: Path, out: Path) -> None:
             shutil.copyfile(scratch / name, temporary)
 
 
-def _result(run: Run, measured: Mapping[str, Any], out: Path, facts: Mapping[str, Any]) -> Result:
+def _result(
+    run: Run, measured: Mapping[str, Any], out: Path, agreement: Agreement, facts: Mapping[str, Any]
+) -> Result:
     written = [name for name in CONTENT if (out / name).is_file()]
     rows = [(name, bytes_text((out / name).stat().st_size), CONTENT[name]) for name in written]
     upload = upload_command(out)
     notes = []
-    if not facts["validation_images"]:
+    if apart := agreement.from_evaluation(facts["precision"]):
+        notes.append(apart)
+    if not agreement.real:
         notes.append("the validation images are gone: compared on images of noise")
     if facts["without_timm"]:
         notes.append(f"{facts['without_timm']}: the network is there as ONNX alone")
     if Calibration.of(measured["calibration"]).method == "none":
         notes.append("the run's probabilities are not calibrated")
-    what = "validation images" if facts["validation_images"] else "images of noise"
     return Result(
         folder=out,
-        headline=f"{run.name} exported: probabilities of ONNX Runtime and PyTorch differ by at "
-        f"most {facts['largest_difference']:.1g} on {facts['images']} {what}",
+        headline=f"{run.name} exported: {agreement.in_words}",
         facts={"run": run.name, "export": str(out), "files": written, "upload": upload, **facts},
         tables=(Table("What was written", ("File", "Size", "What"), tuple(rows)),),
         notes=(*notes, f"to publish it (nothing was sent): {upload}"),

@@ -1,6 +1,8 @@
 """What an exported model gains: images a second, and the seconds until a film has its answer.
 
-    python -m tests.benchmarks.export --what speed start --rounds 7
+    OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 python -m tests.benchmarks.export --rounds 7
+
+With these two variables, which main.py sets, PyTorch's threads leave the cores to others.
 
 - speed: forward passes over decoded images in memory, normalisation included: PyTorch in float32
   and, where the processor has instructions for it, bfloat16 (channels stored last, as this tool

@@ -30,7 +30,7 @@ def test_the_card_shows_the_figures_of_the_run(request, which):
     for note in measured["notes"]:
         assert note[1:] in text
     assert "Not a medical device; not for diagnosis." in text.splitlines()[3]
-    assert "ONNX Runtime and PyTorch differ by at most" in text
+    assert "probabilities of ONNX Runtime and PyTorch differ by at most" in text
     assert "{{" not in text
     assert "None" not in text
     assert max(map(len, text.split("```")[1].splitlines())) <= 100

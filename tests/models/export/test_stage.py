@@ -175,6 +175,22 @@ def test_a_difference_above_the_tolerance_is_refused(probability, features):
         refuse_difference("a/b", Agreement(8, True, probability, features))
 
 
+def test_what_the_evaluation_said_otherwise_is_told_in_result_and_card(run):
+    assert exported(run).facts["largest_difference_from_evaluation"] < 1e-3
+    path = run / "predictions_val.csv"
+    head, first, *rest = path.read_text().splitlines()
+    cells = first.split(",")
+    column = head.split(",").index("probability")
+    cells[column] = repr(abs(float(cells[column]) - 0.03125))
+    path.write_text("\n".join([head, ",".join(cells), *rest]) + "\n")
+    result = exported(run)
+    (told,) = [note for note in result.notes if "those of the evaluation" in note]
+    assert "computed in fp32, differ from the exported model's by up to 0.031" in told
+    assert told[1:] in (result.folder / "README.md").read_text()
+    path.unlink()
+    assert exported(run).facts["largest_difference_from_evaluation"] is None
+
+
 def test_without_its_dataset_a_run_is_compared_on_noise_and_that_is_said(run):
     change(run / "model.json", data=str(run / "gone"))
     result = exported(run)
