@@ -107,6 +107,8 @@ def _session(path: Path, thorough: bool) -> "InferenceSession":
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     options.log_severity_level = FATAL
+    # Threads that spin while they wait take the core that another program needs (see main.py).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not thorough:  # weights in their plain order
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
