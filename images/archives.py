@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from isal import isal_zlib
 
+from images.memory import ImageFile, MemoryFile
 from pipeline.errors import UserError
 
 SUFFIX = ".zip"
@@ -37,9 +38,9 @@ def members(archive: Path) -> list[tuple[str, int]]:
     return sorted((name, info.file_size) for name, info in _directory(archive, archive).items())
 
 
-def inside(path: Path) -> tuple[Path, str] | None:
+def inside(path: ImageFile) -> tuple[Path, str] | None:
     """Split a path that leads into a zip file into that file and the member's name."""
-    if SUFFIX not in str(path).lower():
+    if isinstance(path, MemoryFile) or SUFFIX not in str(path).lower():
         return None
     for parent in path.parents:
         if parent.suffix.lower() == SUFFIX and parent.is_file():
@@ -47,12 +48,14 @@ def inside(path: Path) -> tuple[Path, str] | None:
     return None
 
 
-def size_of(path: Path) -> int:
+def size_of(path: ImageFile) -> int:
     """Return the size of a file in bytes, of one inside a zip file unpacked.
 
     Raises:
         UserError: There is no such file, or its zip file is damaged.
     """
+    if isinstance(path, MemoryFile):
+        return len(path.content)
     if place := inside(path):
         return _member(path, *place).file_size
     try:
@@ -61,8 +64,8 @@ def size_of(path: Path) -> int:
         raise unreadable(path, error) from None
 
 
-def open_binary(path: Path, first: int | None = None) -> BinaryIO:
-    """Open a file for reading, also one inside a zip file.
+def open_binary(path: ImageFile, first: int | None = None) -> BinaryIO:
+    """Open a file for reading, also one inside a zip file or in memory.
 
     Args:
         path: The file.
@@ -72,6 +75,8 @@ def open_binary(path: Path, first: int | None = None) -> BinaryIO:
         UserError: The file is missing or may not be read; or inside a zip file it is damaged,
             encrypted or packed in a way that is not read.
     """
+    if isinstance(path, MemoryFile):
+        return io.BytesIO(path.content)
     if place := inside(path):
         return io.BytesIO(_unpack(path, place[0], _member(path, *place), first))
     try:
@@ -80,16 +85,16 @@ def open_binary(path: Path, first: int | None = None) -> BinaryIO:
         raise unreadable(path, error) from None
 
 
-def unreadable(path: Path, error: OSError) -> UserError:
+def unreadable(path: ImageFile, error: OSError) -> UserError:
     """Return what to tell a person about a file that the system would not open."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"{path}: no such file")
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         return UserError(f"{path}: is a folder, not an image")
     return UserError(f"{path}: cannot be read ({error.strerror or error})")
 
 
-def _directory(archive: Path, path: Path) -> Mapping[str, zipfile.ZipInfo]:
+def _directory(archive: Path, path: ImageFile) -> Mapping[str, zipfile.ZipInfo]:
     """Return the members of a zip file by name; errors name `path`."""
     try:
         status = archive.stat()
@@ -118,14 +123,16 @@ def _read_directory(archive: Path, size: int, changed: int) -> Mapping[str, zipf
     }
 
 
-def _member(path: Path, archive: Path, name: str) -> zipfile.ZipInfo:
+def _member(path: ImageFile, archive: Path, name: str) -> zipfile.ZipInfo:
     info = _directory(archive, path).get(name)
     if info is None:
         raise UserError(f"{path}: no such file in the zip file")
     return info
 
 
-def _unpack(path: Path, archive: Path, info: zipfile.ZipInfo, first: int | None) -> bytes:
+def _unpack(
+    path: ImageFile, archive: Path, info: zipfile.ZipInfo, first: int | None
+) -> bytes:
     """Return the content of a member, or only its first bytes.
 
     zipfile itself would read the whole list of members anew for each of them.

@@ -6,7 +6,6 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
@@ -29,6 +28,7 @@ from images import lookup
 from images.archives import inside, open_binary, size_of
 from images.identity import identifying_tags, says_burned_in
 from images.lookup import WHITE, StoredValues
+from images.memory import ImageFile
 from pipeline.errors import UserError
 
 MAPPABLE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # PS3.5, A.1 and A.2: plain arrays
@@ -66,11 +66,11 @@ class Header(StoredValues):
     burned_in: bool = False  # whether it says that text is burned into the pixels
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: ImageFile) -> Header:
     """Read the header of one file, without its pixels.
 
     Args:
-        path: A DICOM file; it may lie in a zip file (images.archives).
+        path: A DICOM file; it may lie in a zip file (images.archives) or in memory.
 
     Raises:
         UserError: The file is missing, empty, not DICOM, cut off before its pixel data, or not
@@ -99,7 +99,7 @@ def defect(header: Header, size: int) -> str:
     return _unsupported(header) or _wrong_syntax(header) or _wrong_length(header, size)
 
 
-def read_pixels(path: Path) -> NDArray[np.uint16]:
+def read_pixels(path: ImageFile) -> NDArray[np.uint16]:
     """Read one image as grey values that span the full 16-bit range.
 
     Stored values become grey values as the standard defines it (`images.lookup.grey_table`): high
@@ -171,7 +171,7 @@ def to_full_range(samples: NDArray[Any], header: StoredValues) -> NDArray[np.uin
     return grey
 
 
-def _read_header(path: Path, file: BinaryIO) -> Header:
+def _read_header(path: ImageFile, file: BinaryIO) -> Header:
     """Read the header of an open file; `path` is for messages."""
     pixels: tuple[int, int] | None = None
 
@@ -216,7 +216,7 @@ def _guess_kind(file: BinaryIO) -> str:
 
 
 def _header(
-    path: Path, file: BinaryIO, dataset: pydicom.FileDataset, pixels_at: int, length: int
+    path: ImageFile, file: BinaryIO, dataset: pydicom.FileDataset, pixels_at: int, length: int
 ) -> Header:
     def text(name: str) -> str:
         return str(dataset.get(name) or "").strip()
@@ -272,7 +272,7 @@ def _oddity(syntax: str, implicit: bool) -> str:
     return f"its header claims {_uid(syntax).name}, but its data is {found} VR"
 
 
-def _fragments_length(path: Path, file: BinaryIO, pixels_at: int) -> int:
+def _fragments_length(path: ImageFile, file: BinaryIO, pixels_at: int) -> int:
     """Return how many bytes the fragments of compressed pixels say that they take."""
     at = pixels_at
     while True:
@@ -370,7 +370,7 @@ def _map(file: BinaryIO, header: Header) -> NDArray[Any]:
     return np.asarray(mapped, dtype=dtype.newbyteorder("="))
 
 
-def _decode(path: Path, file: BinaryIO, header: Header) -> NDArray[Any]:
+def _decode(path: ImageFile, file: BinaryIO, header: Header) -> NDArray[Any]:
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what pydicom can live with

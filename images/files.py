@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from images import png
 from images.archives import open_binary, unreadable
+from images.memory import ImageFile
 from images.without_downloads import without_downloads
 from pipeline.errors import UserError
 from pipeline.records import atomic
@@ -23,7 +24,7 @@ DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"  # PS3.10, section 7.1
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def read_image(path: Path) -> NDArray[np.uint16]:
+def read_image(path: ImageFile) -> NDArray[np.uint16]:
     """Read one image file as grey values of the full 16-bit range.
 
     16-bit files keep their values, 8-bit ones are multiplied by 257, 1-bit ones become 0 and
@@ -31,7 +32,8 @@ def read_image(path: Path) -> NDArray[np.uint16]:
     goes through `images.dicom.read_pixels`.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, PGM or DICOM; it may lie in a zip file (images.archives).
+        path: PNG, JPEG, TIFF, BMP, PGM or DICOM; it may lie in a zip file (images.archives) or
+            in memory (images.memory).
 
     Returns:
         (H, W) uint16 in [0, 65535].
@@ -49,7 +51,7 @@ def read_image(path: Path) -> NDArray[np.uint16]:
     return full_range(path, _decode(path, content) if image is None else image)
 
 
-def _decode_png(path: Path, content: NDArray[np.uint8]) -> NDArray[Any] | None:
+def _decode_png(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any] | None:
     """Return the pixels of a grey PNG file, or None where OpenCV is to decode the file."""
     if content[: len(png.SIGNATURE)].tobytes() != png.SIGNATURE:
         return None
@@ -61,7 +63,7 @@ def _decode_png(path: Path, content: NDArray[np.uint8]) -> NDArray[Any] | None:
         raise UserError(f"{path}: is damaged ({error})") from None
 
 
-def _decode(path: Path, content: NDArray[np.uint8]) -> NDArray[Any]:
+def _decode(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any]:
     problem = f"{path}: cannot be decoded, it is damaged or not an image"
     try:
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
@@ -72,7 +74,7 @@ def _decode(path: Path, content: NDArray[np.uint8]) -> NDArray[Any]:
     return image
 
 
-def full_range(path: Path, image: NDArray[Any]) -> NDArray[np.uint16]:
+def full_range(path: ImageFile, image: NDArray[Any]) -> NDArray[np.uint16]:
     """Turn decoded pixels, (H, W) or (H, W, 3 or 4) in BGR(A) order, into (H, W) uint16.
 
     Raises:
@@ -89,7 +91,7 @@ def full_range(path: Path, image: NDArray[Any]) -> NDArray[np.uint16]:
     return np.asarray(image, dtype=np.uint16)
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: ImageFile) -> bool:
     """Return whether a file is or claims to be DICOM: by its suffix, or by its first 132 bytes.
 
     Raises:
@@ -105,7 +107,7 @@ def is_dicom(path: Path) -> bool:
         raise unreadable(path, error) from None
 
 
-def read_bytes(path: Path) -> NDArray[np.uint8]:
+def read_bytes(path: ImageFile) -> NDArray[np.uint8]:
     """Read a whole file as (N,) uint8.
 
     OpenCV and some others open no path outside the system's code page on Windows; Python does.

@@ -5,7 +5,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
@@ -19,6 +18,7 @@ from images.dicom import read_header
 from images.files import SPREAD, is_dicom, read_bytes, read_image
 from images.frame import Frame
 from images.jobs import use_one_thread
+from images.memory import ImageFile, MemoryFile
 from images.square import fit_square
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
@@ -59,7 +59,7 @@ class Look:
 class ReadJob:
     """A file to read, for the looks of one or several runs."""
 
-    path: Path
+    path: ImageFile
     looks: tuple[Look, ...]
 
 
@@ -135,7 +135,7 @@ def film_image(pixels: NDArray[np.uint16], job: ReadJob, facts: Mapping[str, Any
 
 
 def _made(
-    path: Path, pixels: NDArray[np.uint16], look: Look
+    path: ImageFile, pixels: NDArray[np.uint16], look: Look
 ) -> tuple[NDArray[np.uint16], Frame | None] | None:
     """Return the preprocessed film in the 16-bit range; None where the file is one already."""
     if look.preprocess is None:
@@ -151,12 +151,14 @@ def _made(
     return np.multiply(image, SPREAD, dtype=np.uint16), frame
 
 
-def is_preprocessed(path: Path, options: Preprocess) -> bool:
+def is_preprocessed(path: ImageFile, options: Preprocess) -> bool:
     """Return whether a file lies in a dataset that was preprocessed in this way.
 
     Raises:
         UserError: It was preprocessed in another way.
     """
+    if isinstance(path, MemoryFile):
+        return False
     for folder in path.absolute().parents[2:3]:  # of FOLDER/split/label/image.png
         if not (folder / RECORD).is_file():
             return False
@@ -177,7 +179,7 @@ def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in NO_LOOK}
 
 
-def _header_facts(path: Path) -> dict[str, Any]:
+def _header_facts(path: ImageFile) -> dict[str, Any]:
     if not is_dicom(path):
         return {"colour": _is_coloured(path)}
     header = read_header(path)
@@ -187,7 +189,7 @@ def _header_facts(path: Path) -> dict[str, Any]:
             "colour": header.samples > 1}  # fmt: skip
 
 
-def _is_coloured(path: Path) -> bool:
+def _is_coloured(path: ImageFile) -> bool:
     small = cv2.imdecode(read_bytes(path), cv2.IMREAD_REDUCED_COLOR_8)
     if small is None:
         return False
@@ -195,7 +197,7 @@ def _is_coloured(path: Path) -> bool:
     return bool(spread.mean() > COLOUR * 255)
 
 
-def _refuse_huge(path: Path) -> None:
+def _refuse_huge(path: ImageFile) -> None:
     """Refuse what would take gigabytes, before it is decoded."""
     if not size_of(path):
         raise UserError(f"{path}: is empty")
