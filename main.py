@@ -80,7 +80,9 @@ def _dispatch(argv: Sequence[str] | None, world: World) -> int:
         return DONE
     from interface.screen import Screen
 
-    screen = Screen(as_json, quiet=not world.is_rank_zero, log=given.pop("log_file", None))
+    words = flags.without_secrets(sys.argv, options.values())
+    log = given.pop("log_file", None)
+    screen = Screen(as_json, quiet=not world.is_rank_zero, log=log, words=words)
     with screen.logging_errors():
         if answers and name in (None, "demo"):
             outcomes = _replay(_read_answers(answers), screen)

@@ -130,9 +130,7 @@ def _member(path: ImageFile, archive: Path, name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _unpack(
-    path: ImageFile, archive: Path, info: zipfile.ZipInfo, first: int | None
-) -> bytes:
+def _unpack(path: ImageFile, archive: Path, info: zipfile.ZipInfo, first: int | None) -> bytes:
     """Return the content of a member, or only its first bytes.
 
     zipfile itself would read the whole list of members anew for each of them.

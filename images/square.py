@@ -1,5 +1,7 @@
 """An image of any shape -> the square that a network takes."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +33,22 @@ def fit_square(image: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
     top, left = (size - grey.shape[0]) // 2, (size - grey.shape[1]) // 2
     square[top : top + grey.shape[0], left : left + grey.shape[1]] = grey
     return square
+
+
+def unfit_square(square: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Bring a map of a square that `fit_square` made back to the image: the inverse of it.
+
+    Args:
+        square: (size, size), uint8 or float32.
+        shape: (H, W) of the image.
+
+    Returns:
+        (H, W) of the same dtype; what lies in the padding is left out.
+    """
+    size, (height, width) = square.shape[0], shape
+    scale = size / max(height, width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size - rows) // 2, (size - columns) // 2
+    shown = square[top : top + rows, left : left + columns]
+    method = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
+    return cv2.resize(shown, (width, height), interpolation=method)

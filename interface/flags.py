@@ -5,7 +5,7 @@ import dataclasses
 import re
 import shlex
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from pipeline.errors import UserError
 from pipeline.options import (
+    STARS,
     choices_of,
     defaults,
     flag,
@@ -215,13 +216,27 @@ def _parse_flag(item: "Field[Any]", text: str) -> Any:
         raise ArgumentTypeError(str(error)) from None
 
 
+def without_secrets(words: Sequence[str], stages: Iterable[type]) -> list[str]:
+    """Return the words of a command line as a log may hold them: of a password only stars."""
+    flags = {flag(item) for one in stages for item in items_of(one) if spec_of(item).secret}
+    found, hidden = list[str](), False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        found.append(STARS if hidden else f"{name}={STARS}" if equals and name in flags else word)
+        hidden = word in flags
+    return found
+
+
 def command(stage: str, options: Any) -> str:
-    """Return the command that repeats a stage exactly: the flags that differ from the defaults."""
+    """Return the command that repeats a stage: the flags that differ from the defaults.
+
+    A password is left out.
+    """
     standard = defaults(type(options))
     words = [stage]
     for item in items_of(type(options)):
         value = getattr(options, item.name)
-        if value == standard[item.name]:
+        if value == standard[item.name] or spec_of(item).secret:
             continue
         if spec_of(item).positional:
             words += map(str, named_paths(value))

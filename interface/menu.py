@@ -17,7 +17,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Data": ("synthesize", "organize", "preprocess", "probe"),
     "Models": ("tune", "train", "ensemble"),
     "Results": ("evaluate", "explain", "compare", "report"),
-    "Use": ("predict", "export"),
+    "Use": ("predict", "app", "export"),
     "Upkeep": ("runs", "clean"),
 }
 WHOLE = ("all", "demo")

@@ -2,9 +2,8 @@
 
 import dataclasses
 import shlex
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from rich.text import Text
 from interface.flags import command
 from pipeline.errors import UserError
 from pipeline.interrupts import raise_if_interrupted
-from pipeline.options import applies, defaults, items_of, spec_of, text_for
+from pipeline.options import applies, defaults, items_of, shown_for, spec_of
 from pipeline.paths import from_here
 from pipeline.processes import as_started
 from pipeline.progress import Advance, Cell, Result, Table
@@ -57,7 +56,11 @@ class Screen:
     """The terminal as a stage's Progress, and as the place where results are shown."""
 
     def __init__(
-        self, to_stderr: bool = False, quiet: bool = False, log: Path | None = None
+        self,
+        to_stderr: bool = False,
+        quiet: bool = False,
+        log: Path | None = None,
+        words: Sequence[str] = (),
     ) -> None:
         """Draw on stdout, on stderr where stdout is for the result as JSON, or nowhere.
 
@@ -65,13 +68,14 @@ class Screen:
             to_stderr: Whether it is.
             quiet: Whether this is one of several processes, and another one draws.
             log: A file to write what is shown to as well, after what stands there.
+            words: The command line, as the log may hold it.
 
         Raises:
             UserError: It cannot be written.
         """
         self.console = Console(stderr=to_stderr, quiet=quiet, highlight=False)
         self._log = None if quiet else log
-        self._to_log(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(sys.argv)}", markup=False)
+        self._to_log(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(words)}", markup=False)
         self._columns: tuple[str, ...] = ()
 
     @contextmanager
@@ -182,7 +186,7 @@ class Screen:
                 hidden += 1
                 continue
             changed = "" if standing else "changed"
-            shown = text_for(item, value) or "-"
+            shown = shown_for(item, value) or "-"
             drawn.add_row(Text(spec.text, style="dim"), Text(shown), Text(changed))
         if hidden:
             drawn.add_row(Text(f"{hidden} advanced options", style="dim"), Text("by default"))

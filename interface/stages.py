@@ -22,6 +22,7 @@ from pipeline.stages import (
     training,
     tuning,
     upkeep,
+    webapp,
     whole,
 )
 
@@ -56,6 +57,7 @@ STAGES = {
     "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
     "explain": Stage(explanation.Explain, "models.explanation.stage:explain"),
     "predict": Stage(prediction.Predict, "models.prediction.stage:predict"),
+    "app": Stage(webapp.App, "interface.webapp.stage:app", asks=False),
     "compare": Stage(evaluation.Compare, "models.comparison.stage:compare"),
     "report": Stage(evaluation.Report, "interface.report.stage:report"),
     "export": Stage(export.Export, "models.export.stage:export"),
@@ -63,7 +65,7 @@ STAGES = {
     "clean": Stage(upkeep.Clean, "interface.upkeep.clean:clean"),
 }
 # These show scores: say what they are not for.
-SCORING = ("tune", "train", "evaluate", "explain", "predict", "compare", "report")
+SCORING = ("tune", "train", "evaluate", "explain", "predict", "app", "compare", "report")
 
 
 @dataclass(frozen=True)

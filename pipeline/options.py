@@ -21,6 +21,7 @@ Choices = Mapping[str, str]  # value -> what it means to a person
 ChoicesSource = Choices | Callable[[Answers], Choices] | None
 
 NO_WORDS: Mapping[str, str] = types.MappingProxyType({})
+STARS = "****"  # in place of a password
 TRUE, FALSE = {"y", "yes", "true", "on", "1"}, {"n", "no", "false", "off", "0"}
 
 
@@ -59,6 +60,7 @@ class Spec:
     remember: bool  # whether the answer of last time is offered next time
     # Whether a command takes it as words without a flag: text that holds words as in a shell.
     positional: bool
+    secret: bool  # whether the answer is a password: never shown, and in no command
 
 
 def option(
@@ -77,11 +79,12 @@ def option(
     advanced: bool = False,
     remember: bool = True,
     positional: bool = False,
+    secret: bool = False,
 ) -> Any:
     """Declare one option of a stage; the parameters are those of `Spec`."""
     spec = Spec(
         text, check, choices, other, find, words, several, when, suggest, counts, advanced,
-        remember, positional,
+        remember, positional, secret,
     )  # fmt: skip
     return field(default=default, metadata={"spec": spec})
 
@@ -338,6 +341,11 @@ def text_for(item: "dataclasses.Field[Any]", value: Any) -> str:
         if value == _meant(item, word):
             return word
     return as_text(value)
+
+
+def shown_for(item: "dataclasses.Field[Any]", value: Any) -> str:
+    """Write an answer as a list of answers shows it: `text_for`, but of a secret only stars."""
+    return STARS if spec_of(item).secret and value else text_for(item, value)
 
 
 def as_text(value: Any) -> str:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A room may import those below its line, and none beside or above it.
 LAYERS = (
     ("main",),
+    ("interface.webapp",),
     ("interface.report", "interface.upkeep"),
     ("interface",),
     ("interface.prompts",),

@@ -21,6 +21,7 @@ from pipeline.options import (
     items_of,
     kind_of,
     parse,
+    shown_for,
     spec_of,
     split_several,
     text_for,
@@ -193,7 +194,7 @@ class Form:
                 mark = f"suggested: {meaning}" if meaning else "suggested"
         label = spec_of(item).text
         label = label if len(label) <= LABEL_WIDTH else f"{label[: LABEL_WIDTH - 2].rstrip()} .."
-        text = text_for(item, value) or "-"
+        text = shown_for(item, value) or "-"
         return f"{label:<{LABEL_WIDTH}}  {text}{f' ({mark})' if mark else ''}"
 
     def _show_wrong(self, error: UserError) -> str:
@@ -245,7 +246,8 @@ def ask(item: "Field[Any]", offer: Any, answers: Answers) -> Any:
     if kind_of(item) is bool:
         return confirm(spec.text, offer)
     if choices is None:
-        return _type_in(item, text_of(item), text_for(item, offer), answers)
+        shown = "" if spec.secret else text_for(item, offer)
+        return _type_in(item, text_of(item), shown, answers)
     labels = _labels(item, choices, answers, offer)
     while True:
         if spec.several:

@@ -46,6 +46,10 @@ class NetworkScorer:
         """The network with the facts of its run."""
         return load_run(self.folder)
 
+    def load(self) -> None:
+        """Load the network now, not at the first image."""
+        self._placed  # noqa: B018
+
     @cached_property
     def _placed(self) -> TrainedModel:
         place(self.model.network, self.compute)

@@ -100,10 +100,22 @@ def read_film(job: ReadJob) -> FilmImage:
     Raises:
         UserError: It cannot be read, is too large, or shows no breast.
     """
+    pixels, facts = open_film(job.path)
+    return film_image(pixels, job, facts)
+
+
+def open_film(path: ImageFile) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+    """Read the pixels of a file, and what else `FilmImage` holds of it.
+
+    Returns:
+        (H, W) uint16 in [0, 65535]; facts of `film_image`.
+
+    Raises:
+        UserError: It cannot be read, or is too large.
+    """
     use_one_thread()
-    _refuse_huge(job.path)
-    pixels = read_image(job.path)
-    return film_image(pixels, job, _header_facts(job.path))
+    _refuse_huge(path)
+    return read_image(path), _header_facts(path)
 
 
 def film_image(pixels: NDArray[np.uint16], job: ReadJob, facts: Mapping[str, Any]) -> FilmImage:

@@ -1,0 +1,1 @@
+"""The page that scores mammograms which are dropped on it."""

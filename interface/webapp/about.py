@@ -1,0 +1,118 @@
+"""What a person should know of a model: how it works, what it learnt from, what it is not for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interface.report.data import Dataset, trace
+from interface.webapp.wording import plain, share_of_malignant
+from models.prediction.reading import known_options
+from pipeline.records import read_json
+from pipeline.runs import MODEL_FILE, Run
+from pipeline.stages.data import Preprocess
+
+CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
+ANCHORS = {"none": "random weights", "imagenet": "weights pretrained on photographs (ImageNet)"}
+WIDE = 50_000  # images; about what published networks for mammograms learnt from, at least
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run's folder says of it."""
+
+    run: Run
+    model: Mapping[str, Any]  # model.json; of an ensemble that of its first member
+    members: int  # networks of an ensemble; 1 for a run that is none
+    metrics: Mapping[str, Any]  # metrics.json
+
+
+def facts_of(run: Run) -> Facts:
+    """Read what a run's folder says of it, without its network.
+
+    Raises:
+        UserError: A file of it is missing or damaged.
+    """
+    model, metrics = read_json(run.folder / MODEL_FILE), run.metrics()
+    members = model.get("members") or ()
+    if members:
+        model = read_json((run.folder / members[0]).resolve() / MODEL_FILE)
+    return Facts(run, model, max(1, len(members)), metrics)
+
+
+def about(facts: Facts) -> dict[str, list[str]]:
+    """Answer the questions that people have of a model; Markdown, by question."""
+    dataset = trace(Path(facts.model["data"])) if facts.model.get("data") else None
+    return {
+        "How does it work?": [*_way(facts)],
+        "What was it trained on?": [*_training(facts, dataset)],
+        "What must it not be used for?": [*_limits(facts, dataset)],
+    }
+
+
+def _way(facts: Facts) -> Iterator[str]:
+    model, size = facts.model, facts.model["input"]["size"]
+    name = plain(str(model["model"]))
+    what = "A neural network" if facts.members == 1 else f"The mean of {facts.members} networks"
+    yield f"{what} ({name}) scores one film at a time, reduced to {size} x {size} pixels."
+    if model["preprocess"] is not None:
+        yield f"Before that, each film is {_steps(known_options(model['preprocess']))}."
+    method = CALIBRATIONS.get(str(facts.metrics["calibration"]["method"]))
+    if method:
+        yield f"Its score becomes a probability by {method} on validation images."
+    yield (
+        "The heat-map is Grad-CAM (Selvaraju et al. 2017): where the last layers of the network "
+        "found evidence of malignancy. It is coarse, it outlines no lesion, and its colours do "
+        "not compare between films."
+    )
+
+
+def _steps(options: Preprocess) -> str:
+    steps = {
+        "cropped to the breast": options.crop != "none",
+        "cleared of labels": options.annotations,
+        "smoothed": options.blur != "none",
+        "given an even contrast (CLAHE)": options.clahe,
+    }
+    done = [step for step, taken in steps.items() if taken]
+    done.append(f"resized to {options.size} pixels")
+    return ", ".join(done[:-1]) + (" and " if len(done) > 1 else "") + done[-1]
+
+
+def _training(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
+    model = facts.model
+    patients = {split: len(names) for split, names in model.get("patients", {}).items()}
+    if dataset is not None and dataset.synthetic:
+        yield "**Synthetic films: a program drew them, and they show no patient.**"
+    elif dataset is not None and dataset.step("organize"):
+        yield "CBIS-DDSM: digitised film mammograms of the 1990s (Lee et al. 2017)."
+    else:
+        yield "Where its films came from is not known here: their folders are gone."
+    if patients:
+        counted = {split: f"{count:,} patients" for split, count in patients.items()}
+        yield (
+            f"Films of {counted.get('train', 'unknown patients')} for training and of "
+            f"{counted.get('val', 'others')} for validation; each image was a {model['unit']}."
+        )
+    if dataset is not None and (organised := dataset.step("organize")):
+        yield f"They showed {organised.findings}."
+    weights = str(model["weights"])
+    yield f"Training began from {ANCHORS.get(weights, f'the weights {plain(weights)}')}."
+    yield share_of_malignant(facts.metrics)
+
+
+def _limits(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
+    yield (
+        "**Diagnosis, screening, triage, or any other decision about a person.** It is research "
+        "software; no authority has examined it, and it is no medical device."
+    )
+    films = "synthetic films" if dataset is not None and dataset.synthetic else "digitised films"
+    other = "whole mammograms" if facts.model["unit"] == "crop" else "crops of a mammogram"
+    yield (
+        f"Images other than its training showed. It knows {films} alone: no digital mammography, "
+        f"tomosynthesis, ultrasound or MRI, and no {other}."
+    )
+    yield (
+        "Ruling a cancer out: it sees one film, and no other view, earlier film, age or symptom, "
+        "and a film without a finding was not among those that it learnt from."
+    )

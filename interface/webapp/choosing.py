@@ -1,0 +1,39 @@
+"""The runs that the page can score with."""
+
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.records import read_json
+from pipeline.runs import ELSEWHERE, LATEST, MODEL_FILE, Run, evaluated_choices, find_run, list_runs
+
+
+def usable_runs(runs: Path) -> list[Run]:
+    """Return the evaluated runs that have a network, newest first."""
+    found = [Run(runs / name) for name in evaluated_choices({"runs": runs})]
+    return [run for run in found if _has_network(run)]
+
+
+def usable_run(runs: Path, name: str) -> Run:
+    """Find an evaluated run by its name as people give it; the newest for "latest".
+
+    Raises:
+        UserError: There is none, it has not been evaluated, or it was not made here.
+    """
+    if name == LATEST:
+        if known := usable_runs(runs):
+            return known[0]
+        trained = bool(list_runs(runs))
+        state, needed = ("evaluated", "evaluate") if trained else ("finished", "train")
+        raise UserError(f"{runs}: holds no {state} run", f"run: python main.py {needed}")
+    run = find_run(runs, name)
+    run.metrics()
+    if not _has_network(run):
+        raise UserError(f"{name}: was not made here, so there is no network", "choose another")
+    return run
+
+
+def _has_network(run: Run) -> bool:
+    try:
+        return bool(read_json(run.folder / MODEL_FILE).get("strategy") != ELSEWHERE)
+    except UserError:
+        return False

@@ -1,0 +1,102 @@
+"""An upload on its way: read, scored, explained; all in memory. No torch at the first page."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from images.memory import MemoryFile
+from images.square import unfit_square
+from interface.webapp.pictures import Grey, Map, View, first_view, reduced
+from models.prediction.predictor import Prediction, Predictor
+from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # Deflated Explicit VR Little Endian (PS3.5, A.5)
+MAP_SIDE = 1400  # pixels of a map's longer side, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """What the page shows of an upload."""
+
+    name: str  # of the file, for the eyes of who uploaded it alone
+    pixels: Grey  # (H, W), reduced where it is large
+    height: int  # of the film as it was uploaded
+    width: int
+    laterality: str
+    view: str
+    first: View
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one run says of one film."""
+
+    said: Prediction
+    heat: Map | None  # (h, w) uint8 in [0, 255], of the film; None where it would mean nothing
+
+
+def read_upload(file: MemoryFile) -> Film:
+    """Read an upload for the eye.
+
+    Raises:
+        UserError: It cannot be read, or is too large.
+    """
+    # It may unpack to a thousand times its size, and only pydicom could tell, by unpacking it.
+    if DEFLATED in file.content:
+        raise UserError(f"{file}: is a deflated DICOM file, which this page does not take")
+    pixels, facts = open_film(file)
+    shown = reduced(pixels)
+    return Film(
+        name=file.name,
+        pixels=shown,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        laterality=str(facts.get("laterality", "")),
+        view=str(facts.get("view", "")),
+        first=first_view(shown),
+    )
+
+
+def answer(file: MemoryFile, predictor: Predictor) -> Answer:
+    """Score an upload, and show where the evidence of malignancy lies.
+
+    Raises:
+        UserError: It shows no breast.
+    """
+    film = read_film(ReadJob(file, predictor.looks))
+    (said,) = predictor.predict([film])
+    # Of an image that is unlike those of the training a map would mean nothing either.
+    return Answer(said, None if said.complaints else _heat(film, predictor))
+
+
+def _heat(film: FilmImage, predictor: Predictor) -> Map | None:
+    """Return the mean of the networks' maps, in the film's frame; None where there is none."""
+    from models.explanation.cams import heat_maps, mean_maps
+    from models.prediction.network import NetworkScorer
+
+    maps = []
+    for place, scorer in enumerate(predictor.scorers):
+        if not isinstance(scorer, NetworkScorer):
+            return None  # an exported model has no gradients
+        (found,) = heat_maps(scorer.model, film.inputs[place][None], scorer.compute)
+        maps.append(_on_film(found, film, place)[None])
+    return np.asarray(np.rint(mean_maps(maps)[0] * 255), np.uint8)
+
+
+def _on_film(heat: NDArray[np.float32], film: FilmImage, place: int) -> NDArray[np.float32]:
+    """Bring a map of a network's input to the film, at `MAP_SIDE` pixels."""
+    shape, frame = (film.height, film.width), film.frames[place]
+    if frame is None:
+        whole = unfit_square(heat, shape)
+    else:
+        whole = frame.image_to_original(unfit_square(heat, (frame.rows, frame.columns)), shape)
+    scale = min(1.0, MAP_SIDE / max(shape))
+    size = max(1, round(film.width * scale)), max(1, round(film.height * scale))
+    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.float32)

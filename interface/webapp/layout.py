@@ -1,0 +1,225 @@
+"""The page: one column, the film first; what it says beneath, then how to look and what to add."""
+
+import hmac
+import html
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import streamlit as st
+from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from images.memory import MemoryFile
+from interface.screen import NOTICE
+from interface.webapp.about import about, facts_of
+from interface.webapp.background import answering, loading, reading, wait_for
+from interface.webapp.choosing import usable_runs
+from interface.webapp.films import Answer, Film
+from interface.webapp.viewer import show_film, show_picture
+from interface.webapp.wording import as_csv, line_of, plain
+from models.prediction.predictor import Predictor
+from pipeline.errors import UserError
+from pipeline.runs import Run
+from pipeline.stages.webapp import PASSWORD
+
+STYLE = Path(__file__).with_name("style.css")
+MOST_FILMS = 20  # of one person at a time
+WRONG_SECONDS = 1.0  # for a wrong password, whoever gives it
+LOADING, READING, SCORING = "Loading the model ...", "Reading the film ...", "Scoring the film ..."
+_one_guess = threading.Lock()
+
+
+@dataclass(eq=False)
+class Upload:
+    """A file that a person dropped on the page, and what became of it."""
+
+    file: MemoryFile
+    film: "Future[Film]"
+    answers: "dict[str, Future[Answer]]" = field(default_factory=dict)  # by key of the predictor
+
+
+def draw(runs: Path, first: Path) -> None:
+    """Draw the page for one person.
+
+    Args:
+        runs: The folder that holds all runs.
+        first: Folder of the run that is offered first.
+    """
+    icon = Image.new("RGB", (16, 16), "#8cc4ff")
+    st.set_page_config(page_title="Mammolab", page_icon=icon, layout="centered")
+    st.html(STYLE)
+    st.html(f"<header><h1>Mammolab</h1><p class='notice'>{NOTICE}</p></header>")
+    if not _admitted():
+        return
+    refused, viewer = st.container(), st.container()
+    uploads = _uploads(refused)
+    session = st.container()
+    try:
+        run = _choose_run(runs, first)
+        model = loading(runs, run)
+        facts = facts_of(run)
+        with st.expander("About this model"):
+            for question, answers in about(facts).items():
+                st.markdown(f"##### {question}\n" + "\n".join(f"- {one}" for one in answers))
+        _show(uploads, model, (refused, viewer, session))
+    except UserError as error:
+        refused.error(plain(str(error)))
+
+
+def _admitted() -> bool:
+    """Return whether the person has given the password, where there is one; else ask for it."""
+    wanted = os.environ.get(PASSWORD, "")
+    if not wanted or st.session_state.get("admitted"):
+        return True
+    with st.form("admission", border=False):
+        given = st.text_input("Password", type="password")
+        sent = st.form_submit_button("Open")
+    if sent and hmac.compare_digest(given.encode(), wanted.encode()):
+        st.session_state["admitted"] = True
+        st.rerun()
+    if sent:
+        with _one_guess:  # so that many guess no faster than one
+            time.sleep(WRONG_SECONDS)
+        st.error("Wrong password.")
+    return False
+
+
+def _uploads(refused: DeltaGenerator) -> dict[str, Upload]:
+    """Take what was dropped on the page, and begin to read it."""
+    dropped = st.file_uploader(
+        "Drop mammograms here: DICOM, PNG, JPEG or TIFF",
+        accept_multiple_files=True,
+        key="dropped",
+    )
+    if not dropped:
+        st.caption(
+            "They stay in this program's memory, are seen by nobody else, and are gone when you "
+            "close the page. Nothing of them is written to disk."
+        )
+    if len(dropped) > MOST_FILMS:
+        refused.error(f"Only the first {MOST_FILMS} of {len(dropped)} files were taken.")
+    known: dict[str, Upload] = st.session_state.setdefault("uploads", {})
+    there = {one.file_id: one for one in dropped[:MOST_FILMS]}
+    for gone in known.keys() - there.keys():
+        del known[gone]
+    for file_id, one in there.items():
+        if file_id not in known:
+            known[file_id] = _taken(one)
+            st.session_state["film"] = file_id  # the newest is looked at
+    return known
+
+
+def _taken(upload: UploadedFile) -> Upload:
+    file = MemoryFile(upload.name, upload.getvalue())
+    return Upload(file, reading(file))
+
+
+def _choose_run(runs: Path, first: Path) -> Run:
+    known = {run.folder.resolve(): run for run in (Run(first), *usable_runs(runs))}
+    folders = list(known)
+    if len(folders) == 1:
+        st.caption(f"Model: {plain(known[folders[0]].name)}")
+        return known[folders[0]]
+    chosen = st.selectbox("Model", folders, format_func=lambda one: known[one].name, key="run")
+    return known[chosen]
+
+
+def _show(
+    uploads: dict[str, Upload],
+    model: "Future[Predictor]",
+    places: tuple[DeltaGenerator, DeltaGenerator, DeltaGenerator],
+) -> None:
+    refused, viewer, session = places
+    with viewer:
+        films = _read(uploads, refused)
+        if not films:
+            wait_for(model, LOADING)
+            return
+        chosen = _choose_film(films)
+        slot = st.empty()
+        with slot.container():
+            show_picture(films[chosen])
+            predictor = wait_for(model, LOADING)
+    answers: dict[str, Answer] = {}
+    with viewer, slot.container():
+        # First the one that is looked at.
+        for file_id in (chosen, *(one for one in films if one != chosen)):
+            found = _answer(uploads[file_id], predictor, refused)
+            if found is not None:
+                answers[file_id] = found
+            if file_id == chosen:
+                show_film(films[chosen], found, predictor, chosen)
+    with session:
+        _list_session(films, answers, predictor)
+
+
+def _read(uploads: dict[str, Upload], refused: DeltaGenerator) -> dict[str, Film]:
+    films = {}
+    for file_id, upload in uploads.items():
+        try:
+            films[file_id] = wait_for(upload.film, READING)
+        except Exception as error:
+            refused.error(_said(error, upload))
+    return films
+
+
+def _answer(upload: Upload, predictor: Predictor, refused: DeltaGenerator) -> Answer | None:
+    if predictor.key not in upload.answers:
+        upload.answers[predictor.key] = answering(upload.file, predictor)
+    try:
+        return wait_for(upload.answers[predictor.key], SCORING)
+    except Exception as error:
+        refused.error(_said(error, upload))
+        return None
+
+
+def _said(error: Exception, upload: Upload) -> str:
+    """Return what a person reads of an error, in one line."""
+    if isinstance(error, UserError):
+        return plain(str(error))
+    name = plain(upload.file.name)
+    if isinstance(error, MemoryError):
+        return f"{name}: takes more memory than this machine has left"
+    # A mistake of ours. Its message may hold what was in the file, so only its place is printed.
+    traceback.print_tb(error.__traceback__)
+    return f"{name}: could not be worked on ({type(error).__name__}); the terminal says where"
+
+
+def _choose_film(films: dict[str, Film]) -> str:
+    """Return which film is looked at: the newest, or the one that was chosen."""
+    if st.session_state.get("film") not in films:
+        st.session_state["film"] = next(reversed(films))
+    if len(films) > 1:
+        st.selectbox("Film", list(films), format_func=lambda one: films[one].name, key="film")
+    return str(st.session_state["film"])
+
+
+def _list_session(films: dict[str, Film], answers: dict[str, Answer], predictor: Predictor) -> None:
+    lines = [line_of(films[one], answers[one].said, predictor) for one in films if one in answers]
+    if not lines:
+        return
+    if len(lines) > 1:
+        cells = [
+            (line.image, "-" if line.complaints else f"{line.said['probability']:.2f}",
+             "unlike the training" if line.complaints else line.called)
+            for line in lines
+        ]  # fmt: skip
+        st.html(_table(("Film", "Probability", "Called"), cells))
+    st.download_button(
+        "Download as CSV", as_csv(lines), "mammolab.csv", "text/csv", on_click="ignore"
+    )
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = "".join(f"<th scope='col'>{html.escape(one)}</th>" for one in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table class='session'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

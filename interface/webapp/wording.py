@@ -1,0 +1,120 @@
+"""What the page says of a film, in plain words, and as CSV."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from interface.webapp.films import Film
+from models.prediction.predictor import Prediction, Predictor
+from models.prediction.results import Line
+
+CHANCE = 0.5  # AUC of a coin
+ON_VALIDATION = " on validation"
+MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that a spreadsheet computes
+
+
+def plain(text: str) -> str:
+    """Return a text that Markdown shows as it is: a file may be called anything."""
+    return MARKDOWN.sub(r"\\\1", text)
+
+
+def figures(value: float, other: float) -> tuple[str, str]:
+    """Write two probabilities with as many digits as tell them apart: two, or up to six."""
+    for count in range(2, 7):
+        one, two = f"{value:.{count}f}", f"{other:.{count}f}"
+        if one != two or value == other:
+            break
+    return one, two
+
+
+def verdict(said: Prediction, predictor: Predictor) -> str:
+    """Say what a film was called, and why."""
+    value, threshold = figures(said.probability, predictor.threshold)
+    called, place = ("malignant", "at or above") if said.malignant else ("benign", "below")
+    return f"Called {called}: {value} is {place} {threshold}, {_chosen(predictor.rule)}."
+
+
+def _chosen(rule: str) -> str:
+    if rule.endswith(ON_VALIDATION):
+        return f"which was chosen on validation by {rule.removesuffix(ON_VALIDATION)}"
+    return f"which was set at {rule}"
+
+
+def disagreement(said: Prediction) -> str:
+    """Say how far the networks of an ensemble are apart; empty for one network."""
+    if not said.members:
+        return ""
+    low, high = min(said.members), max(said.members)
+    return f"Its {len(said.members)} networks say {low:.2f} to {high:.2f}."
+
+
+def worth(metrics: Mapping[str, Any]) -> list[str]:
+    """Say how far a run can be believed, and on how many patients that rests.
+
+    Args:
+        metrics: Its metrics.json.
+    """
+    test = metrics["splits"]["test"]
+    images, patients = f"{test['images']:,} test images", f"{test['patients']:,} patients"
+    area, found = test["metrics"]["auc"], []
+    if area["value"] is None:
+        return [f"Its test AUC is not known; it was tested on {images} of {patients}."]
+    span = ""
+    if area["low"] is not None:
+        span = f" (95 % interval {area['low']:.2f} to {area['high']:.2f})"
+    found.append(f"Test AUC {area['value']:.2f}{span}, measured on {images} of {patients}.")
+    if area["low"] is not None and area["low"] <= CHANCE:
+        found.append("The interval includes 0.50, which is chance.")
+    counts = test["confusion"]
+    found.append(
+        f"At this operating point it called {counts['tp']} of {test['malignant']} malignant test "
+        f"images malignant, and {counts['fp']} of {test['benign']} benign ones."
+    )
+    return found
+
+
+def share_of_malignant(metrics: Mapping[str, Any]) -> str:
+    """Say for how many malignant images among all the probabilities hold."""
+    images = sum(metrics["splits"][split]["images"] for split in metrics["splits"])
+    malignant = sum(metrics["splits"][split]["malignant"] for split in metrics["splits"])
+    percent = round(100 * malignant / max(1, images))
+    return (
+        f"Its probabilities hold where {percent} in 100 images are malignant, as in the images "
+        "that it was calibrated and tested on. In screening far fewer are."
+    )
+
+
+def film_title(film: Film) -> str:
+    """Return side, view and size of a film, as far as they are known."""
+    parts = [film.laterality.lower(), film.view, f"{film.height:,} x {film.width:,} pixels"]
+    return (
+        " ".join(part for part in parts[:2] if part) + (", " if any(parts[:2]) else "") + parts[2]
+    )
+
+
+def line_of(film: Film, said: Prediction, predictor: Predictor) -> Line:
+    """Return a film's line as the stage `predict` writes it."""
+    facts = {"laterality": film.laterality, "view": film.view, "height": film.height,
+             "width": film.width}  # fmt: skip
+    return Line(image=film.name, predictor=predictor, facts=facts, said=vars(said))
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """Return lines with the columns of `predictions.csv`."""
+    rows = [line.as_data() for line in lines]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(rows[0] if rows else ())
+    writer.writerows(_cells(row.values()) for row in rows)
+    return file.getvalue()
+
+
+def _cells(values: Iterable[Any]) -> list[Any]:
+    return [
+        f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else
+        "" if value is None else value
+        for value in values
+    ]  # fmt: skip
