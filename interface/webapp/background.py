@@ -28,7 +28,12 @@ _model = ThreadPoolExecutor(1, "model")
 
 def loading(runs: Path, run: Run) -> "Future[Predictor]":
     """Begin to load a run; the same answer for all who ask, until it is evaluated again."""
-    return _loading(runs, run.folder, (run.folder / METRICS).stat().st_mtime_ns)
+    what = runs, run.folder, (run.folder / METRICS).stat().st_mtime_ns
+    future = _loading(*what)
+    if future.done() and future.exception():  # the person may have mended it
+        _loading.clear(*what)
+        future = _loading(*what)
+    return future
 
 
 @st.cache_resource(show_spinner=False, max_entries=MOST_MODELS)
@@ -38,7 +43,6 @@ def _loading(runs: Path, folder: Path, evaluated: int) -> "Future[Predictor]":
 
 
 def _load(runs: Path, folder: Path) -> Predictor:
-    import models.explanation.cams  # noqa: F401 (seconds that the first film need not wait)
     from models.inference import prepare_process
     from models.prediction.network import NetworkScorer
 
@@ -47,6 +51,10 @@ def _load(runs: Path, folder: Path) -> Predictor:
     for scorer in predictor.scorers:
         if isinstance(scorer, NetworkScorer):
             scorer.load()
+    # Seconds that the first film need not wait. After models.inference, which loads torchvision
+    # without torch's compiler.
+    import models.explanation.cams  # noqa: F401
+
     return predictor
 
 

@@ -6,15 +6,14 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from images.memory import MemoryFile
 from interface.screen import NOTICE
@@ -94,14 +93,12 @@ def _admitted() -> bool:
 def _uploads(refused: DeltaGenerator) -> dict[str, Upload]:
     """Take what was dropped on the page, and begin to read it."""
     dropped = st.file_uploader(
-        "Drop mammograms here: DICOM, PNG, JPEG or TIFF",
-        accept_multiple_files=True,
-        key="dropped",
+        "Drop mammograms here: DICOM, PNG, JPEG or TIFF", accept_multiple_files=True, key="dropped"
     )
     if not dropped:
         st.caption(
-            "They stay in this program's memory, are seen by nobody else, and are gone when you "
-            "close the page. Nothing of them is written to disk."
+            "They stay in this program's memory, are seen by nobody else, and are gone soon "
+            "after you close the page. Nothing of them is written to disk."
         )
     if len(dropped) > MOST_FILMS:
         refused.error(f"Only the first {MOST_FILMS} of {len(dropped)} files were taken.")
@@ -111,14 +108,20 @@ def _uploads(refused: DeltaGenerator) -> dict[str, Upload]:
         del known[gone]
     for file_id, one in there.items():
         if file_id not in known:
-            known[file_id] = _taken(one)
+            names = {upload.file.name for upload in known.values()}
+            file = MemoryFile(_new_name(one.name, names), one.getvalue())
+            known[file_id] = Upload(file, reading(file))
             st.session_state["film"] = file_id  # the newest is looked at
     return known
 
 
-def _taken(upload: UploadedFile) -> Upload:
-    file = MemoryFile(upload.name, upload.getvalue())
-    return Upload(file, reading(file))
+def _new_name(name: str, taken: Container[str]) -> str:
+    """Return a name that tells a file from others: all films of CBIS-DDSM are called 1-1.dcm."""
+    path, number = PurePath(name), 1
+    while name in taken:
+        number += 1
+        name = f"{path.stem} ({number}){path.suffix}"
+    return name
 
 
 def _choose_run(runs: Path, first: Path) -> Run:
@@ -140,7 +143,8 @@ def _show(
     with viewer:
         films = _read(uploads, refused)
         if not films:
-            wait_for(model, LOADING)
+            with session:
+                wait_for(model, LOADING)
             return
         chosen = _choose_film(films)
         slot = st.empty()

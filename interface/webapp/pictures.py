@@ -1,5 +1,6 @@
 """What the page shows of a film: part of it, at a window and level, with a heat-map over it."""
 
+import base64
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +19,8 @@ SHOWN_SIDE = 1400  # pixels of a picture's longer side; a column on a fine scree
 # Perceptually uniform, and hardly a colour of it is a grey of the film (van der Walt & Smith 2015).
 COLOURS = cv2.COLORMAP_PLASMA
 DARKEST, BRIGHTEST = 1.0, 99.8  # percentiles of a film between which it is shown at first
-STEP = 0.5  # of window and level, in percent
+JPEG_QUALITY = 95
+STEP = 0.1  # of window and level, in percent
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ def first_view(film: Grey) -> View:
 def hottest(heat: Map) -> tuple[float, float]:
     """Return where a map is hottest, across and down, in percent of its size."""
     down, across = np.unravel_index(int(heat.argmax()), heat.shape)
-    height, width = heat.shape
-    return round(100 * (float(across) + 0.5) / width), round(100 * (float(down) + 0.5) / height)
+    shares = (across + 0.5) / heat.shape[1], (down + 0.5) / heat.shape[0]
+    return float(round(100 * shares[0])), float(round(100 * shares[1]))
 
 
-def picture(film: Grey, view: View, heat: Map | None = None) -> bytes:
-    """Draw a film as PNG.
+def picture(film: Grey, view: View, heat: Map | None = None) -> NDArray[np.uint8]:
+    """Draw a film.
 
     The overlay is the more transparent the colder the map is, and never opaque.
 
@@ -67,6 +69,9 @@ def picture(film: Grey, view: View, heat: Map | None = None) -> bytes:
         film: (H, W) uint16 in [0, 65535].
         view: How it is looked at.
         heat: (h, w) uint8 in [0, 255], of any size: it covers the film; None for none.
+
+    Returns:
+        (H', W') uint8, or (H', W', 3) in BGR order with a heat-map; no side longer than 1400.
     """
     part = _part(film, view)
     scale = SHOWN_SIDE / max(part.shape)
@@ -74,10 +79,10 @@ def picture(film: Grey, view: View, heat: Map | None = None) -> bytes:
         part = _resized(part, scale)
     grey = windowed(part, view.level, view.width)
     if heat is None or not view.heat:
-        return _png(grey)
+        return grey
     size = grey.shape[1], grey.shape[0]
     warm = cv2.resize(_part(heat, view), size, interpolation=cv2.INTER_LINEAR)
-    return _png(overlaid(grey, np.asarray(warm, np.uint8), view.heat / 100))
+    return overlaid(grey, np.asarray(warm, np.uint8), view.heat / 100)
 
 
 def windowed(film: Grey, level: float, width: float) -> NDArray[np.uint8]:
@@ -132,6 +137,11 @@ def _resized(film: Grey, scale: float) -> Grey:
     return np.asarray(cv2.resize(film, size, interpolation=method), np.uint16)
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
-    _, content = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return content.tobytes()
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Return a picture as text that a page can hold: grey ones exact, under a heat-map as JPEG."""
+    if image.ndim == 2:
+        kind, settings = "png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    else:
+        kind, settings = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, content = cv2.imencode(f".{kind}", image, settings)
+    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 PORTS = 20  # that are tried, from the one that is asked for
 START_SECONDS = 60  # in which the page has to answer, on a machine that does much else
 END_SECONDS = 5
+KEPT_SECONDS = 60  # for which uploads wait for a person whose connection broke
 HEALTH = "/_stcore/health"
 THEME = {  # the greys of a viewing room: an image is the brightest thing on the page
     "base": "dark",
@@ -37,6 +38,7 @@ SETTINGS = {
     "server.runOnSave": "false",
     "server.maxUploadSize": str(UPLOAD_MEGABYTES),
     "server.showEmailPrompt": "false",
+    "server.disconnectedSessionTTL": str(KEPT_SECONDS),
     "browser.gatherUsageStats": "false",
     "client.showErrorDetails": "none",
     "client.showErrorLinks": "false",

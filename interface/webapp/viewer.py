@@ -3,22 +3,27 @@
 import html
 from dataclasses import replace
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from interface.webapp.films import Answer, Film
-from interface.webapp.pictures import STEP, View, hottest, picture
+from interface.webapp.pictures import STEP, View, data_uri, hottest, picture
 from interface.webapp.wording import disagreement, figures, film_title, verdict, worth
 from models.prediction.predictor import Prediction, Predictor
 
 FIRST_HEAT = 45  # percent that the hottest pixel of a heat-map covers at first
 MOST_HEAT = 70  # at most: the film is always seen beneath
 MOST_ZOOM = 8.0
+SCALE = (
+    "<span class='scale'><span>less</span><i></i><span>more evidence of malignancy</span></span>"
+)
 MEANS_NOTHING = "The probability means nothing here."
 
 
 def show_picture(film: Film) -> None:
     """Show a film of which nothing is known yet."""
-    st.image(picture(film.pixels, film.first), caption=film_title(film), width="stretch")
+    _figure(film, picture(film.pixels, film.first), "")
 
 
 @st.fragment
@@ -29,15 +34,20 @@ def show_film(film: Film, answer: Answer | None, predictor: Predictor, film_id: 
     place, result = st.container(), st.container()
     heat = None if answer is None else answer.heat
     view = _controls(film, answer, film_id)
-    place.image(picture(film.pixels, view, heat), caption=film_title(film), width="stretch")
-    with result:
-        if heat is not None:
-            st.html(
-                "<p class='scale'><span>less</span><i></i><span>more evidence of malignancy"
-                "</span></p>"
-            )
-        if answer is not None:
+    with place:
+        _figure(film, picture(film.pixels, view, heat), "" if heat is None else SCALE)
+    if answer is not None:
+        with result:
             _result(answer.said, predictor)
+
+
+def _figure(film: Film, shown: NDArray[np.uint8], scale: str) -> None:
+    title, image = html.escape(film_title(film)), data_uri(shown)
+    alt = f"Mammogram, {title}" + (", with a heat-map over it" if shown.ndim == 3 else "")
+    st.html(
+        f"<figure class='film'><img src='{image}' alt='{alt}'>"
+        f"<figcaption><span>{title}</span>{scale}</figcaption></figure>"
+    )
 
 
 def _warn(said: Prediction) -> None:
@@ -63,7 +73,7 @@ def _result(said: Prediction, predictor: Predictor) -> None:
     lines = "".join(f"<p>{html.escape(one)}</p>" for one in text if one)
     st.html(
         f"<section class='result {state}'><div class='number'>{number}"
-        "<small>{kind} of malignancy</small></div>"
+        f"<small>{kind} of malignancy</small></div>"
         f"<div>{lines}<p class='sure'>How sure is it? {html.escape(' '.join(sure))}</p></div>"
         "</section>"
     )
