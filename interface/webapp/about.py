@@ -14,7 +14,6 @@ from pipeline.stages.data import Preprocess
 
 CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
 ANCHORS = {"none": "random weights", "imagenet": "weights pretrained on photographs (ImageNet)"}
-WIDE = 50_000  # images; about what published networks for mammograms learnt from, at least
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,9 @@ def _way(facts: Facts) -> Iterator[str]:
     if method:
         yield f"Its score becomes a probability by {method} on validation images."
     yield (
-        "The heat-map is Grad-CAM (Selvaraju et al. 2017): where the last layers of the network "
-        "found evidence of malignancy. It is coarse, it outlines no lesion, and its colours do "
-        "not compare between films."
+        "The heat-map is Grad-CAM++ (Chattopadhay et al. 2018): where the last layers of the "
+        "network found evidence of malignancy. It is coarse, it outlines no lesion, and its "
+        "colours do not compare between films."
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     pass
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # Deflated Explicit VR Little Endian (PS3.5, A.5)
+METHOD = "gradcam++"  # of heat-maps; the page names it in words
 MAP_SIDE = 1400  # pixels of a map's longer side, at most
 
 
@@ -85,7 +86,7 @@ def _heat(film: FilmImage, predictor: Predictor) -> Map | None:
     for place, scorer in enumerate(predictor.scorers):
         if not isinstance(scorer, NetworkScorer):
             return None  # an exported model has no gradients
-        (found,) = heat_maps(scorer.model, film.inputs[place][None], scorer.compute)
+        (found,) = heat_maps(scorer.model, film.inputs[place][None], scorer.compute, METHOD)
         maps.append(_on_film(found, film, place)[None])
     return np.asarray(np.rint(mean_maps(maps)[0] * 255), np.uint8)
 

@@ -89,10 +89,8 @@ def share_of_malignant(metrics: Mapping[str, Any]) -> str:
 
 def film_title(film: Film) -> str:
     """Return side, view and size of a film, as far as they are known."""
-    parts = [film.laterality.lower(), film.view, f"{film.height:,} x {film.width:,} pixels"]
-    return (
-        " ".join(part for part in parts[:2] if part) + (", " if any(parts[:2]) else "") + parts[2]
-    )
+    side = " ".join(filter(None, (film.laterality.capitalize(), film.view)))
+    return ", ".join(filter(None, (side, f"{film.height:,} x {film.width:,} pixels")))
 
 
 def line_of(film: Film, said: Prediction, predictor: Predictor) -> Line:
