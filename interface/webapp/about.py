@@ -1,6 +1,6 @@
 """What a person should know of a model: how it works, what it learnt from, what it is not for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ ANCHORS = {"none": "random weights", "imagenet": "weights pretrained on photogra
 class Facts:
     """What a run's folder says of it."""
 
-    run: Run
-    model: Mapping[str, Any]  # model.json; of an ensemble that of its first member
-    members: int  # networks of an ensemble; 1 for a run that is none
+    models: Sequence[Mapping[str, Any]]  # model.json; of an ensemble that of each member
     metrics: Mapping[str, Any]  # metrics.json
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """What is the same for all members of an ensemble, which share their test images."""
+        return self.models[0]
 
 
 def facts_of(run: Run) -> Facts:
@@ -33,10 +36,9 @@ def facts_of(run: Run) -> Facts:
         UserError: A file of it is missing or damaged.
     """
     model, metrics = read_json(run.folder / MODEL_FILE), run.metrics()
-    members = model.get("members") or ()
-    if members:
-        model = read_json((run.folder / members[0]).resolve() / MODEL_FILE)
-    return Facts(run, model, max(1, len(members)), metrics)
+    members = [(run.folder / place).resolve() for place in model.get("members", ())]
+    models = [read_json(member / MODEL_FILE) for member in members] or [model]
+    return Facts(models, metrics)
 
 
 def about(facts: Facts) -> dict[str, list[str]]:
@@ -50,10 +52,13 @@ def about(facts: Facts) -> dict[str, list[str]]:
 
 
 def _way(facts: Facts) -> Iterator[str]:
-    model, size = facts.model, facts.model["input"]["size"]
-    name = plain(str(model["model"]))
-    what = "A neural network" if facts.members == 1 else f"The mean of {facts.members} networks"
-    yield f"{what} ({name}) scores one film at a time, reduced to {size} x {size} pixels."
+    model = facts.model
+    sides = dict.fromkeys(one["input"]["size"] for one in facts.models)
+    size = " or ".join(f"{side} x {side}" for side in sides)
+    names = plain(", ".join(dict.fromkeys(str(one["model"]) for one in facts.models)))
+    count = len(facts.models)
+    what = "A neural network" if count == 1 else f"The mean of {count} networks"
+    yield f"{what} ({names}) scores one film at a time, reduced to {size} pixels."
     if model["preprocess"] is not None:
         yield f"Before that, each film is {_steps(known_options(model['preprocess']))}."
     method = CALIBRATIONS.get(str(facts.metrics["calibration"]["method"]))

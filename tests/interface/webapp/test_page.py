@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -139,7 +140,8 @@ def test_names_and_birthdays_of_headers_are_not_shown(open_page, dicom):
     data.PatientName, data.PatientBirthDate, data.PatientID = "Doe^Jane", "19531224", "ID-4711"
     data.save_as(file)
     page = drop(open_page(), ("film.dcm", file.getvalue()))
-    seen = html(page) + " ".join(str(one) for one in page)
+    everything = html(page) + " ".join(str(one) for one in page)
+    seen = re.sub("base64,[^']+", "", everything)  # pictures may spell anything
     assert "calibrated probability" in seen
     for secret in ("Doe", "Jane", "19531224", "4711"):
         assert secret not in seen
