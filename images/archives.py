@@ -1,4 +1,4 @@
-"""Files that lie in zip files, opened in place: "raw/series.zip/1.dcm" is such a path.
+"""Files that lie in zip files, opened in place: "raw/series.zip/1.dcm" is such a path; or in memory.
 
 The archive's programming interface hands out one zip file for each series, and people do not
 always unpack them. A path without a zip file in it costs nothing here but a look at its text.
@@ -10,12 +10,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from isal import isal_zlib
 
-from images.memory import ImageFile, MemoryFile
 from pipeline.errors import UserError
 
 SUFFIX = ".zip"
@@ -25,6 +25,25 @@ LOCAL_HEADER = struct.Struct("<26xHH")  # 4.3.7; what it says of name and extra 
 RAW_DEFLATE = -15  # without the header and checksum of zlib
 SLACK = 1024  # bytes; more than a deflate stream holds before its first byte of content
 DIRECTORIES = 16  # zip files whose lists of members are kept in mind
+
+
+@dataclass(frozen=True)
+class MemoryFile:
+    """The content of a file under the name that messages call it by."""
+
+    name: str
+    content: bytes = field(repr=False)  # no line of a log may hold it
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name: ".dcm"."""
+        return PurePath(self.name).suffix
+
+
+ImageFile = Path | MemoryFile
 
 
 def members(archive: Path) -> list[tuple[str, int]]:

@@ -25,10 +25,9 @@ from pydicom.uid import (
 )
 
 from images import lookup
-from images.archives import inside, open_binary, size_of
+from images.archives import ImageFile, inside, open_binary, size_of
 from images.identity import identifying_tags, says_burned_in
 from images.lookup import WHITE, StoredValues
-from images.memory import ImageFile
 from pipeline.errors import UserError
 
 MAPPABLE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # PS3.5, A.1 and A.2: plain arrays

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images import png
-from images.archives import open_binary, unreadable
-from images.memory import ImageFile
+from images.archives import ImageFile, open_binary, unreadable
 from images.without_downloads import without_downloads
 from pipeline.errors import UserError
 from pipeline.records import atomic
@@ -33,7 +32,7 @@ def read_image(path: ImageFile) -> NDArray[np.uint16]:
 
     Args:
         path: PNG, JPEG, TIFF, BMP, PGM or DICOM; it may lie in a zip file (images.archives) or
-            in memory (images.memory).
+            in memory (images.archives).
 
     Returns:
         (H, W) uint16 in [0, 65535].

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from images.memory import MemoryFile
+from images.archives import MemoryFile
 from interface.webapp.films import Answer, Film, answer, read_upload
 from models.prediction.predictor import Predictor, open_predictor
 from pipeline.runs import METRICS, Run

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from images.memory import MemoryFile
+from images.archives import MemoryFile
 from images.square import unfit_square
 from interface.webapp.pictures import Grey, Map, View, first_view, reduced
 from models.prediction.predictor import Prediction, Predictor

@@ -15,7 +15,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from images.memory import MemoryFile
+from images.archives import MemoryFile
 from interface.screen import NOTICE
 from interface.webapp.about import about, facts_of
 from interface.webapp.background import answering, loading, reading, wait_for

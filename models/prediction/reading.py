@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images import steps
-from images.archives import open_binary, size_of
+from images.archives import ImageFile, MemoryFile, open_binary, size_of
 from images.chain import preprocess_image
 from images.dicom import read_header
 from images.files import SPREAD, is_dicom, read_bytes, read_image
 from images.frame import Frame
 from images.jobs import use_one_thread
-from images.memory import ImageFile, MemoryFile
 from images.square import fit_square
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError

@@ -208,7 +208,7 @@ def test_the_password_is_asked_for_and_nothing_is_shown_before_it(open_page, mon
 
 
 def test_lines_of_the_csv_are_those_of_the_stage(place, picture, tmp_path):
-    from images.memory import MemoryFile
+    from images.archives import MemoryFile
     from interface.webapp.films import answer, read_upload
     from interface.webapp.wording import as_csv, line_of
     from models.prediction.predictor import open_predictor

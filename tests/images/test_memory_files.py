@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from images.archives import MemoryFile
 from images.dicom import read_header
 from images.files import is_dicom, read_image
-from images.memory import MemoryFile
 from pipeline.errors import UserError
 
 
