@@ -1,4 +1,4 @@
-"""Files that lie in zip files, opened in place: "raw/series.zip/1.dcm" is such a path; or in memory.
+"""Files in zip files, opened in place ("raw/series.zip/1.dcm" is such a path), and files in memory.
 
 The archive's programming interface hands out one zip file for each series, and people do not
 always unpack them. A path without a zip file in it costs nothing here but a look at its text.
