@@ -43,6 +43,7 @@ class TargetLayer:
     # receptive field. A convolution of stride 2 with an odd kernel looks at even pixels, so it is
     # not the (stride - 1) / 2 that enlarging an image takes for granted.
     first: float
+    method: str = "gradcam++"  # what hit most lesions of the synthetic collection with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ FAMILIES = (
     _Family(
         name="DenseNet121", architecture="densenet121.ra_in1k", size=224, batch_size=16,
         learning_rate=2e-4, last_stage="features.denseblock4", head="classifier",
-        target=TargetLayer("features.denseblock3", 16, 6), megabytes=32,
+        target=TargetLayer("features.denseblock3", 16, 6, "hirescam"), megabytes=32,
     ),
     _Family(
         name="EfficientNetB3", architecture="efficientnet_b3.ra2_in1k", size=288, batch_size=16,

@@ -21,7 +21,7 @@ from models.networks import split_after
 from models.registry import TARGET_LAYERS, TargetLayer
 from pipeline.errors import UserError
 from pipeline.progress import Advance
-from pipeline.stages.explanation import OCCLUSION, SIGNS
+from pipeline.stages.explanation import OCCLUSION, OWN_METHOD, SIGNS
 
 Floats = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ def heat_maps(
     model: TrainedModel,
     images: NDArray[np.uint8],
     compute: Compute,
-    method: str = "gradcam++",
+    method: str = OWN_METHOD,
     evidence: str | Sequence[str] = "malignant",
     advance: Advance = lambda _steps: None,
 ) -> Floats:
@@ -51,7 +51,8 @@ def heat_maps(
             frozen, and is left in eval mode and otherwise as it was.
         images: (N, S, S) uint8 in [0, 255], as `models.data.loading.fit_square` gives them.
         compute: Its device.
-        method: A key of `CAMS`, or "occlusion", which takes 256 forward passes.
+        method: A key of `CAMS`, or "occlusion", which takes 256 forward passes; "auto" is the one
+            of the architecture's target layer.
         evidence: "malignant", for what raises the logit, or "benign", for what lowers it; the same
             for all images, or one for each.
         advance: Called with the number of images done.
@@ -71,7 +72,7 @@ def heat_maps(
     maps = np.empty(images.shape, np.float32)
     batch, transform = scoring_batch(size), model.transform(compute)
     before, rest = split_after(model.network, layer.unit)
-    with _explained(rest, method) as cells_of:
+    with _explained(rest, own_method(model, method)) as cells_of:
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             with torch.no_grad():
@@ -79,6 +80,11 @@ def heat_maps(
             maps[part] = enlarged(cells_of(activations, signs[part]), layer, size)
             advance(len(activations))
     return maps
+
+
+def own_method(model: TrainedModel, method: str) -> str:
+    """Return a method as it is, or that of a network's architecture for "auto"."""
+    return target_layer(model).method if method == OWN_METHOD else method
 
 
 def signs_of(evidence: str | Sequence[str], count: int) -> list[int]:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.explanation.baselines import BASELINES
+from models.explanation.cams import own_method
 from models.explanation.chosen import cases_to_draw
 from models.explanation.faithfulness import check_maps
 from models.explanation.judging import KINDS, MAP, Found, Judge
@@ -57,18 +58,19 @@ def explain(options: Explain, progress: Progress) -> Result:
     subject = read_subject(options, progress)
     drawn = cases_to_draw(subject.cases, options)
     folder = subject.run.folder / FOLDER
+    used = replace(options, method=own_method(subject.model, options.method))
     open_folder(folder, "explain", options)
     names = {case.image_id for case in drawn}
     for stale in folder.glob("*.png"):
         if stale.stem not in names:
             stale.unlink()
-    judge = Judge(subject, options, folder, names)
+    judge = Judge(subject, used, folder, names)
     found = judge.found(MAP, "test", progress)
     scored = _score(subject, judge, found, progress)
-    checked = check_maps(subject, judge, options, progress) if options.checks else None
+    checked = check_maps(subject, judge, used, progress) if options.checks else None
     _write_table(folder, subject, options.evidence, names, found, scored.get(MAP))
     write_set_aside(folder, subject.set_aside)
-    facts = _facts(subject, options, scored, checked, len(drawn))
+    facts = _facts(subject, used, scored, checked, len(drawn))
     write_json(folder / SCORED, facts)
     counts = {"images": len(subject.cases), "drawn": len(drawn), "scored": facts["scored"]}
     seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from pipeline.stages.shared import DEVICE, REPLICATES, RUNS, Common, advanced
 
 SUREST, ALL_IMAGES = "surest", "all"
 OCCLUSION, CALLED = "occlusion", "called"
+OWN_METHOD = "auto"
 SIGNS = {"malignant": 1, "benign": -1}  # of what the logit of malignancy gains by evidence
 
 
@@ -34,10 +35,11 @@ class Explain(Common):
         remember=False,
     )
     method: str = option(
-        "gradcam++",
+        OWN_METHOD,
         "Method",
         choices={
-            "gradcam++": "Grad-CAM++: weighs evidence for alone, and hits most lesions",
+            OWN_METHOD: "the one that hit most lesions with networks of this kind",
+            "gradcam++": "Grad-CAM++, which weighs what speaks for the class alone",
             "gradcam": "Grad-CAM, the one that most papers show",
             "hirescam": "HiRes-CAM, which shows only what the score was computed from",
             OCCLUSION: "hide part after part of the image: 256 times as slow, to check the others",
