@@ -52,10 +52,13 @@ class OnnxModel:
         if not path.is_file():
             raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}", AGAIN)
         session = _session(path, thorough=False)
-        facts = _facts(path, session.get_modelmeta().custom_metadata_map)
+        try:
+            facts = _facts(path, session.get_modelmeta().custom_metadata_map)
+            found = [(one.name, one.type, list(one.shape[1:])) for one in session.get_inputs()]
+            outputs = tuple(one.name for one in session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: is damaged ({error.reason} in a text)", AGAIN) from None
         model = cls(facts, path, session)
-        found = [(one.name, one.type, list(one.shape[1:])) for one in session.get_inputs()]
-        outputs = tuple(one.name for one in session.get_outputs())
         if found != [(INPUT, "tensor(uint8)", [model.size] * 2)] or outputs != OUTPUTS:
             raise UserError(f"{path}: does not take or give what its metadata says", AGAIN)
         return model
@@ -112,7 +115,10 @@ def _session(path: Path, thorough: bool) -> "InferenceSession":
     if not thorough:  # weights in their plain order
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
-        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        # The fallback, to the same provider, prints on stdout.
+        return onnxruntime.InferenceSession(
+            str(path), options, ["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # its errors have no class in common but this
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is no ONNX model, or is damaged ({reason})", AGAIN) from None

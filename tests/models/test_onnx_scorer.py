@@ -88,6 +88,12 @@ def cut(target, source):
     target.write_bytes(source.read_bytes()[:-1000])
 
 
+def no_text(target, source):
+    content = source.read_bytes()
+    assert content.count(b"Youden's J") == 3  # of images, breasts and patients
+    target.write_bytes(content.replace(b"Youden's J", b"\xffouden's J"))
+
+
 def with_fact(key, value):
     def write(target, source):
         proto = onnx.load(source)
@@ -112,13 +118,26 @@ def of_other_size(target, source):
         (lambda target, _: target.write_bytes(b""), "is no ONNX model, or is damaged"),
         (lambda target, _: target.write_text("hello"), "is no ONNX model, or is damaged"),
         (cut, "is no ONNX model, or is damaged"),
+        (no_text, "is damaged"),
         (foreign, "is an ONNX model that `export` did not write"),
         (with_fact("calibration", "{"), "is damaged or of another version"),
         (with_fact("calibration", '{"method": "magic"}'), "is damaged or of another version"),
         (with_fact("model", "[" * 3000), "is damaged or of another version"),
         (of_other_size, "does not take or give what its metadata says"),
     ],
-    ids=["gone", "folder", "empty", "text", "cut", "foreign", "no json", "other", "deep", "size"],
+    ids=[
+        "gone",
+        "folder",
+        "empty",
+        "text",
+        "cut",
+        "no text",
+        "foreign",
+        "no json",
+        "other",
+        "deep",
+        "size",
+    ],
 )
 def test_a_file_that_is_none_of_ours_is_one_line(path, tmp_path, make, problem, capfd):
     target = tmp_path / "model.onnx"
