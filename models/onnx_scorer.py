@@ -120,7 +120,7 @@ def _session(path: Path, thorough: bool) -> "InferenceSession":
             str(path), options, ["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # its errors have no class in common but this
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: is no ONNX model, or is damaged ({reason})", AGAIN) from None
 
 
