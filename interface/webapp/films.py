@@ -1,25 +1,16 @@
 """An upload on its way: read, scored, explained; all in memory. No torch at the first page."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from images.archives import MemoryFile
-from images.square import unfit_square
 from interface.webapp.pictures import Grey, Map, View, first_view, reduced
 from models.prediction.predictor import Prediction, Predictor
 from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
 from pipeline.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # Deflated Explicit VR Little Endian (PS3.5, A.5)
-METHOD = "gradcam++"  # of heat-maps; the page names it in words
-MAP_SIDE = 1400  # pixels of a map's longer side, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,26 +69,7 @@ def answer(file: MemoryFile, predictor: Predictor) -> Answer:
 
 
 def _heat(film: FilmImage, predictor: Predictor) -> Map | None:
-    """Return the mean of the networks' maps, in the film's frame; None where there is none."""
-    from models.explanation.cams import heat_maps, mean_maps
-    from models.prediction.network import NetworkScorer
+    from models.prediction.heat import film_heat
 
-    maps = []
-    for place, scorer in enumerate(predictor.scorers):
-        if not isinstance(scorer, NetworkScorer):
-            return None  # an exported model has no gradients
-        (found,) = heat_maps(scorer.model, film.inputs[place][None], scorer.compute, METHOD)
-        maps.append(_on_film(found, film, place)[None])
-    return np.asarray(np.rint(mean_maps(maps)[0] * 255), np.uint8)
-
-
-def _on_film(heat: NDArray[np.float32], film: FilmImage, place: int) -> NDArray[np.float32]:
-    """Bring a map of a network's input to the film, at `MAP_SIDE` pixels."""
-    shape, frame = (film.height, film.width), film.frames[place]
-    if frame is None:
-        whole = unfit_square(heat, shape)
-    else:
-        whole = frame.image_to_original(unfit_square(heat, (frame.rows, frame.columns)), shape)
-    scale = min(1.0, MAP_SIDE / max(shape))
-    size = max(1, round(film.width * scale)), max(1, round(film.height * scale))
-    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.float32)
+    heat = film_heat(film, predictor)
+    return None if heat is None else np.asarray(np.rint(heat * 255), np.uint8)

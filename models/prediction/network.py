@@ -48,10 +48,11 @@ class NetworkScorer:
 
     def load(self) -> None:
         """Load the network now, not at the first image."""
-        self._placed  # noqa: B018
+        self.placed  # noqa: B018
 
     @cached_property
-    def _placed(self) -> TrainedModel:
+    def placed(self) -> TrainedModel:
+        """The network on its device."""
         place(self.model.network, self.compute)
         return self.model
 
@@ -59,14 +60,14 @@ class NetworkScorer:
         self, images: NDArray[np.uint8], tta: str
     ) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return logits (N,) and features (N, F) of (N, S, S) uint8 images; see `Scorer`."""
-        network = self._placed.network
+        network = self.placed.network
         body, head = split_before(network, head_name(network))
 
         def both(batch: Tensor) -> Tensor:
             features = body(batch)  # (B, F)
             return torch.cat([head(features), features], dim=1)  # (B, 1 + F)
 
-        transform = self._placed.transform(self.compute)
+        transform = self.placed.transform(self.compute)
         found = [run_over(both, np.flip(images, axes), transform) for axes in MIRRORS[tta]]
         logits: NDArray[np.float64] = np.mean([one[:, 0] for one in found], axis=0, dtype=float)
         return logits, found[0][:, 1:]

@@ -66,6 +66,11 @@ class Predictor:
     # What it is worth on held-out images: metrics.json, or what an exported model says of it.
     metrics: Mapping[str, Any]
 
+    @property
+    def has_network(self) -> bool:
+        """Whether its networks are at hand, and not exported."""
+        return not any(isinstance(scorer, _OnnxScorer) for scorer in self.scorers)
+
     def predict(self, films: Sequence[FilmImage], first: int = 0) -> list[Prediction]:
         """Score films.
 

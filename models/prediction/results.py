@@ -25,6 +25,7 @@ class Line:
     predictor: Predictor
     facts: Mapping[str, Any]  # of the image: height, width, laterality, view, study
     said: Mapping[str, Any]  # of it by the run: probability, raw, malignant, members, complaints
+    heat_map: str = ""  # the picture, relative to the folder; empty where none was drawn
 
     @property
     def called(self) -> str:
@@ -63,6 +64,7 @@ class Line:
             "threshold": self.predictor.threshold,
             "like_training": self.like_training,
             "remarks": JOIN.join(self.complaints),
+            "heat_map": self.heat_map,
             "raw_probability": self.said["raw"],
             "laterality": self.facts["laterality"],
             "view": self.facts["view"],

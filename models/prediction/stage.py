@@ -1,7 +1,7 @@
 """The stage `predict`: what trained models say of images that a person hands in."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,15 @@ def predict(options: Predict, progress: Progress) -> Result:
             advance(1)
     if not done:
         raise UserError(f"none of the images can be read: {set_aside[0][0]}: {set_aside[0][1]}")
+    pictures = _draw(options, predictors, done, progress)
     lines = [
-        Line(image=str(one.path), predictor=predictor, facts=done[one.path], said=said)
+        Line(
+            image=str(one.path),
+            predictor=predictor,
+            facts=done[one.path],
+            said=said,
+            heat_map=pictures.get((predictor.name, one.path), ""),
+        )
         for one in entries
         if one.path in done
         for predictor, said in zip(predictors, done[one.path]["runs"], strict=True)
@@ -135,6 +142,28 @@ def _batch(
                 "runs": [_facts(predictions[number]) for predictions in found],
             },
         )
+
+
+def _draw(
+    options: Predict,
+    predictors: Sequence[Predictor],
+    done: Mapping[Path, Mapping[str, Any]],
+    progress: Progress,
+) -> dict[tuple[str, Path], str]:
+    """Draw the heat-maps that are asked for; return the pictures by run and image."""
+    drawn: dict[tuple[str, Path], str] = {}
+    for place, predictor in enumerate(predictors):
+        said = {path: facts["runs"][place] for path, facts in done.items()}
+        # Of an image that is unlike those of the training a map would mean nothing either.
+        like = [path for path, one in said.items() if not one["complaints"]]
+        chosen = sorted(like, key=lambda path: -said[path]["probability"])[: options.heat_maps]
+        if not chosen or not predictor.has_network:
+            continue
+        from models.prediction.heat import draw_films
+
+        pictures = draw_films(chosen, predictor, options.out, progress)
+        drawn |= {(predictor.name, path): name for path, name in pictures.items()}
+    return drawn
 
 
 def _facts(one: Prediction) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.options import named, option, usable_output
+from pipeline.options import between, named, option, usable_output
 from pipeline.runs import LATEST, evaluated_choices
-from pipeline.stages.shared import FOLD, RUNS, Common
+from pipeline.stages.shared import FOLD, RUNS, Common, advanced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,12 @@ class Predict(Common):
     )
     out: Path = option(
         Path("predictions"), "Folder to write the predictions to", check=usable_output
+    )
+    heat_maps: int = advanced(
+        10,
+        "Images to draw heat-maps of, those of the highest probability",
+        words={"none": "no heat-maps"},
+        check=between(1, 100_000),
     )
     fold: int = FOLD(
         "Fold of the run, where latest or a model's name is given", words={"none": "any"}

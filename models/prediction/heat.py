@@ -1,0 +1,96 @@
+"""Heat-maps of films that were handed in: where a run finds its evidence of malignancy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from images.square import unfit_square
+from models.explanation.cams import heat_maps, mean_maps
+from models.explanation.pictures import draw_heat, write_picture
+from models.prediction.network import NetworkScorer
+from models.prediction.predictor import Predictor
+from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
+from pipeline.progress import Progress
+from pipeline.records import digest
+
+Heat = NDArray[np.float32]  # (h, w), [0, 1]
+
+SIDE = 1400  # pixels of a map's or picture's longer side, at most
+FOLDER = "heat_maps"
+
+
+def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | None:
+    """Return the mean of the networks' maps of a film; None where they have none.
+
+    Args:
+        film: Read for looks among which are those of the predictor.
+        predictor: A run.
+        first: Place of its first look among theirs.
+
+    Returns:
+        (h, w) float32 in [0, 1] of the whole film, no side longer than 1400.
+    """
+    maps = []
+    for place, scorer in enumerate(predictor.scorers, start=first):
+        if not isinstance(scorer, NetworkScorer):
+            return None
+        (found,) = heat_maps(scorer.placed, film.inputs[place][None], scorer.compute)
+        maps.append(_on_film(found, film, place)[None])
+    mean: Heat = mean_maps(maps)[0]
+    return mean
+
+
+def _on_film(heat: Heat, film: FilmImage, place: int) -> Heat:
+    """Bring a map of a network's input to the film, reduced to `SIDE` pixels."""
+    shape, frame = (film.height, film.width), film.frames[place]
+    if frame is None:
+        whole = unfit_square(heat, shape)
+    else:
+        whole = frame.image_to_original(unfit_square(heat, (frame.rows, frame.columns)), shape)
+    return np.asarray(cv2.resize(whole, _size(shape), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _size(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height in pixels of what is drawn of a film of (H, W)."""
+    scale = min(1.0, SIDE / max(shape))
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def draw_films(
+    paths: Sequence[Path], predictor: Predictor, folder: Path, progress: Progress
+) -> dict[Path, str]:
+    """Draw films with their heat-maps, but for those that were drawn before.
+
+    Args:
+        paths: Of the films.
+        predictor: A run that has heat-maps.
+        folder: Where the pictures go, into a folder of their own.
+        progress: Where it reports.
+
+    Returns:
+        For each film the picture, relative to the folder.
+    """
+    drawn = {}
+    with progress.track("Drawing heat-maps", len(paths), "images") as advance:
+        for path in paths:
+            # Two folders may hold files of one name.
+            key = digest(str(path.absolute()), path.stat().st_mtime_ns if path.exists() else 0,
+                         predictor.key)[:8]  # fmt: skip
+            drawn[path] = f"{FOLDER}/{path.stem}-{key}.png"
+            if not (folder / drawn[path]).is_file():
+                _draw(path, predictor, folder / drawn[path])
+            advance(1)
+    return drawn
+
+
+def _draw(path: Path, predictor: Predictor, target: Path) -> None:
+    film = read_film(ReadJob(path.absolute(), predictor.looks))
+    heat = film_heat(film, predictor)
+    assert heat is not None, "a run without heat-maps was to be drawn"
+    pixels, _ = open_film(path)
+    small = cv2.resize(pixels, _size(pixels.shape[:2]), interpolation=cv2.INTER_AREA)
+    target.parent.mkdir(exist_ok=True)
+    write_picture(target, draw_heat(small.astype(np.uint16, copy=False), heat))
