@@ -25,6 +25,7 @@ START_SECONDS = 60  # in which the page has to answer, on a machine that does mu
 END_SECONDS = 5
 KEPT_SECONDS = 60  # for which uploads wait for a person whose connection broke
 HEALTH = "/_stcore/health"
+UNENCRYPTED = "Films and password travel unencrypted: put a proxy with TLS before it."
 THEME = {  # the greys of a viewing room: an image is the brightest thing on the page
     "base": "dark",
     "primaryColor": "#4da3ff",
@@ -79,6 +80,8 @@ def app(options: App, progress: Progress) -> Result:
             _wait_until_there(page, options.host, port)
         seconds = time.monotonic() - started
         progress.say(f"The page is at {address} after {seconds:.1f} s; Ctrl-C ends it.")
+        if not is_loopback(options.host):
+            progress.say(f"Others find it too. {UNENCRYPTED}")
         with contextlib.suppress(KeyboardInterrupt):
             page.wait()
             raise UserError(f"{address}: the page ended by itself (status {page.returncode})")

@@ -71,11 +71,12 @@ def _result(said: Prediction, predictor: Predictor) -> None:
     if predictor.domain is None:
         sure.append("It does not know its training images, so unlike ones are not noticed.")
     lines = "".join(f"<p>{html.escape(one)}</p>" for one in text if one)
+    if not said.complaints:
+        lines += f"<p class='sure'>How sure is it? {html.escape(' '.join(sure))}</p>"
     st.html(
         f"<section class='result {state}'><div class='number'>{number}"
         f"<small>{kind} of malignancy</small></div>"
-        f"<div>{lines}<p class='sure'>How sure is it? {html.escape(' '.join(sure))}</p></div>"
-        "</section>"
+        f"<div>{lines}</div></section>"
     )
 
 

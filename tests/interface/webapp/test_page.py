@@ -163,6 +163,23 @@ def test_films_of_one_name_are_told_apart(open_page, picture):
     assert page.selectbox(key="film").options == ["1-1.png", "1-1 (2).png", "1-1 (3).png"]
 
 
+def test_each_film_can_be_looked_at(open_page, dicom, picture):
+    page = drop(open_page(), ("a.dcm", dicom.read_bytes()), ("b.png", picture.read_bytes()))
+
+    def shown():
+        (figure,) = re.findall("<figure.*?</figure>", html(page))
+        return figure
+
+    newest = shown()
+    page.selectbox(key="film").select_index(0).run()
+    assert not page.exception
+    assert shown() != newest
+    covered = shown()
+    page.slider(key=f"heat {page.session_state['film']}").set_value(0).run()
+    assert "with a heat-map" in covered
+    assert "with a heat-map" not in shown()
+
+
 def test_a_film_that_is_taken_away_is_gone(open_page, picture):
     page = drop(open_page(), picture)
     assert len(page.session_state["uploads"]) == 1

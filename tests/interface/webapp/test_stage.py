@@ -1,8 +1,11 @@
 """Starting the page: what is refused in one line, and that a password goes nowhere."""
 
 import shutil
+import signal
 import socket
+import time
 
+import pexpect
 import pytest
 
 from interface.flags import command
@@ -79,6 +82,41 @@ def test_a_password_is_not_shown_in_the_list_of_answers(capsys):
     shown = capsys.readouterr().out
     assert "sesame" not in shown
     assert "****" in shown
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_page(terminal, place):
+    page = terminal("app", cwd=place)
+    page.expect("The page is at http://127.0.0.1")
+    page.expect("Ctrl-C ends it")
+    page.sendintr()
+    page.expect("Not a medical device")
+    page.expect("The page is closed")
+    page.expect(pexpect.EOF)
+    assert "Traceback" not in page.before
+    page.close()
+    assert page.exitstatus == 0
+
+
+@pytest.mark.slow
+def test_the_page_ends_where_its_command_is_killed(terminal, place):
+    page = terminal("app", cwd=place)
+    page.expect(r"http://127.0.0.1:(\d+)")
+    address = "127.0.0.1", int(page.match[1])
+    socket.create_connection(address, 5).close()
+    page.kill(signal.SIGKILL)
+    end = time.monotonic() + 10
+    while (listens := _listens(address)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not listens
+
+
+def _listens(address):
+    try:
+        socket.create_connection(address, 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_nothing_of_a_person_leaves_the_machine(tmp_path):
