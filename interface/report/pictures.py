@@ -270,11 +270,19 @@ class HeatMap:
     evidence: str  # "malignant" or "benign"
 
 
+MAP_EVIDENCE = {
+    "called": "for what it calls the image",
+    "malignant": "of malignancy",
+    "benign": "of a benign finding",
+}
+
+
 @dataclass(frozen=True)
 class Explanations:
     """What the page shows of the heat-maps of a run."""
 
     method: str
+    evidence: str  # of what, in words
     maps: Sequence[HeatMap]  # errors first
     counts: Mapping[str, int]  # of them, by outcome
     drawn: int  # how many there are, shown or not
@@ -297,7 +305,10 @@ def explanations_of(run: RunView) -> Explanations | None:
         return None
     counts = {name: sum(one.outcome == name for one in shown) for name in MAP_OUTCOMES}
     method = MAP_METHODS.get(facts["method"], facts["method"])
-    return Explanations(method, shown, counts, len(drawn), sheet, _checks(facts["checks"]))
+    evidence = MAP_EVIDENCE[facts["evidence"]]
+    return Explanations(
+        method, evidence, shown, counts, len(drawn), sheet, _checks(facts["checks"])
+    )
 
 
 def _errors_first(run: RunView) -> Any:

@@ -8,11 +8,17 @@ from typing import Any
 from interface.report.data import Dataset, trace
 from interface.webapp.wording import plain, share_of_malignant
 from models.prediction.reading import known_options
+from models.registry import TARGET_LAYERS
 from pipeline.records import read_json
 from pipeline.runs import MODEL_FILE, Run
 from pipeline.stages.data import Preprocess
 
 CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
+METHODS = {
+    "gradcam": "Grad-CAM (Selvaraju et al. 2017)",
+    "gradcam++": "Grad-CAM++ (Chattopadhay et al. 2018)",
+    "hirescam": "HiRes-CAM (Draelos & Carin 2020)",
+}
 ANCHORS = {"none": "random weights", "imagenet": "weights pretrained on photographs (ImageNet)"}
 
 
@@ -64,11 +70,17 @@ def _way(facts: Facts) -> Iterator[str]:
     method = CALIBRATIONS.get(str(facts.metrics["calibration"]["method"]))
     if method:
         yield f"Its score becomes a probability by {method} on validation images."
+    methods = dict.fromkeys(_method(str(one["architecture"])) for one in facts.models)
     yield (
-        "The heat-map is Grad-CAM++ (Chattopadhay et al. 2018): where the last layers of the "
-        "network found evidence of malignancy. It is coarse, it outlines no lesion, and its "
-        "colours do not compare between films."
+        f"The heat-map is {' and '.join(methods)}: where the last layers of the network found "
+        "evidence of malignancy, the mean of the film's and its mirror image's. It is coarse, it "
+        "outlines no lesion, and its colours do not compare between films."
     )
+
+
+def _method(architecture: str) -> str:
+    layer = TARGET_LAYERS.get(architecture)
+    return METHODS[layer.method] if layer else "a heat-map"
 
 
 def _steps(options: Preprocess) -> str:

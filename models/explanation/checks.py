@@ -124,8 +124,8 @@ def mirror_correlations(
     advance: Advance,
 ) -> Floats:
     """Return (N,) Pearson's correlation of the map of each mirror image with the mirrored map."""
-    mirrored = np.ascontiguousarray(images[:, :, ::-1])
-    found = heat_maps(model, mirrored, compute, method, evidence, advance)
+    turned = np.ascontiguousarray(images[:, :, ::-1])
+    found = heat_maps(model, turned, compute, method, evidence, advance)
     each = [correlation(*one) for one in zip(found[:, :, ::-1], maps, strict=True)]
     return np.array(each, np.float64)
 

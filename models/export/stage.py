@@ -63,6 +63,7 @@ def export(options: Export, progress: Progress) -> Result:
         open_folder(out, STAGE, options)
         _publish(Path(scratch), out)
     inputs = digest(*(file_digest(run.folder / name) for name in (WEIGHTS_FILE, METRICS)))
+    facts["content"] = file_digest(out / MODEL)
     close_folder(out, STAGE, options, facts, inputs, time.perf_counter() - started)
     return _result(run, measured, out, agreement, facts)
 

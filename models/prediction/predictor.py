@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from models.domain import Domain
 from models.evaluation.calibration import Calibration, logistic
+from models.onnx_scorer import AGAIN, OnnxModel
 from models.onnx_scorer import MODEL as ONNX_FILE
-from models.onnx_scorer import OnnxModel
 from models.prediction.reading import FilmImage, Look
 from pipeline.errors import UserError
 from pipeline.options import split_several
-from pipeline.records import digest, file_digest, read_json
+from pipeline.records import RECORD, digest, file_digest, read_json
 from pipeline.runs import METRICS, MODEL_FILE, Run, find_run, run_problem
 
 Floats = NDArray[np.float64]
@@ -154,12 +154,16 @@ class _OnnxScorer:
 
 
 def _of_exported(path: Path) -> Predictor:
-    model = OnnxModel.open(path)
+    model, content = OnnxModel.open(path), file_digest(path)
+    record = path.with_name(RECORD)
+    known = read_json(record)["counts"].get("content") if record.is_file() else None
+    if known not in (None, content):  # it would open, and score wrongly
+        raise UserError(f"{path}: is damaged, or not the file that was exported here", AGAIN)
     facts = model.facts
     domain = Domain.load(path.parent)
     return Predictor(
         name=str(facts["run"]),
-        key=digest(file_digest(path), domain.key if domain else ""),
+        key=digest(content, domain.key if domain else ""),
         looks=(Look.of(facts["model"]),),
         scorers=(_OnnxScorer(model),),
         calibration=Calibration.of(facts["calibration"]),

@@ -285,6 +285,16 @@ def test_an_exported_run_predicts_without_torch(place, predicted, tmp_path):
         assert line["like_training"] == own["like_training"]
 
 
+def test_an_exported_model_with_a_damaged_weight_is_refused(place, predicted, tmp_path):
+    folder = tmp_path / "exported"
+    export(checked(Export, {"runs": place / "runs", "out": folder}), Silent())
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged, or not the file that was exported here"):
+        predicted(place / "dataset" / "test", run=str(folder))
+
+
 def test_a_file_that_is_no_exported_model_is_refused(place, predicted, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match="is no ONNX model, or is damaged"):
