@@ -38,7 +38,7 @@ class Explain(Common):
         OWN_METHOD,
         "Method",
         choices={
-            OWN_METHOD: "the one that hit most lesions of synthetic films with networks of this kind",
+            OWN_METHOD: "the one that hit most lesions of synthetic films with such networks",
             "gradcam++": "Grad-CAM++, which weighs what speaks for the class alone",
             "gradcam": "Grad-CAM, the one that most papers show",
             "hirescam": "HiRes-CAM, which shows only what the score was computed from",

@@ -1,43 +1,28 @@
 """A workspace with an evaluated run, and files that a person might drop on the page."""
 
+import sys
 import zlib
 
 import cv2
 import numpy as np
 import pytest
 
-from models.evaluation.stage import evaluate
-from models.training.stage import train
-from organize_data import organize
-from pipeline.options import checked
-from pipeline.progress import Silent
-from pipeline.stages.data import Organize, Preprocess, Synthesize
-from pipeline.stages.evaluation import Evaluate
-from pipeline.stages.training import Train
-from preprocess_data import preprocess
-from sources.synthetic.stage import synthesize
 from tests.models.prediction.films import photograph
+from tests.models.prediction.workspace import make_workspace
 
 
-def make_workspace(place):
-    common = {"workers": 1}
-    for stage, options, values in (
-        (synthesize, Synthesize, {"out": place / "raw", "patients": 60}),
-        (organize, Organize, {"source": place / "raw", "out": place / "dataset"}),
-        (preprocess, Preprocess, {"data": place / "dataset", "out": place / "preprocessed",
-                                  "size": 128}),
-        (train, Train, {"data": place / "preprocessed", "model": "ResNet18_OPW", "size": 64,
-                        "weights": "none", "runs": place / "runs", "device": "cpu"}),
-        (evaluate, Evaluate, {"runs": place / "runs", "replicates": 100}),
-    ):  # fmt: skip
-        stage(checked(options, {**common, **values}), Silent())
-    return place
+@pytest.fixture(autouse=True)
+def _same_main():
+    """Streamlit puts the page in the place of the main module, which worker processes import."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session")
 def place(once):
     """A workspace with an evaluated run; not to be written to."""
-    return once("webapp", make_workspace)
+    return once("scored", make_workspace)
 
 
 @pytest.fixture(scope="session")

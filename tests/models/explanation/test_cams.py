@@ -104,6 +104,7 @@ def test_a_cell_looks_where_its_target_layer_says(architecture):
     assert centre == pytest.approx(layer.first + layer.stride * middle, abs=1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CAMS)
 def test_evidence_of_malignancy_lies_where_hiding_lowers_the_logit(method):
     """A network whose only feature is brightness finds its evidence in the bright disc."""

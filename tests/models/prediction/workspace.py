@@ -1,0 +1,27 @@
+"""A workspace with an evaluated run, as `predict` and the page need one."""
+
+from models.evaluation.stage import evaluate
+from models.training.stage import train
+from organize_data import organize
+from pipeline.options import checked
+from pipeline.progress import Silent
+from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.evaluation import Evaluate
+from pipeline.stages.training import Train
+from preprocess_data import preprocess
+from sources.synthetic.stage import synthesize
+
+
+def make_workspace(place):
+    common = {"workers": 1}
+    for stage, options, values in (
+        (synthesize, Synthesize, {"out": place / "raw", "patients": 60}),
+        (organize, Organize, {"source": place / "raw", "out": place / "dataset"}),
+        (preprocess, Preprocess, {"data": place / "dataset", "out": place / "preprocessed",
+                                  "size": 128}),
+        (train, Train, {"data": place / "preprocessed", "model": "ResNet18_OPW", "size": 64,
+                        "weights": "none", "runs": place / "runs", "device": "cpu"}),
+        (evaluate, Evaluate, {"runs": place / "runs", "replicates": 100}),
+    ):  # fmt: skip
+        stage(checked(options, {**common, **values}), Silent())
+    return place
