@@ -76,6 +76,7 @@ def test_pictures_table_and_scores_agree(runs, prepared):
     assert facts["checks"]["randomised"][0]["unit"] == "head"
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_and_other_pictures_replace_the_old(runs):
     options = Explain(runs=runs, images="all", **QUICK)
     first = explain(options, Silent())
@@ -159,6 +160,7 @@ def test_a_mask_lies_in_the_input_where_it_lies_in_the_film(prepared):
         assert np.hypot(*(np.array(at) - middle)) < 0.03 * max(film.shape)
 
 
+@pytest.mark.slow
 def test_without_masks_maps_are_drawn_and_nothing_is_scored(trained, tmp_path):
     runs = tmp_path / "runs"
     folder = runs / trained.folder.parent.name / trained.folder.name

@@ -12,7 +12,7 @@ def card_of(result):
     return ModelCard((result.folder / "README.md").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("which", ["resnet18", "mammo_cnn"])
+@pytest.mark.parametrize("which", [pytest.param("resnet18", marks=pytest.mark.slow), "mammo_cnn"])
 def test_the_card_shows_the_figures_of_the_run(request, which):
     run = request.getfixturevalue(which)
     result = request.getfixturevalue({"resnet18": "exported_resnet"}.get(which, "exported_cnn"))
@@ -36,6 +36,7 @@ def test_the_card_shows_the_figures_of_the_run(request, which):
     assert max(map(len, text.split("```")[1].splitlines())) <= 100
 
 
+@pytest.mark.slow
 def test_the_hub_reads_its_metadata(exported_resnet, exported_cnn, resnet18):
     data = card_of(exported_resnet).data
     assert (data.library_name, data.pipeline_tag) == ("timm", "image-classification")
@@ -46,6 +47,7 @@ def test_the_hub_reads_its_metadata(exported_resnet, exported_cnn, resnet18):
     assert areas[0].metric_value == round(test["auc"]["value"], 4)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_card_gives_the_probabilities_of_the_run(
     exported_resnet, resnet18, tiny_data, monkeypatch
 ):

@@ -54,6 +54,7 @@ def test_the_run_has_a_folder_with_the_model_its_card_and_a_record(run):
     assert any("MammoCNN is no architecture of timm" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_architectures_of_timm_are_written_in_its_format_too(exported_resnet):
     assert names(exported_resnet.folder) == FILES | {"config.json", "model.safetensors"}
     assert exported_resnet.facts["files"] == [
@@ -110,12 +111,14 @@ def test_nobody_s_name_and_no_place_is_in_what_is_published(
             assert b"/models/" not in content, name  # nor where the source lies
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(exported_cnn, run):
     result = exported(run, out=run.parents[2] / "again")
     for name in exported_cnn.facts["files"]:
         assert (result.folder / name).read_bytes() == (exported_cnn.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_that_would_publish_is_told_and_leaves_records_out(run, capsys):
     words = ["export", "--run", str(run), "--runs", str(run.parents[1]), "--batch"]
     assert main(words) == 0
@@ -152,6 +155,7 @@ def test_the_folder_of_a_run_is_not_written_into(run):
         exported(run, out=run)
 
 
+@pytest.mark.slow
 def test_what_does_not_agree_is_refused_and_leaves_an_earlier_export_as_it_is(run):
     before = exported(run).folder
     content = {name: (before / name).read_bytes() for name in FILES}
@@ -175,6 +179,7 @@ def test_a_difference_above_the_tolerance_is_refused(probability, features):
         refuse_difference("a/b", Agreement(8, True, probability, features))
 
 
+@pytest.mark.slow
 def test_what_the_evaluation_said_otherwise_is_told_in_result_and_card(run):
     assert exported(run).facts["largest_difference_from_evaluation"] < 1e-3
     path = run / "predictions_val.csv"
@@ -191,6 +196,7 @@ def test_what_the_evaluation_said_otherwise_is_told_in_result_and_card(run):
     assert exported(run).facts["largest_difference_from_evaluation"] is None
 
 
+@pytest.mark.slow
 def test_without_its_dataset_a_run_is_compared_on_noise_and_that_is_said(run):
     change(run / "model.json", data=str(run / "gone"))
     result = exported(run)
@@ -199,6 +205,7 @@ def test_without_its_dataset_a_run_is_compared_on_noise_and_that_is_said(run):
     assert "images of noise" in (result.folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_out_of_domain_check_goes_with_the_model_while_the_run_has_one(run):
     folder = exported(run).folder
     for name in DOMAIN:

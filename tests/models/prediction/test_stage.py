@@ -194,6 +194,7 @@ def test_unlike_images_are_named_as_such_and_like_ones_are_not(place, predicted,
     assert sum(line["like_training"] == "no" for line in like.values()) <= 0.1 * len(like)
 
 
+@pytest.mark.slow
 def test_what_was_scored_before_is_taken_over_until_the_run_changes(place, predicted, tmp_path):
     images = place / "dataset" / "test"
     first, lines = predicted(images)
@@ -210,6 +211,7 @@ def test_what_was_scored_before_is_taken_over_until_the_run_changes(place, predi
     assert {line["called"] for line in other.values()} == {"benign"}
 
 
+@pytest.mark.slow
 def test_an_ensemble_gives_the_range_of_its_members(place, predicted, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(place / "runs", runs)
@@ -274,6 +276,7 @@ def test_an_exported_run_predicts_without_torch(place, predicted, tmp_path):
         assert line["like_training"] == own["like_training"]
 
 
+@pytest.mark.slow
 def test_an_exported_model_with_a_damaged_weight_is_refused(place, predicted, tmp_path):
     folder = tmp_path / "exported"
     export(checked(Export, {"runs": place / "runs", "out": folder}), Silent())

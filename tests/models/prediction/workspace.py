@@ -10,12 +10,13 @@ from pipeline.stages.evaluation import Evaluate
 from pipeline.stages.training import Train
 from preprocess_data import preprocess
 from sources.synthetic.stage import synthesize
+from tests.quick import briefly_timed, without_figures
 
 
 def make_workspace(place):
     common = {"workers": 1}
     for stage, options, values in (
-        (synthesize, Synthesize, {"out": place / "raw", "patients": 60}),
+        (synthesize, Synthesize, {"out": place / "raw", "patients": 40}),
         (organize, Organize, {"source": place / "raw", "out": place / "dataset"}),
         (preprocess, Preprocess, {"data": place / "dataset", "out": place / "preprocessed",
                                   "size": 128}),
@@ -23,5 +24,6 @@ def make_workspace(place):
                         "weights": "none", "runs": place / "runs", "device": "cpu"}),
         (evaluate, Evaluate, {"runs": place / "runs", "replicates": 100}),
     ):  # fmt: skip
-        stage(checked(options, {**common, **values}), Silent())
+        with without_figures(), briefly_timed():
+            stage(checked(options, {**common, **values}), Silent())
     return place
