@@ -118,9 +118,16 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
         tables=(_table(images, fold), _units_table(by_unit), *_beside_table(beside, scored_run)),
         notes=tuple(notes),
         set_aside=len(set_aside),
-        next_stage="report",
-        next_options={"runs": options.runs},
+        **_next(scored_run, options),
     )  # fmt: skip
+
+
+def _next(scored_run: ScoredRun, options: Evaluate) -> dict[str, Any]:
+    """Return what comes next: heat-maps of what has one network, else the report."""
+    run, facts = scored_run.run, scored_run.facts
+    if facts["strategy"] == ELSEWHERE or "members" in facts:
+        return {"next_stage": "report", "next_options": {"runs": options.runs}}
+    return {"next_stage": "explain", "next_options": {"runs": options.runs, "run": run.name}}
 
 
 def _calibration(options: Evaluate, scored_run: ScoredRun) -> Calibration:

@@ -78,7 +78,7 @@ def test_figures_are_those_of_the_predictions(evaluated, tiny_data):
         assert figures["patients"] == len({row.patient_id for row in rows})
     assert result.headline.startswith("Test AUC ")
     assert "on 12 images of 6 patients" in result.headline
-    assert result.next_stage == "report"
+    assert result.next_stage == "explain"
     assert Run(run).evaluated
 
 
