@@ -12,7 +12,7 @@ from torch import Tensor
 from images.files import SPREAD, read_image
 from images.statistics import film_statistics
 from models.data.loading import Split, load_split
-from models.domain import Domain, Normal, nearest, unit_length
+from models.domain import ARRAYS_FILE, FACTS_FILE, Domain, Normal, nearest, unit_length
 from models.evaluation.scoring import ScoredRun, members_of
 from models.inference import Compute, TrainedModel, load_run, place, run_over, scoring_compute
 from models.networks import head_name, split_before
@@ -24,6 +24,7 @@ from pipeline.provenance import SOURCE
 from pipeline.records import digest, read_json
 from pipeline.runs import MODEL_FILE
 
+FEWEST = 10  # training images, below which nothing can be said of others
 MOST = 400  # training images, and as many of validation: more would say the same
 FOLDS = 5  # parts of the training images that are left out in turn
 EXCEEDED = 0.001  # share of new images that may be beyond a limit
@@ -34,8 +35,8 @@ VERSION = 2  # a change of it makes what runs know anew
 def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress) -> None:
     """Write into a run's folder what its training images look like; see `models.domain`.
 
-    Of an ensemble it is that of its first member. Nothing is done where it is known already, or
-    where the training images are not in the dataset that is evaluated on.
+    Of an ensemble it is that of its first member. Nothing is done where it is known already, where
+    the training images are not in the dataset that is evaluated on, or where they are too few.
     """
     member = members_of(scored.run)[0]
     facts = read_json(member.folder / MODEL_FILE)
@@ -52,6 +53,10 @@ def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress)
         name: _some(load_split(scored.data, scored.rows, name, model.size, workers, progress), seed)
         for name in ("train", "val")
     }
+    if len(parts["train"]) < FEWEST or not len(parts["val"]):
+        for name in (FACTS_FILE, ARRAYS_FILE):  # of an earlier training
+            (scored.run.folder / name).unlink(missing_ok=True)
+        return
     total = sum(map(len, parts.values()))
     with progress.track("Learning what its images look like", total, "images") as advance:
         features = {
@@ -148,7 +153,7 @@ def _normal(
     groups = np.unique(patients, return_inverse=True)[1] % FOLDS
     new = [fitted.distance(values) for values in val]
     for fold in np.unique(groups):
-        if len(np.unique(groups)) > 1:
+        if np.count_nonzero(groups != fold) >= FEWEST // 2:
             without = _fit(train[groups != fold])
             new += [without.distance(values) for values in train[groups == fold]]
     return replace(fitted, limit=_limit(np.array(new)))

@@ -13,13 +13,13 @@ from models.explanation.pictures import draw_heat, write_picture
 from models.prediction.network import NetworkScorer
 from models.prediction.predictor import Predictor
 from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
+from models.prediction.results import HEAT_MAPS
 from pipeline.progress import Progress
 from pipeline.records import digest
 
 Heat = NDArray[np.float32]  # (h, w), [0, 1]
 
 SIDE = 1400  # pixels of a map's or picture's longer side, at most
-FOLDER = "heat_maps"
 
 
 def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | None:
@@ -79,7 +79,7 @@ def draw_films(
             # Two folders may hold files of one name.
             key = digest(str(path.absolute()), path.stat().st_mtime_ns if path.exists() else 0,
                          predictor.key)[:8]  # fmt: skip
-            drawn[path] = f"{FOLDER}/{path.stem}-{key}.png"
+            drawn[path] = f"{HEAT_MAPS}/{path.stem}-{key}.png"
             if not (folder / drawn[path]).is_file():
                 _draw(path, predictor, folder / drawn[path])
             advance(1)

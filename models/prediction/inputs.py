@@ -31,9 +31,8 @@ def paths_problem(text: str) -> str | None:
         return error.problem.removeprefix(f"{text}: ")
     missing = [str(path) for path in paths if not path.exists() and not archives.inside(path)]
     if missing:
-        return (
-            f"no such file or folder: {missing[0]}" if len(paths) > 1 else "no such file or folder"
-        )
+        one = f"{missing[0]} is" if len(paths) > 1 else "it is"
+        return f"{one} no file or folder"
     return None
 
 

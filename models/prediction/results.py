@@ -12,6 +12,7 @@ from pipeline.progress import Table
 from pipeline.records import write_json, write_table, write_table_or_none
 
 PREDICTIONS, PREDICTIONS_JSON, BREASTS = "predictions.csv", "predictions.json", "breasts.csv"
+HEAT_MAPS = "heat_maps"  # the folder of pictures beside them
 SHOWN = 20  # lines of a table on the screen
 NAME_WIDTH = 30  # of an image's name on the screen, in columns
 JOIN = "; "  # between the remarks of one image
@@ -184,6 +185,8 @@ def notes_on(found: Found, lines: Sequence[Line], predictors: Sequence[Predictor
                 f"{predictor.name} does not know what its training images look like, so unlike "
                 "images are not noticed; evaluate it again"
             )
+    if drawn := sum(bool(line.heat_map) for line in lines):
+        yield f"heat-map{_s(drawn)} of {drawn} image{_s(drawn)}: in {HEAT_MAPS}/"
     per_run = len(lines) // max(1, len(predictors))
     if per_run > SHOWN:
         yield f"the {SHOWN} highest of {per_run} images are shown; all are in {PREDICTIONS}"

@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_with_the_reason(place, predicte
     ("paths", "problem"),
     [
         ("", "nothing was given"),
-        ("gone.dcm", "no such file or folder"),
+        ("gone.dcm", "it is no file or folder"),
         ("'open", "a quote is not closed"),
     ],
 )
