@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from images import steps
+from images import png, steps
 from images.archives import ImageFile, MemoryFile, open_binary, size_of
 from images.chain import preprocess_image
 from images.dicom import read_header
@@ -28,6 +28,7 @@ from pipeline.stages.data import Preprocess
 
 MOST_PIXELS = 178_000_000  # four times the largest film of CBIS-DDSM; Pillow refuses more as well
 COLOUR = 0.02  # of the grey range: mean difference between colours, above which an image is no film
+GREY_PNG_AT, GREY_PNG = 25, (b"\0", b"\4")  # colour type: grey, grey with alpha (PNG, 11.2.1)
 # Options of preprocessing that change nothing of how one image looks.
 NO_LOOK = ("data", "out", "seed", "workers", "cluster", "augment", "copies", "fold", "preview")
 Image = NDArray[np.uint8]
@@ -201,6 +202,10 @@ def _header_facts(path: ImageFile) -> dict[str, Any]:
 
 
 def _is_coloured(path: ImageFile) -> bool:
+    with open_binary(path, GREY_PNG_AT + 1) as file:
+        start = file.read(GREY_PNG_AT + 1)
+    if start.startswith(png.SIGNATURE) and start[GREY_PNG_AT:] in GREY_PNG:
+        return False  # it need not be decoded once more
     small = cv2.imdecode(read_bytes(path), cv2.IMREAD_REDUCED_COLOR_8)
     if small is None:
         return False

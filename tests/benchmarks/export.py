@@ -9,8 +9,8 @@ With these two variables, which main.py sets, PyTorch's threads leave the cores 
   scores); ONNX Runtime as `models.onnx_scorer` runs it; OpenVINO on the same file where it is
   installed, in float32. Medians over rounds, in turns; random weights.
 - start: a fresh process that reads one DICOM film, preprocesses it and prints the probability:
-  this tool's own reading and preprocessing with model.onnx, against the plain way with PyTorch,
-  timm, pydicom and a resize. Seconds of the whole process, in turns, on the clock and of the
+  `predict` with model.onnx, which also writes its tables, against the plain way with PyTorch, timm,
+  pydicom and a resize. Seconds of the whole process, in turns, on the clock and of the
   processor (which others' work on the machine hardly changes), for a small film and for one of real
   size; the files are in the page cache.
 """
@@ -50,25 +50,19 @@ SECONDS = 0.3  # of each measurement, at least one pass
 NEAR = 0.02  # logits of float32 ways are at most so far apart, or the comparison is none
 FILMS = {"small film (640 px)": 640, "film of real size (5000 px)": 5000}
 TARGET = 8
+TESTED = {"images": 0, "patients": 0, "benign": 0, "malignant": 0,
+          "metrics": {"auc": {"value": None, "low": None, "high": None}}}  # fmt: skip
 OURS = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-import numpy as np
-from images.chain import preprocess_image
-from images.files import SPREAD, read_image
-from images.square import fit_square
-from models.evaluation.calibration import Calibration
-from models.onnx_scorer import OnnxModel
-from pipeline.stages.data import Preprocess
-model = OnnxModel.open(Path(sys.argv[1]))
-facts = model.facts
-options = Preprocess(**facts["model"]["preprocess"])
-image, _ = preprocess_image(read_image(Path(sys.argv[2])), options, facts["model"]["unit"])
-square = fit_square(np.multiply(image, SPREAD, dtype=np.uint16), model.size)
-logits, _ = model.score(square[None])
+import contextlib, io, json, tempfile
+import main
+shown = io.StringIO()
+with contextlib.redirect_stdout(shown), tempfile.TemporaryDirectory() as out:
+    words = ["predict", sys.argv[2], "--run", sys.argv[1], "--out", out, "--batch", "--json"]
+    assert main.main(words) == 0
 assert "torch" not in sys.modules
-print(Calibration.of(facts["calibration"]).apply(logits)[0])
+print(json.loads(shown.getvalue())["facts"]["predictions"][0]["probability"])
 """
 PLAIN = """
 import sys
@@ -101,7 +95,7 @@ def exported(name, folder):
         TOOL: {"format": FORMAT}, "run": name, "model": facts,
         "calibration": {"method": "none", "temperature": None, "x": [], "y": []},
         "operating_point": {"threshold": 0.5, "rule": "half"}, "units": {}, "aggregate": "max",
-        "tta": "none",
+        "tta": "none", "splits": {"test": TESTED},
     }  # fmt: skip
     path = folder / f"{name}.onnx"
     started = time.perf_counter()

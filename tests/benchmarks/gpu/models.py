@@ -25,7 +25,7 @@ SET_ASIDE = 3
 EPOCHS = 3
 POLL = 0.005  # seconds between two looks at a run folder
 # What is done with a finished run, each a stage with its flags; the next one is one more line.
-AFTER = {"evaluate": ("--replicates", 100)}
+AFTER = {"evaluate": ("--replicates", 100), "explain": ("--checks", "none", "--replicates", 100)}
 
 
 def call(*words):
