@@ -1,7 +1,9 @@
 """Image files in and out: the one code path of every stage, for one channel of 16 bits."""
 
 import errno
+import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -41,13 +43,17 @@ def read_image(path: ImageFile) -> NDArray[np.uint16]:
         UserError: The file is missing, empty, truncated or not an image.
     """
     if is_dicom(path):
-        with without_downloads():
-            from images.dicom import read_pixels
-
-        return read_pixels(path)
+        pixels: NDArray[np.uint16] = dicom_reader().read_pixels(path)
+        return pixels
     content = read_bytes(path)
     image = _decode_png(path, content)
     return full_range(path, _decode(path, content) if image is None else image)
+
+
+def dicom_reader() -> ModuleType:
+    """Return `images.dicom`, loaded when the first DICOM file comes."""
+    with without_downloads():
+        return importlib.import_module("images.dicom")
 
 
 def _decode_png(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any] | None:

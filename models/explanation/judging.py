@@ -15,7 +15,7 @@ from models.explanation import baselines, cams, lesions, occlusion, pictures, sc
 from models.explanation.baselines import BASELINES, blob_in, breast_in, untrained
 from models.explanation.cams import heat_maps
 from models.explanation.lesions import View
-from models.explanation.pictures import draw_heat, write_picture
+from models.explanation.pictures import draw_reduced, write_picture
 from models.explanation.scores import Judged
 from models.explanation.subject import Subject
 from models.inference import scoring_batch
@@ -131,11 +131,16 @@ class Judge:
         return Found(judged, view.point_to_film(float(x) + 0.5, float(y) + 0.5))
 
     def _write(self, name: str, heat: Heat) -> None:
+        """Draw a map over the film, or over the dataset's image where the films are gone."""
         row, subject = self._subject.row(name), self._subject
-        image = read_image(inside(subject.data, row.path))
-        whole = View.of(row, subject.model.size).map_to_image(heat)
-        picture = draw_heat(image, whole, subject.lesions.outlines.get(name, ()))
-        write_picture(inside(self._folder, f"{name}.png"), picture)
+        view = View.of(row, subject.model.size)
+        if film := subject.lesions.films.get(name):
+            image = read_image(film)
+            whole = view.map_to_film(heat, (image.shape[0], image.shape[1]))
+        else:
+            image, whole = read_image(inside(subject.data, row.path)), view.map_to_image(heat)
+        outlines = subject.lesions.outlines.get(name, ())
+        write_picture(inside(self._folder, f"{name}.png"), draw_reduced(image, whole, outlines))
 
 
 def _makers(subject: Subject, options: Explain) -> Makers:

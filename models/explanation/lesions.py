@@ -13,10 +13,12 @@ from images.frame import CENTRE, Box, Frame
 from images.outlines import Outline, outlines_of
 from pipeline.errors import UserError
 from pipeline.manifest import MaskFile, Row, read_manifest, read_masks
+from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.provenance import source_of
 
 Mask = NDArray[np.bool_]
+Heat = NDArray[np.float32]
 STRETCHED = "stretched"
 
 
@@ -43,14 +45,14 @@ class View:
         found: Mask = self.image.image_to_working(shades) > WHITE_8 // 2
         return found
 
-    def outlines(self, mask: Mask) -> list[Outline]:
-        """Return the outlines of an (H, W) mask of the film, in pixels of the dataset's image."""
-        found = outlines_of(mask)
-        return found if self.film is None else [self.film.to_working(one) for one in found]
-
     def map_to_image(self, heat: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map a (size, size) map to (H, W) of the dataset's image."""
         return self.image.image_to_original(heat, self.shape)
+
+    def map_to_film(self, heat: NDArray[np.float32], shape: tuple[int, int]) -> Heat:
+        """Map a (size, size) map to (H, W) = shape of the film."""
+        found = self.map_to_image(heat)
+        return found if self.film is None else self.film.image_to_original(found, shape)
 
     def point_to_film(self, x: float, y: float) -> tuple[float, float]:
         """Map a point of the input to the film, in pixels from its upper left corner."""
@@ -65,7 +67,8 @@ class Lesions:
     """The lesions of the images of a dataset, as far as their masks are known and fit."""
 
     masks: Mapping[str, Mask]  # by image_id, (size, size): where any lesion of the image lies
-    outlines: Mapping[str, Sequence[Outline]]  # by image_id, in pixels of the dataset's image
+    outlines: Mapping[str, Sequence[Outline]]  # by image_id, in pixels of the film
+    films: Mapping[str, Path]  # by image_id, as organised; empty where they are gone
     set_aside: Sequence[tuple[str, str]]  # (what, reason) of masks that cannot be used
 
 
@@ -86,7 +89,7 @@ def read_lesions(
     outlines: dict[str, Sequence[Outline]] = {}
     set_aside = []
     if organised is None:
-        return Lesions({}, {}, ())
+        return Lesions({}, {}, {}, ())
     files = read_masks(organised)
     films = {row.image_id: row for row in read_manifest(organised)}
     marked = [row for row in rows if row.image_id in files and row.image_id in films]
@@ -96,11 +99,12 @@ def read_lesions(
                 whole = _mask(files[row.image_id], films[row.image_id])
                 view = View.of(row, size)
                 masks[row.image_id] = _shown(view, whole)
-                outlines[row.image_id] = view.outlines(whole)
+                outlines[row.image_id] = outlines_of(whole)
             except UserError as error:
                 set_aside.append((f"masks of {row.image_id}", str(error)))
             advance(1)
-    return Lesions(masks, outlines, set_aside)
+    paths = {name: inside(organised, row.path) for name, row in films.items()}
+    return Lesions(masks, outlines, paths, set_aside)
 
 
 def _mask(files: Sequence[MaskFile], film: Row) -> Mask:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from images.square import unfit_square
 from models.explanation.cams import heat_maps, mean_maps
-from models.explanation.pictures import draw_heat, write_picture
+from models.explanation.pictures import draw_reduced, reduced_size, write_picture
 from models.prediction.network import NetworkScorer
 from models.prediction.predictor import Predictor
 from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
@@ -18,8 +18,6 @@ from pipeline.progress import Progress
 from pipeline.records import digest
 
 Heat = NDArray[np.float32]  # (h, w), [0, 1]
-
-SIDE = 1400  # pixels of a map's or picture's longer side, at most
 
 
 def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | None:
@@ -44,19 +42,15 @@ def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | N
 
 
 def _on_film(heat: Heat, film: FilmImage, place: int) -> Heat:
-    """Bring a map of a network's input to the film, reduced to `SIDE` pixels."""
+    """Bring a map of a network's input to the film, as large as it is drawn."""
     shape, frame = (film.height, film.width), film.frames[place]
     if frame is None:
         whole = unfit_square(heat, shape)
     else:
         whole = frame.image_to_original(unfit_square(heat, (frame.rows, frame.columns)), shape)
-    return np.asarray(cv2.resize(whole, _size(shape), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _size(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return width and height in pixels of what is drawn of a film of (H, W)."""
-    scale = min(1.0, SIDE / max(shape))
-    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+    return np.asarray(
+        cv2.resize(whole, reduced_size(shape), interpolation=cv2.INTER_AREA), np.float32
+    )
 
 
 def draw_films(
@@ -91,6 +85,6 @@ def _draw(path: Path, predictor: Predictor, target: Path) -> None:
     heat = film_heat(film, predictor)
     assert heat is not None, "a run without heat-maps was to be drawn"
     pixels, _ = open_film(path)
-    small = cv2.resize(pixels, _size(pixels.shape[:2]), interpolation=cv2.INTER_AREA)
+    whole = cv2.resize(heat, pixels.shape[::-1], interpolation=cv2.INTER_LINEAR)
     target.parent.mkdir(exist_ok=True)
-    write_picture(target, draw_heat(small.astype(np.uint16, copy=False), heat))
+    write_picture(target, draw_reduced(pixels, whole.astype(np.float32, copy=False)))

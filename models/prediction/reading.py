@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from images import png, steps
 from images.archives import ImageFile, MemoryFile, open_binary, size_of
 from images.chain import preprocess_image
-from images.dicom import read_header
-from images.files import SPREAD, is_dicom, read_bytes, read_image
+from images.files import SPREAD, dicom_reader, is_dicom, read_bytes, read_image
 from images.frame import Frame
 from images.jobs import use_one_thread
 from images.square import fit_square
@@ -194,7 +193,7 @@ def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
 def _header_facts(path: ImageFile) -> dict[str, Any]:
     if not is_dicom(path):
         return {"colour": _is_coloured(path)}
-    header = read_header(path)
+    header = dicom_reader().read_header(path)
     # A digest: no identifier of a header goes any further.
     study = hashlib.sha256(header.study_uid.encode()).hexdigest()[:16] if header.study_uid else ""
     return {"laterality": header.laterality, "view": header.view, "study": study,
@@ -218,7 +217,7 @@ def _refuse_huge(path: ImageFile) -> None:
     if not size_of(path):
         raise UserError(f"{path}: is empty")
     if is_dicom(path):
-        header = read_header(path)
+        header = dicom_reader().read_header(path)
         huge = header.rows * header.columns > MOST_PIXELS
     else:
         with open_binary(path) as file:

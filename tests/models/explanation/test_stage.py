@@ -16,7 +16,7 @@ from models.explanation.lesions import View, read_lesions
 from models.explanation.stage import explain
 from models.training.stage import train
 from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
+from pipeline.manifest import read_manifest, read_masks
 from pipeline.progress import Silent
 from pipeline.records import read_json, write_table
 from pipeline.runs import Run
@@ -44,6 +44,19 @@ def runs(evaluated, tmp_path):
     return tmp_path / "runs"
 
 
+OUTLINE = (0, 214, 255)  # blue, green, red
+
+
+def lesion_box(dataset, image_id):
+    """Return left, top and right, bottom of all lesions of a film, in its pixels."""
+    places = [
+        np.argwhere(cv2.imread(str(one.path), cv2.IMREAD_UNCHANGED) > 0)
+        for one in read_masks(dataset)[image_id]
+    ]
+    every = np.concatenate(places)[:, ::-1]
+    return every.min(axis=0), every.max(axis=0)
+
+
 def table(folder):
     with (folder / "explanations.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -58,9 +71,15 @@ def test_pictures_table_and_scores_agree(runs, prepared):
         row.image_id for row in rows.values() if row.split == "test"
     }
     for line in lines:
-        row, film = rows[line["image_id"]], films[line["image_id"]]
+        film = films[line["image_id"]]
         picture = cv2.imread(str(result.folder / line["file"]))
-        assert picture.shape == (row.height, row.width, 3)
+        assert picture.shape == (film.height, film.width, 3), "it is the film that is drawn"
+        if line["pointing"]:
+            yellow = np.argwhere((picture == OUTLINE).all(axis=2))
+            (left, top), (right, bottom) = lesion_box(prepared / "dataset", line["image_id"])
+            inside = (yellow >= (top - 2, left - 2)) & (yellow <= (bottom + 2, right + 2))
+            assert len(yellow)
+            assert inside.all(), "outlines lie where the masks do"
         assert (line["outcome"][0] == "T") == (
             (line["evidence"] == "malignant") == (line["label"] == "malignant")
         )
