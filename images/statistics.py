@@ -38,27 +38,22 @@ def film_statistics(image: NDArray[np.uint8]) -> Floats:
         shape = max(LEAST, small.shape[1]), max(LEAST, small.shape[0])
         small = cv2.resize(small, shape).astype(np.uint8, copy=False)
     grey = small.astype(np.float32) / 255
-    return np.array([*_levels(grey), *_edges(grey), *_structure(grey), *_shape(small)], np.float64)
+    levels = np.percentile(grey, (10, 50, 90, 99))
+    bright = float(levels[-1]) + 1e-3  # of a black image too
+    dark = grey < DARK * bright
+    means = [float(grey.mean()), float(grey.std()), *levels, float(dark.mean())]
+    parts = [*means, *_edges(grey, bright), *_structure(grey), *_shape(small, dark)]
+    return np.array(parts, np.float64)
 
 
-def _bright(grey: Grey) -> float:
-    return float(np.percentile(grey, 99)) + 1e-3
-
-
-def _levels(grey: Grey) -> list[float]:
-    tenth, half, most, bright = np.percentile(grey, (10, 50, 90, 99))
-    dark = float(np.mean(grey < DARK * _bright(grey)))
-    return [float(grey.mean()), float(grey.std()), tenth, half, most, bright, dark]
-
-
-def _edges(grey: Grey) -> list[float]:
+def _edges(grey: Grey, bright: float) -> list[float]:
     """Return the means along the edges, that of the chest wall first, relative to bright tissue."""
     high, wide = (max(1, round(STRIP * side)) for side in grey.shape)
     sides = sorted((grey[:, :wide].mean(), grey[:, -wide:].mean()), reverse=True)
     third = max(1, grey.shape[1] // 3)
     left, right = float(grey[:, :third].mean()), float(grey[:, -third:].mean())
     values = [*sides, grey[:high].mean(), grey[-high:].mean(), abs(left - right)]
-    return [float(value) / _bright(grey) for value in values]
+    return [float(value) / bright for value in values]
 
 
 def _structure(grey: Grey) -> list[float]:
@@ -76,7 +71,7 @@ def _correlation(one: Grey, other: NDArray[Any]) -> float:
     return float((first * second).mean()) / (float(one.std()) * float(other.std()) + 1e-6)
 
 
-def _shape(small: NDArray[np.uint8]) -> list[float]:
+def _shape(small: NDArray[np.uint8], dark: NDArray[np.bool_]) -> list[float]:
     """Return figures of what stands out of the background, by Otsu's threshold."""
     _, mask = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -85,12 +80,12 @@ def _shape(small: NDArray[np.uint8]) -> list[float]:
     area = 0.0 if largest is None else float(cv2.contourArea(largest))
     grey = small.astype(np.float32)
     across, down = np.abs(np.diff(grey, axis=1)).mean(), np.abs(np.diff(grey, axis=0)).mean()
-    dark = small[:, 1:] < DARK * 255 * _bright(grey / 255)
-    even = (small[:, 1:] == small[:, :-1]) & dark
+    even = (small[:, 1:] == small[:, :-1]) & dark[:, 1:]
+    count = np.count_nonzero(dark[:, 1:])
     return [
         area / hull if hull else 0.0,
         float(mask.mean()),
         float(np.log1p(len(outlines))),
         float(across / (across + down + 1e-6)),
-        float(even.sum() / dark.sum()) if dark.any() else 0.0,
+        float(even.sum() / count) if count else 0.0,
     ]
