@@ -186,13 +186,23 @@ def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
             rows.append((name, *(_cell(found[group][score]) for group in GROUPS)))
         columns = ("Map", *(group.capitalize() for group in GROUPS))
         tables.append(Table(f"{title} (95 % interval)", columns, tuple(rows)))
-    return (*tables, *_check_tables(facts["checks"]))
+    return (*tables, _leads_table(facts), *_check_tables(facts["checks"]))
 
 
-def _cell(found: Mapping[str, float | None]) -> str:
+def _leads_table(facts: Mapping[str, Any]) -> Table:
+    """Return how much more often the heat-map hits, image by image: intervals of differences."""
+    rows = tuple(
+        (KINDS[kind], *(_cell(found[group]["pointing"], ", ") for group in GROUPS))
+        for kind, found in facts["leads"].items()
+    )
+    columns = ("More hits than", *(group.capitalize() for group in GROUPS))
+    return Table("Pointing game, heat-map's lead (95 % interval)", columns, rows)
+
+
+def _cell(found: Mapping[str, float | None], to: str = "-") -> str:
     value, low, high = found["value"], found["low"], found["high"]
     shown = "-" if value is None else f"{value:.2f}"
-    return shown if low is None or high is None else f"{shown} ({low:.2f}-{high:.2f})"
+    return shown if low is None or high is None else f"{shown} ({low:.2f}{to}{high:.2f})"
 
 
 def _check_tables(checks: Mapping[str, Any] | None) -> list[Table]:
