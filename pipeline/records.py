@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,8 @@ TIME = "time"  # in either of the two: when it was written, in UTC
 DAMAGED = "mend it, or make its folder again"
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
-    "numpy", "scipy", "scikit-learn", "matplotlib", "isal", "onnx", "onnxruntime",
+    "numpy", "scipy", "scikit-learn", "matplotlib", "isal", "python-gdcm", "grad-cam", "onnx",
+    "onnxruntime",
 )  # fmt: skip
 
 
@@ -142,16 +144,35 @@ def tool_version() -> str:
     return ""
 
 
+def _installed() -> dict[str, str]:
+    """Return the versions that the names of installed packages' folders tell, by package."""
+    found: dict[str, str] = {}
+    for place in reversed([Path(one) for one in sys.path if one]):  # the first on the path wins
+        for folder in place.glob("*.dist-info"):
+            name, _, version = folder.stem.rpartition("-")
+            found[name.replace("_", "-").lower()] = version
+    return found
+
+
+def _version(package: str) -> str:
+    """Return the version of a package that was installed in another way; empty where it is not."""
+    import importlib.metadata  # as long to load as all else that --help loads
+
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return ""
+
+
 @functools.cache  # to look these up takes longer than many a stage of few images
 def versions() -> Mapping[str, str]:
     """Return the versions that a result depends on: Python, the packages, the tool's commit."""
-    import importlib.metadata  # these two cost as much as all else that --help loads
     import subprocess
 
+    known = _installed()
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
+        if version := known.get(package) or _version(package):
+            found[package] = version
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)

@@ -1,6 +1,8 @@
 """A folder can be trusted when, and only when, its record is there."""
 
+import importlib.metadata
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +10,14 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.records import (
+    PACKAGES,
     atomic,
     close_folder,
     made_by,
     open_folder,
     read_json,
     read_record,
+    versions,
     write_set_aside,
     write_text,
 )
@@ -158,3 +162,11 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: '.*weights\.bin'"):
         write()
     assert path.read_text() == "old"
+
+
+def test_versions_are_those_of_the_installed_packages():
+    found = dict(versions())
+    assert found.pop("python") == platform.python_version()
+    found.pop("commit", None)
+    assert set(found) == set(PACKAGES)
+    assert {name: importlib.metadata.version(name) for name in found} == found
