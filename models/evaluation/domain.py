@@ -24,7 +24,7 @@ from pipeline.provenance import SOURCE
 from pipeline.records import digest, read_json
 from pipeline.runs import MODEL_FILE
 
-FEWEST = 10  # training images, below which nothing can be said of others
+FEWEST = 5  # training images, below which nothing can be said of others
 MOST = 400  # training images, and as many of validation: more would say the same
 FOLDS = 5  # parts of the training images that are left out in turn
 EXCEEDED = 0.001  # share of new images that may be beyond a limit

@@ -232,6 +232,9 @@ def test_nothing_serious_is_found_by_axe(visit, picture):
     page = visit()
     drop(page, picture)
     page.locator(".result").wait_for()
+    # Streamlit fades what it has not drawn again yet, and for a moment after.
+    page.wait_for_function("!document.querySelector('[data-stale=\"true\"]')")
+    page.wait_for_timeout(1000)
     page.add_script_tag(content=files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
     found = page.evaluate("axe.run()")
     ours = [

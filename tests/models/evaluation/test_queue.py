@@ -134,7 +134,7 @@ def test_an_evaluation_in_a_queue_is_the_same_as_alone(runs, tmp_path):
 @pytest.mark.slow
 def test_one_name_is_evaluated_as_it_was_and_again(runs):
     result, headings = evaluated(runs, run="ResNet18_CFT")
-    assert (result.facts["model"], result.next_stage, headings) == ("ResNet18_CFT", "report", [])
+    assert (result.facts["model"], result.next_stage, headings) == ("ResNet18_CFT", "explain", [])
     before = stamps_of(result)
     again, _ = evaluated(runs, run="ResNet18_CFT")
     assert stamps_of(again) != before
