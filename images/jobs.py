@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import multiprocessing
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,12 +190,14 @@ def code_digest(*files: str | None) -> str:
     return records.digest(cv2.__version__, [records.file_digest(Path(str(file))) for file in files])
 
 
+def pixel_options(options: Mapping[str, Any]) -> Facts:
+    """Return those options of a preprocessing that decide what one image looks like."""
+    return {name: value for name, value in options.items() if name not in IRRELEVANT_OPTIONS}
+
+
 def _chosen(options: Preprocess, tail: bool) -> Facts:
-    return {
-        name: value
-        for name, value in records.plain_options(options).items()
-        if name not in IRRELEVANT_OPTIONS and (name in TAIL_OPTIONS) == tail
-    }
+    found = pixel_options(records.plain_options(options))
+    return {name: value for name, value in found.items() if (name in TAIL_OPTIONS) == tail}
 
 
 @functools.cache

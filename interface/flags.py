@@ -115,18 +115,20 @@ def build_parser(stages: Mapping[str, type]) -> ArgumentParser:
     )
     for name, options in stages.items():
         text = (options.__doc__ or "").strip()
+        items = items_of(options)
+        words = "".join(f"{flag(item)} ... " for item in items if spec_of(item).positional)
         command = commands.add_parser(
             name,
             help=text,
             description=text,
             argument_default=SUPPRESS,
             allow_abbrev=False,
-            usage=f"main.py {name} [option ...]",
+            usage=f"main.py {name} {words}[option ...]",
             add_help=False,
         )
         asked = command.add_argument_group("Questions")
         advanced = command.add_argument_group("Advanced options")
-        for item in items_of(options):
+        for item in items:
             _add_option(advanced if spec_of(item).advanced else asked, item)
         _add_common(command)
         flags = [word for action in command._actions for word in action.option_strings]

@@ -49,7 +49,7 @@ class Domain:
     working: Normal  # of the network's input
     film: Normal | None  # of the film as it was read; None where the films were not at hand
     sides: tuple[int, int] | None  # the films' longer sides in pixels, smallest and largest
-    features: NDArray[np.float16]  # (N, F), each of unit length
+    features: NDArray[np.float32]  # (N, F), each of unit length
     features_limit: float  # of `feature_distance`
     key: str = ""  # digest of what it was made from
 
@@ -58,7 +58,7 @@ class Domain:
 
         Both have unit length (Sun et al. 2022, ICML 162:20827).
         """
-        return float(nearest(unit_length(features[None]), self.features.astype(np.float32))[0])
+        return float(nearest(unit_length(features[None]), self.features)[0])
 
     def complaints(
         self, film: Image | None, side: int | None, working: Image, features: NDArray[Any] | None
@@ -116,7 +116,7 @@ class Domain:
         from safetensors.numpy import save
 
         normals = {"working": self.working, "film": self.film}
-        arrays: dict[str, NDArray[Any]] = {"features": self.features}
+        arrays: dict[str, NDArray[Any]] = {"features": self.features.astype(np.float16)}
         for name, normal in normals.items():
             if normal is not None:
                 arrays |= {f"{name}.{part}": getattr(normal, part)
@@ -171,7 +171,7 @@ class Domain:
             working=working,
             film=normal("film"),
             sides=None if sides is None else (int(sides[0]), int(sides[1])),
-            features=arrays["features"].astype(np.float16, copy=False),
+            features=arrays["features"].astype(np.float32),
             features_limit=float(facts["limits"]["features"]),
             key=str(facts["key"]),
         )

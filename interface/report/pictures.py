@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.manifest import Row
 from pipeline.paths import inside
 from pipeline.records import RECORD, atomic, read_json
+from pipeline.stages.explanation import EVIDENCE
 from pipeline.tables import read_table
 
 FOLDER = "figures"
@@ -270,13 +271,6 @@ class HeatMap:
     evidence: str  # "malignant" or "benign"
 
 
-MAP_EVIDENCE = {
-    "called": "for what it calls the image",
-    "malignant": "of malignancy",
-    "benign": "of a benign finding",
-}
-
-
 @dataclass(frozen=True)
 class Explanations:
     """What the page shows of the heat-maps of a run."""
@@ -305,7 +299,7 @@ def explanations_of(run: RunView) -> Explanations | None:
         return None
     counts = {name: sum(one.outcome == name for one in shown) for name in MAP_OUTCOMES}
     method = MAP_METHODS.get(facts["method"], facts["method"])
-    evidence = MAP_EVIDENCE[facts["evidence"]]
+    evidence = EVIDENCE[facts["evidence"]]
     return Explanations(
         method, evidence, shown, counts, len(drawn), sheet, _checks(facts["checks"])
     )

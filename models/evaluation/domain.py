@@ -70,7 +70,7 @@ def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress)
         working=_normal(working["train"], working["val"], patients),
         film=_film_normal(films, patients),
         sides=_sides(scored, parts["train"].rows),
-        features=features["train"].astype(np.float16),
+        features=features["train"],
         features_limit=_limit(nearest(features["val"], features["train"])),
         key=key,
     ).save(scored.run.folder)

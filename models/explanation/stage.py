@@ -27,18 +27,13 @@ from models.inference import prepare_process
 from models.registry import TARGET_LAYERS
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, open_folder, write_json, write_set_aside, write_table
-from pipeline.stages.explanation import CALLED, OCCLUSION, Explain
+from pipeline.stages.explanation import EVIDENCE, OCCLUSION, Explain
 
 FOLDER, TABLE, SCORED = "explanations", "explanations.csv", "explanations.json"
 COLUMNS = (
     "image_id", "patient_id", "laterality", "view", "label", "probability", "outcome", "evidence",
     "file",    "peak_x", "peak_y", "pointing", "energy", "iou",
 )  # fmt: skip
-EVIDENCE = {
-    CALLED: "for what the run calls it",
-    "malignant": "of malignancy",
-    "benign": "of a benign finding",
-}
 STAYS = 0.7  # rank correlation with the map of random weights above which a map is doubted
 
 
@@ -229,7 +224,7 @@ def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
     if cold:
         notes.append(
             f"{cold} of {len(found)} maps are empty: the network finds no evidence "
-            f"{EVIDENCE[facts['evidence']]} in the image; they count as equally warm everywhere"
+            f"{EVIDENCE[facts['evidence']]}; they count as equally warm everywhere"
         )
     if facts["masks_set_aside"]:
         notes.append(f"{facts['masks_set_aside']} images have masks that cannot be used")

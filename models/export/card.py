@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.jobs import pixel_options
 from models.evaluation.stage import FEW_PATIENTS, TITLES
 from models.export.agreement import Agreement
 from models.export.cohort import Cohort
-from models.export.facts import chosen_steps, weights_name
+from models.export.facts import weights_name
 from models.registry import IMAGENET, NO_WEIGHTS
 from models.without_compiler import timm
 from pipeline.options import applies, defaults, items_of, text_for
@@ -163,9 +164,9 @@ def _start(model: Mapping[str, Any]) -> str:
 
 def _preprocessing(model: Mapping[str, Any]) -> str:
     """Return the options of `preprocess` that the images went through, as people give them."""
-    steps = chosen_steps(model["preprocess"])
-    if steps is None:
+    if model["preprocess"] is None:
         return "none; images were used as they were organised"
+    steps = pixel_options(model["preprocess"])
     values = defaults(Preprocess) | steps
     items = [item for item in items_of(Preprocess) if item.name in steps and applies(item, values)]
     said = [f"{item.name.replace('_', '-')} {text_for(item, values[item.name])}" for item in items]

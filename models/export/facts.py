@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from images.jobs import IRRELEVANT_OPTIONS
+from images.jobs import pixel_options
 from models.onnx_scorer import TOOL
 from models.registry import IMAGENET, NO_WEIGHTS
 from pipeline.errors import UserError
@@ -50,7 +50,7 @@ def exported_facts(
     """
     kept = {name: model[name] for name in KEPT if name in model}
     kept["weights"] = weights_name(model)
-    kept["preprocess"] = chosen_steps(model["preprocess"])
+    kept["preprocess"] = made if (made := model["preprocess"]) is None else pixel_options(made)
     return {
         TOOL: {"format": FORMAT, "version": tool_version(), "versions": dict(versions())},
         "run": run.name,
@@ -68,13 +68,6 @@ def weights_name(model: Mapping[str, Any]) -> str:
     """Return what a training started from: "imagenet", "none", or a file's name without folder."""
     weights = str(model["weights"])
     return weights if weights in (IMAGENET, NO_WEIGHTS) else Path(weights).name
-
-
-def chosen_steps(preprocess: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the options of preprocessing that decide what an image looks like."""
-    if preprocess is None:
-        return None
-    return {name: value for name, value in preprocess.items() if name not in IRRELEVANT_OPTIONS}
 
 
 def _worth(test: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,19 +159,31 @@ def _of_exported(path: Path) -> Predictor:
     known = read_json(record)["counts"].get("content") if record.is_file() else None
     if known not in (None, content):  # it would open, and score wrongly
         raise UserError(f"{path}: is damaged, or not the file that was exported here", AGAIN)
-    facts = model.facts
-    domain = Domain.load(path.parent)
+    looks, scorers = (Look.of(model.facts["model"]),), (_OnnxScorer(model),)
+    return _predictor(str(model.facts["run"]), content, looks, scorers, path.parent, model.facts)
+
+
+def _predictor(
+    name: str,
+    content: str,
+    looks: tuple[Look, ...],
+    scorers: tuple[Scorer, ...],
+    folder: Path,
+    metrics: Mapping[str, Any],
+) -> Predictor:
+    """Join networks with what evaluation found; `content` is a digest of all but the domain."""
+    domain, point = Domain.load(folder), metrics["operating_point"]
     return Predictor(
-        name=str(facts["run"]),
+        name=name,
         key=digest(content, domain.key if domain else ""),
-        looks=(Look.of(facts["model"]),),
-        scorers=(_OnnxScorer(model),),
-        calibration=Calibration.of(facts["calibration"]),
-        threshold=float(facts["operating_point"]["threshold"]),
-        rule=str(facts["operating_point"]["rule"]),
-        tta=str(facts["tta"]),
+        looks=looks,
+        scorers=scorers,
+        calibration=Calibration.of(metrics["calibration"]),
+        threshold=float(point["threshold"]),
+        rule=str(point["rule"]),
+        tta=str(metrics["tta"]),
         domain=domain,
-        metrics=facts,
+        metrics=metrics,
     )
 
 
@@ -183,19 +195,9 @@ def _of_run(run: Run) -> Predictor:
     folders = [member.folder for member in members_of(run)]
     facts = [read_json(folder / MODEL_FILE) for folder in folders]
     weights = [file_digest(_there(folder / WEIGHTS_FILE)) for folder in folders]
-    domain = Domain.load(run.folder)
-    return Predictor(
-        name=run.name,
-        key=digest(weights, file_digest(run.folder / METRICS), domain.key if domain else ""),
-        looks=tuple(map(Look.of, facts)),
-        scorers=tuple(map(NetworkScorer, folders)),
-        calibration=Calibration.of(metrics["calibration"]),
-        threshold=float(metrics["operating_point"]["threshold"]),
-        rule=str(metrics["operating_point"]["rule"]),
-        tta=str(metrics["tta"]),
-        domain=domain,
-        metrics=metrics,
-    )
+    content = digest(weights, file_digest(run.folder / METRICS))
+    looks, scorers = tuple(map(Look.of, facts)), tuple(map(NetworkScorer, folders))
+    return _predictor(run.name, content, looks, scorers, run.folder, metrics)
 
 
 def _there(path: Path) -> Path:

@@ -1,10 +1,12 @@
 """One file -> what networks take of it, made as the run's own images were; light, no torch."""
 
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
@@ -16,7 +18,7 @@ from images.archives import ImageFile, MemoryFile, open_binary, size_of
 from images.chain import preprocess_image
 from images.files import SPREAD, dicom_reader, is_dicom, read_bytes, read_image
 from images.frame import Frame
-from images.jobs import use_one_thread
+from images.jobs import pixel_options, use_one_thread
 from images.square import fit_square
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
@@ -28,8 +30,7 @@ from pipeline.stages.data import Preprocess
 MOST_PIXELS = 178_000_000  # four times the largest film of CBIS-DDSM; Pillow refuses more as well
 COLOUR = 0.02  # of the grey range: mean difference between colours, above which an image is no film
 GREY_PNG_AT, GREY_PNG = 25, (b"\0", b"\4")  # colour type: grey, grey with alpha (PNG, 11.2.1)
-# Options of preprocessing that change nothing of how one image looks.
-NO_LOOK = ("data", "out", "seed", "workers", "cluster", "augment", "copies", "fold", "preview")
+DEPTH = 2  # folders from an image up to its dataset: FOLDER/split/label/image.png
 Image = NDArray[np.uint8]
 
 
@@ -89,8 +90,8 @@ def known_options(values: Mapping[str, Any]) -> Preprocess:
         UserError: One of them is none that preprocessing takes.
     """
     items = {item.name: item for item in dataclasses.fields(Preprocess)}
-    known = items.keys() & values.keys() - set(NO_LOOK)
-    return Preprocess(**{name: parse(items[name], values[name]) for name in known})
+    known = {name: value for name, value in pixel_options(values).items() if name in items}
+    return Preprocess(**{name: parse(items[name], value) for name, value in known.items()})
 
 
 def read_film(job: ReadJob) -> FilmImage:
@@ -113,8 +114,11 @@ def open_film(path: ImageFile) -> tuple[NDArray[np.uint16], dict[str, Any]]:
         UserError: It cannot be read, or is too large.
     """
     use_one_thread()
-    _refuse_huge(path)
-    return read_image(path), _header_facts(path)
+    if not size_of(path):
+        raise UserError(f"{path}: is empty")
+    header = dicom_reader().read_header(path) if is_dicom(path) else None
+    _refuse_huge(path, header)
+    return read_image(path), _facts_of(path, header)
 
 
 def film_image(pixels: NDArray[np.uint16], job: ReadJob, facts: Mapping[str, Any]) -> FilmImage:
@@ -168,32 +172,33 @@ def is_preprocessed(path: ImageFile, options: Preprocess) -> bool:
     Raises:
         UserError: It was preprocessed in another way.
     """
-    if isinstance(path, MemoryFile):
+    if isinstance(path, MemoryFile) or len(path.absolute().parents) <= DEPTH:
         return False
-    for folder in path.absolute().parents[2:3]:  # of FOLDER/split/label/image.png
-        if not (folder / RECORD).is_file():
-            return False
-        record = read_json(folder / RECORD)
-        if record["stage"] != "preprocess":
-            return False
-        wanted = _without_places(plain_options(options))
-        if differing := differences(wanted, _without_places(record["options"])):
-            raise UserError(
-                f"{path}: was preprocessed otherwise than the run's images ({differing})",
-                "give the films that it was made from",
-            )
-        return True
-    return False
+    record = path.absolute().parents[DEPTH] / RECORD
+    if not record.is_file():
+        return False
+    made = _preprocessing_of(record, record.stat().st_mtime_ns)
+    if made is None:
+        return False
+    if differing := differences(pixel_options(plain_options(options)), pixel_options(made)):
+        raise UserError(
+            f"{path}: was preprocessed otherwise than the run's images ({differing})",
+            "give the films that it was made from",
+        )
+    return True
 
 
-def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in NO_LOOK}
+@functools.cache  # each of its thousands of images asks
+def _preprocessing_of(record: Path, changed: int) -> Mapping[str, Any] | None:
+    """Return the options that a record of preprocessing holds; None of another stage's."""
+    del changed  # it is read again then
+    found = read_json(record)
+    return found["options"] if found["stage"] == "preprocess" else None
 
 
-def _header_facts(path: ImageFile) -> dict[str, Any]:
-    if not is_dicom(path):
+def _facts_of(path: ImageFile, header: Any) -> dict[str, Any]:
+    if header is None:
         return {"colour": _is_coloured(path)}
-    header = dicom_reader().read_header(path)
     # A digest: no identifier of a header goes any further.
     study = hashlib.sha256(header.study_uid.encode()).hexdigest()[:16] if header.study_uid else ""
     return {"laterality": header.laterality, "view": header.view, "study": study,
@@ -212,12 +217,9 @@ def _is_coloured(path: ImageFile) -> bool:
     return bool(spread.mean() > COLOUR * 255)
 
 
-def _refuse_huge(path: ImageFile) -> None:
+def _refuse_huge(path: ImageFile, header: Any) -> None:
     """Refuse what would take gigabytes, before it is decoded."""
-    if not size_of(path):
-        raise UserError(f"{path}: is empty")
-    if is_dicom(path):
-        header = dicom_reader().read_header(path)
+    if header is not None:
         huge = header.rows * header.columns > MOST_PIXELS
     else:
         with open_binary(path) as file:

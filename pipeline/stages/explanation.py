@@ -11,6 +11,11 @@ from pipeline.stages.shared import DEVICE, REPLICATES, RUNS, Common, advanced
 SUREST, ALL_IMAGES = "surest", "all"
 OCCLUSION, CALLED = "occlusion", "called"
 OWN_METHOD = "auto"
+EVIDENCE = {  # in words
+    CALLED: "for what it calls the image",
+    "malignant": "of malignancy",
+    "benign": "of a benign finding",
+}
 SIGNS = {"malignant": 1, "benign": -1}  # of what the logit of malignancy gains by evidence
 
 

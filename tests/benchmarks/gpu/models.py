@@ -3,12 +3,9 @@
 import contextlib
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import main
 from models.registry import MODELS
 from tests.benchmarks.gpu.data import MEDIUM
 from tests.benchmarks.gpu.record import NO_TIME, ROOT, last_lines
+from tests.interrupts import interrupted_when
 
 KILLED = "ResNet18_CFT"  # ends by SIGKILL, the others by Ctrl-C
 DRY = KILLED, "EfficientNetB3_Optuna"
@@ -65,30 +63,10 @@ def begun(runs, model):
     return any(runs.glob(f"{model}/*/{sign}"))
 
 
-@contextlib.contextmanager
-def ctrl_c_once(ready):
-    """Press Ctrl-C as soon as it is time; give up when the block ends."""
-    over = threading.Event()
-
-    def watch():
-        while not over.wait(POLL):
-            if ready():
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def stop(settings, model, runs):
     """Train until the first epoch is kept, and press Ctrl-C."""
     try:
-        with ctrl_c_once(lambda: begun(runs, model)):
+        with interrupted_when(lambda: begun(runs, model)):
             status, _, told = attempt(*train_words(settings, model, runs))
     except KeyboardInterrupt:
         raise RuntimeError(f"{model}: was done before Ctrl-C came") from None
