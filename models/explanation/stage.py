@@ -187,10 +187,10 @@ def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
 def _leads_table(facts: Mapping[str, Any]) -> Table:
     """Return how much more often the heat-map hits, image by image: intervals of differences."""
     rows = tuple(
-        (KINDS[kind], *(_cell(found[group]["pointing"], ", ") for group in GROUPS))
+        (kind, *(_cell(found[group]["pointing"], ", ") for group in GROUPS))
         for kind, found in facts["leads"].items()
     )
-    columns = ("More hits than", *(group.capitalize() for group in GROUPS))
+    columns = ("Over", *(group.capitalize() for group in GROUPS))
     return Table("Pointing game, heat-map's lead (95 % interval)", columns, rows)
 
 
