@@ -1,6 +1,7 @@
 """Mammolab's front door: asks or parses, runs stages, turns errors into exit statuses."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -8,6 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# What imports make stays: to look for garbage in it again and again takes a tenth of a start.
+# `interface.stages` turns the collector on when a stage begins.
+if __name__ == "__main__":
+    gc.disable()
 
 from interface import flags, torchrun
 from interface.menu import run_menu

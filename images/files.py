@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from images import png
 from images.archives import ImageFile, open_binary, unreadable
-from images.without_downloads import without_downloads
+from images.light_pydicom import light_pydicom
 from pipeline.errors import UserError
 from pipeline.records import atomic
 
@@ -52,7 +52,7 @@ def read_image(path: ImageFile) -> NDArray[np.uint16]:
 
 def dicom_reader() -> ModuleType:
     """Return `images.dicom`, loaded when the first DICOM file comes."""
-    with without_downloads():
+    with light_pydicom():
         return importlib.import_module("images.dicom")
 
 

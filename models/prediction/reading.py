@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import hashlib
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,6 +94,23 @@ def known_options(values: Mapping[str, Any]) -> Preprocess:
     items = {item.name: item for item in dataclasses.fields(Preprocess)}
     known = {name: value for name, value in pixel_options(values).items() if name in items}
     return Preprocess(**{name: parse(items[name], value) for name, value in known.items()})
+
+
+@contextmanager
+def loading_readers(images: Sequence[Path]) -> Iterator[None]:
+    """Load what reads the first image while a block opens models.
+
+    ONNX Runtime and a digest leave the interpreter to others while they are at work.
+    """
+    if not images or not is_dicom(images[0]):
+        yield
+        return
+    loading = threading.Thread(target=dicom_reader)
+    loading.start()
+    try:
+        yield
+    finally:
+        loading.join()
 
 
 def read_film(job: ReadJob) -> FilmImage:

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.prediction.inputs import Found, find_images
 from models.prediction.predictor import Prediction, Predictor, open_predictor, predict_each
-from models.prediction.reading import FilmImage, ReadJob, read_film
+from models.prediction.reading import FilmImage, ReadJob, loading_readers, read_film
 from models.prediction.results import (
     Line,
     breast_lines,
@@ -54,7 +54,8 @@ def predict(options: Predict, progress: Progress) -> Result:
         raise UserError("no image was given", "run: python main.py predict IMAGE ...")
     found = find_images(options.paths)
     names = split_several(options.run)
-    predictors = [open_predictor(options.runs, name, options.fold) for name in names]
+    with loading_readers(found.images):
+        predictors = [open_predictor(options.runs, name, options.fold) for name in names]
     claim_folder(options.out, "predict", options)
     ledger = Ledger(options.out)
     entries = [_entry(path, predictors) for path in found.images]
