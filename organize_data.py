@@ -1,6 +1,6 @@
-"""Stage 1: a raw CBIS-DDSM download becomes train, val and test, benign and malignant.
+"""Stage 1: a raw download becomes train, val and test, by the two labels of a question.
 
-Splits are decided from the case descriptions before any file is looked at; then each image is
+Splits are decided from the collection's tables before any image is looked at; then each image is
 written as PNG with its row in the manifest, and the lesions' masks beside it.
 """
 
@@ -19,7 +19,7 @@ from images.thumbnails import write_contact_sheet
 from models.shortcuts import stage as shortcuts
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, write_folds
-from pipeline.manifest import LABELS, MASK_TABLE, SPLITS, THUMBNAILS, write_manifest
+from pipeline.manifest import MASK_TABLE, SPLITS, THUMBNAILS, write_manifest
 from pipeline.progress import Progress, Result, Silent
 from pipeline.provenance import pixels_digest
 from pipeline.records import (
@@ -32,30 +32,15 @@ from pipeline.records import (
     write_set_aside,
     write_table_or_none,
 )
-from pipeline.resources.places import HEADERS
 from pipeline.resources.sizes import bytes_text
 from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
-from sources.cbis_ddsm.cohort import PlannedImage
-from sources.cbis_ddsm.collection import split_counts
-from sources.cbis_ddsm.dataset import MASK_COLUMNS, MISSING, Account, Layout, guard_against_leaks
-from sources.cbis_ddsm.doctor import MANIFEST as MISSING_SERIES
-from sources.cbis_ddsm.doctor import PROBLEMS, REMARKS, examine
-from sources.cbis_ddsm.files import MASK, Index, index_files
-from sources.cbis_ddsm.plan import (
-    UNITS,
-    Plan,
-    cohort_notes,
-    cohort_tables,
-    collection_notes,
-    left_out_table,
-    plan_dataset,
-    split_table,
-)
-from sources.cbis_ddsm.tables import Lesion
-from sources.cbis_ddsm.writing import Job, Writer
+from sources.dataset import MASK_COLUMNS, MISSING, Account, guard_against_leaks
+from sources.plan import Layout, Plan, left_out_table, split_counts, split_table
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
+from sources.registry import open_collection
+from sources.writing import Job, Writer, pixels_of
 
 KEY = MEMORY.with_name("pseudonym.key")
 SHEETS, NOTES, SUMMARY = "contact_sheets", "notes.csv", "summary.json"
@@ -77,18 +62,19 @@ def organize(options: Organize, progress: Progress) -> Result:
     started = time.perf_counter()
     if not (options.dry_run and options.csv):
         _check_folders(options.source, None if options.dry_run else options.out)
+    collection = open_collection(options)
     if options.check and not options.dry_run:
-        return examine(options, progress)
+        checked: Result = collection.check(options, progress)
+        return checked
     rename = Pseudonyms(read_key(KEY)) if options.pseudonymize else OpenNames()
-    plan = plan_dataset(options, rename)
+    plan: Plan = collection.plan(options, rename)
     if options.dry_run:
         return _dry_run(plan, options)
     fresh = not options.out.exists()
     claim_folder(options.out, "organize", options)
     try:
         keep = None if options.pseudonymize else options.out
-        index = index_files(options.source, keep, options.workers, progress)
-        layout = Layout(plan.options, index, plan.splits, rename)
+        layout = plan.locate(keep, progress)
         jobs = _image_jobs(plan, layout)
         writer = Writer(options.out)
         _announce(plan, writer.left(jobs.values()), progress)
@@ -98,17 +84,14 @@ def organize(options: Organize, progress: Progress) -> Result:
         raise
     open_folder(options.out, "organize", options)
     if options.pseudonymize:
-        for name in (HEADERS, PROBLEMS, REMARKS, MISSING_SERIES):  # they name files and patients
+        for name in plan.private_files:  # they name files and patients
             (options.out / name).unlink(missing_ok=True)
     account = _write(plan, layout, jobs, writer, progress)
     if not account.rows:
-        problem = f"{options.source}: none of its {len(jobs):,} {UNITS[options.unit]} can be read"
+        problem = f"{options.source}: none of its {len(jobs):,} {plan.unit} can be read"
         raise UserError(problem, f"see {options.out / SET_ASIDE} for the reasons")
     facts, notes = _finish(plan, layout, account)
-    inputs = digest(
-        [asdict(lesion) for lesion in plan.lesions],
-        [(uid, [file.size for file in files]) for uid, files in index.series.items()],
-    )
+    inputs = digest(layout.inputs())
     pixels, seconds = pixels_digest(account.pixels.items()), time.perf_counter() - started
     close_folder(options.out, "organize", options, facts, inputs, seconds, pixels=pixels)
     return _result(plan, facts, notes)
@@ -133,13 +116,13 @@ def _check_folders(source: Path, out: Path | None) -> None:
 def _dry_run(plan: Plan, options: Organize) -> Result:
     facts = plan.facts()
     facts["splits"] = facts["planned"]
-    images, patients = len(plan.cohort.images), len(plan.splits)
+    images, patients = len(plan.images), len(plan.splits)
     return Result(
         folder=None,
-        headline=f"{images:,} {UNITS[plan.options.unit]} of {patients:,} patients; nothing written",
+        headline=f"{images:,} {plan.unit} of {patients:,} patients; nothing written",
         facts=facts,
-        tables=tuple(cohort_tables(plan, facts)),
-        notes=tuple([*cohort_notes(plan), *collection_notes(facts["collection"])]),
+        tables=(*plan.tables(facts), split_table(plan, facts), *left_out_table(facts)),
+        notes=(*plan.notes(), *plan.collection_notes()),
         next_stage="organize",
         next_options=asdict(options) | {"dry_run": False},
     )
@@ -147,23 +130,14 @@ def _dry_run(plan: Plan, options: Organize) -> Result:
 
 def _image_jobs(plan: Plan, layout: Layout) -> dict[str, Job]:
     """Return how each image that has a file is written, by image_id."""
-    images = plan.cohort.images
+    images = plan.images
     jobs = {image.image_id: job for image in images if (job := layout.image_job(image))}
     if jobs:
         return jobs
-    options, index = plan.options, layout.index
-    files = sum(map(len, index.series.values()))
-    if not files and not index.unreadable:
-        problem = f"{options.source}: holds no DICOM or JPEG file of the collection"
-        raise UserError(problem, "give --source the folder of the download")
-    if not files:
-        name, reason = index.unreadable[0]
-        count = f"none of its {len(index.unreadable):,} image files can be read"
-        raise UserError(f"{options.source}: {count} ({name}: {reason})", "download them again")
-    wanted = f"{len(images):,} {options.finding} {UNITS[options.unit]}"
+    layout.refuse_nothing()
     raise UserError(
-        f"{options.source}: none of its {files:,} image files is one of the {wanted}",
-        "choose another --unit, --finding or --source",
+        f"{plan.options.source}: none of its image files is one of the {len(images):,} {plan.unit}",
+        plan.refuse_none(),
     )
 
 
@@ -172,10 +146,10 @@ def _announce(plan: Plan, left: Sequence[Job], progress: Progress) -> None:
     options = plan.options
     if not left:
         return
-    pixels = sum(job.candidates[0].rows * job.candidates[0].columns for job in left)
+    pixels = sum(pixels_of(left))
     need = int(pixels * BYTES_A_PIXEL[options.depth])
     free = shutil.disk_usage(options.out).free
-    text = f"{len(left):,} {UNITS[options.unit]} need up to {bytes_text(need)}"
+    text = f"{len(left):,} {plan.unit} need up to {bytes_text(need)}"
     if need > free:
         smaller = ", or --depth 8" if options.depth == "16" else ""
         raise UserError(
@@ -190,20 +164,17 @@ def _write(
     plan: Plan, layout: Layout, jobs: Mapping[str, Job], writer: Writer, progress: Progress
 ) -> Account:
     """Write images and masks, and account for every one that was planned."""
-    options, account = plan.options, Account(set_aside=_named(layout))
-    masks: list[tuple[PlannedImage, Lesion, Job | None]] = []
+    options, account = plan.options, Account(set_aside=list(layout.unreadable))
+    masks: list[tuple[Any, Any, Job | None]] = []
     names = [job.name for job in jobs.values()]
     if options.masks and options.unit == "mammogram":
         names += [
-            job.name
-            for image in plan.cohort.images
-            for _, job in layout.mask_jobs(image, (0, 0))
-            if job
+            job.name for image in plan.images for _, job in layout.mask_jobs(image, (0, 0)) if job
         ]
     writer.keep_only(names)
     _forecast(writer.left(jobs.values()), options, writer, progress)
     made = writer.write([*jobs.values()], options.workers, "Writing images", "images", progress)
-    for image in plan.cohort.images:
+    for image in plan.images:
         job = jobs.get(image.image_id)
         facts = made[job.name] if job else {}
         layout.account_image(image, job, facts, account)
@@ -221,18 +192,13 @@ def _write(
     return account
 
 
-def _named(layout: Layout) -> list[tuple[str, str]]:
-    unreadable = layout.index.unreadable
-    return [(layout.rename.file(name), layout.rename(why)) for name, why in unreadable]
-
-
 def _forecast(left: Sequence[Job], options: Organize, writer: Writer, progress: Progress) -> None:
     """Write one image to say how long all of them will take."""
     if len(left) < 2:
         return
     started = time.perf_counter()
     writer.write(left[:1], 1, "", "", Silent())
-    sizes = [job.candidates[0].rows * job.candidates[0].columns for job in left]
+    sizes = pixels_of(left)
     rate = (time.perf_counter() - started) / max(1, sizes[0])
     minutes = rate * sum(sizes[1:]) / worker_count(options.workers) / 60
     expected = f"about {minutes:.0f} minutes" if minutes >= 1 else "less than a minute"
@@ -246,26 +212,27 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     guard_against_leaks(out, account)
     write_manifest(out, account.rows)
     write_table_or_none(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
-    doubts = sorted([*layout.remarks(plan.lesions), *account.notes])
+    doubts = sorted([*layout.remarks(), *account.notes])
     write_table_or_none(out / NOTES, ("what", "note"), doubts)
     if plan.folds:
-        write_folds(out, {layout.rename(who): fold for who, fold in plan.folds.items()})
+        write_folds(out, {plan.shown(who): fold for who, fold in plan.folds.items()})
     else:
         (out / FOLDS).unlink(missing_ok=True)
     samples = _samples(out, account)
-    _contact_sheets(out, account, samples)
+    _contact_sheets(out, plan.labels, account, samples)
     # Test labels decide nothing, not even whether the dataset is fit for use.
     seen = [samples[row.image_id] for row in account.rows if row.split != "test"]
     findings = shortcuts.probe(seen, options.seed)
     shortcuts.write_findings(out, findings, seen)
-    by_id = {layout.rename(image.image_id): image for image in plan.cohort.images}
-    present = [by_id[row.image_id] for row in account.rows]
+    written = {row.path for row in account.rows}
+    present = [image for image in plan.images
+               if (job := layout.image_job(image)) and job.name in written]  # fmt: skip
     fits = Counter(str(line[6]) for line in account.masks)
     facts = plan.facts() | {
         "images": len(account.rows),
         "patients": len({row.patient_id for row in account.rows}),
-        "splits": split_counts(present, plan.splits),
-        "expected": len(plan.cohort.images),
+        "splits": split_counts(present, plan.splits, plan.labels),
+        "expected": len(plan.images),
         "without_file": sum(
             reason.startswith(MISSING) and not what.startswith("mask of ")
             for what, reason in account.set_aside
@@ -275,7 +242,7 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
         "notes": len(doubts),
         "shortcuts": findings.facts(),
     }
-    notes = [*_notes(plan, facts, layout.index), *findings.warnings()]
+    notes = [*_notes(plan, facts, layout), *findings.warnings()]
     write_json(out / SUMMARY, facts | {"warnings": notes})
     return facts, notes
 
@@ -294,9 +261,11 @@ def _samples(out: Path, account: Account) -> dict[str, shortcuts.Sample]:
     }
 
 
-def _contact_sheets(out: Path, account: Account, samples: Mapping[str, shortcuts.Sample]) -> None:
+def _contact_sheets(
+    out: Path, labels: Sequence[str], account: Account, samples: Mapping[str, shortcuts.Sample]
+) -> None:
     for split in SPLITS:
-        for label in LABELS:
+        for label in labels:
             path = out / SHEETS / f"{split}_{label}.png"
             shown = [
                 (row.image_id, samples[row.image_id].thumbnail)
@@ -309,21 +278,20 @@ def _contact_sheets(out: Path, account: Account, samples: Mapping[str, shortcuts
                 path.unlink(missing_ok=True)
 
 
-def _notes(plan: Plan, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
-    options, unit = plan.options, UNITS[plan.options.unit]
-    yield from cohort_notes(plan)
+def _notes(plan: Plan, facts: Mapping[str, Any], layout: Layout) -> Iterator[str]:
+    options, unit = plan.options, plan.unit
+    yield from plan.notes()
     if facts["without_file"]:
         yield (
             f"{facts['without_file']:,} of {facts['expected']:,} {unit} have no file in "
             f"{options.source}: is the download complete? --check lists what is missing"
         )
-    masks = any(file.role == MASK for files in index.series.values() for file in files)
-    if options.masks and options.unit == "mammogram" and not masks:
+    if options.masks and options.unit == "mammogram" and not layout.holds_masks:
         yield "the download holds no masks"
     if facts["notes"]:
         yield f"usable, but worth knowing: {facts['notes']:,} lines in {options.out / NOTES}"
     for split, counts in facts["splits"].items():
-        empty = [label for label in LABELS if not counts[label]]
+        empty = [label for label in plan.labels if not counts[label]]
         if not counts["images"]:
             yield f"{split} holds no image"
         elif empty:
@@ -336,11 +304,11 @@ def _result(plan: Plan, facts: Mapping[str, Any], notes: Sequence[str]) -> Resul
     return Result(
         folder=options.out,
         headline=(
-            f"{facts['images']:,} of {facts['expected']:,} {UNITS[options.unit]} organised, "
+            f"{facts['images']:,} of {facts['expected']:,} {plan.unit} organised, "
             f"of {facts['patients']:,} patients{masks}"
         ),
         facts=facts,
-        tables=(split_table(options, facts), *left_out_table(facts)),
+        tables=(split_table(plan, facts), *left_out_table(facts)),
         notes=tuple(notes),
         set_aside=facts["set_aside"],
         next_stage="preprocess",

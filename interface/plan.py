@@ -22,7 +22,7 @@ from pipeline.resources.estimates import (
     total,
 )
 from pipeline.resources.sizes import bytes_text, time_text
-from pipeline.stages.data import film_height
+from pipeline.stages.collections import film_height
 from pipeline.stages.whole import Plan
 
 NO_MATTER = PLACES - {"source", "data", "csv"}  # options that change nothing of what a stage makes

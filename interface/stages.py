@@ -15,6 +15,7 @@ from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
 from pipeline.records import plain_options
 from pipeline.stages import (
+    collections,
     data,
     evaluation,
     explanation,
@@ -48,7 +49,7 @@ class Stage:
 STAGES = {
     "all": Stage(whole.Whole, "interface.whole:run_whole"),
     "demo": Stage(whole.Demo, "interface.whole:run_demo", asks=False),
-    "synthesize": Stage(data.Synthesize, "sources.synthetic.stage:synthesize"),
+    "synthesize": Stage(collections.Synthesize, "sources.synthetic.stage:synthesize"),
     "organize": Stage(data.Organize, "organize_data:organize"),
     "preprocess": Stage(data.Preprocess, "preprocess_data:preprocess"),
     "probe": Stage(data.Probe, "models.shortcuts.stage:check_shortcuts"),

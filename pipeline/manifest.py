@@ -20,6 +20,14 @@ MASK_TABLE = "masks.csv"  # beside it: where the mask of each lesion lies
 THUMBNAILS = "thumbnails"  # the folder beside it of each image reduced to 192 pixels
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
+DIAGNOSES = ("normal", *LABELS)
+# What a dataset asks of an image, with its two labels: the negative one first.
+QUESTIONS = {
+    "benign-malignant": LABELS,
+    "malignant-rest": ("not_malignant", "malignant"),
+    "abnormal-normal": ("normal", "abnormal"),
+}
+POSITIVE = {positive for _, positive in QUESTIONS.values()}
 REMEDY = "make the folder again with the stage that made it"
 
 
@@ -34,7 +42,9 @@ class Row:
     image_id: str  # unique in the dataset; the file's name without suffix
     patient_id: str  # "P_00001"; one id space for masses and calcifications
     split: str  # "train", "val" or "test"
-    label: str  # "benign" or "malignant"; for an image with several lesions, any malignant one
+    # One of the two of QUESTIONS that its dataset has: "benign" or "malignant". An image with
+    # several lesions has the positive one where any of them has.
+    label: str
     path: str  # of the image, relative to the dataset's folder, with forward slashes
     unit: str = "mammogram"  # "mammogram" (a whole film) or "crop" (one lesion)
     laterality: str = ""  # "LEFT" or "RIGHT"
@@ -60,6 +70,18 @@ class Row:
     scale: float | None = None  # pixels of this image for one pixel of the organised image
     mirrored: int = 0  # 1 where this image is mirrored left to right, else 0
     parent: str = ""  # for an augmented image, the image_id that it was made from
+    # The columns from here on stand in a manifest where any of its images has a value.
+    diagnosis: str = ""  # "normal", "benign" or "malignant", where a dataset has normal images
+    age: int | None = None  # of the patient, in years
+    site: str = ""  # where the image was taken
+    machine: str = ""  # with which one
+    implant: str = ""  # "yes" or "no"
+    collection: str = ""  # of a dataset merged from several: which
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether it has the positive one of its dataset's two labels."""
+        return self.label in POSITIVE
 
 
 @dataclass(frozen=True)
@@ -71,6 +93,18 @@ class MaskFile:
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(Row))
+SOMETIMES = COLUMNS[COLUMNS.index("diagnosis") :]
+
+
+def labels_of(rows: Iterable[Row]) -> tuple[str, str]:
+    """Return the two labels of a dataset, the negative one first.
+
+    Those of benign against malignant stand for rows that tell no question, or contradict
+    themselves.
+    """
+    there = {row.label for row in rows}
+    fitting = (pair for pair in QUESTIONS.values() if there <= set(pair))
+    return next(fitting, LABELS)
 
 
 def image_path(split: str, label: str, image_id: str) -> str:
@@ -93,9 +127,11 @@ def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
     validate(folder, ordered)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    columns = [one for one in COLUMNS if one not in SOMETIMES
+               or any(getattr(row, one) not in ("", None) for row in ordered)]  # fmt: skip
+    writer.writerow(columns)
     for row in ordered:
-        values = (getattr(row, column) for column in COLUMNS)
+        values = (getattr(row, column) for column in columns)
         writer.writerow(["" if value is None else value for value in values])
     write_text(folder / MANIFEST, text.getvalue())
 
@@ -159,13 +195,14 @@ def validate(folder: Path, rows: Sequence[Row]) -> None:
         UserError: An unknown split or label, an image_id twice, a patient in two splits, or an
             augmented image outside training.
     """
+    labels = labels_of(rows)
     seen: set[str] = set()
     home: dict[str, str] = {}
     for row in rows:
         where = f"{folder / MANIFEST}: {shown(row.image_id) or 'an image without a name'}"
         if not is_inside(row.path) or not is_file_name(row.image_id):
             raise UserError(f"{where}: its name or path leads out of the dataset", REMEDY)
-        if row.split not in SPLITS or row.label not in LABELS:
+        if row.split not in SPLITS or row.label not in labels:
             said = f"split {shown(row.split)!r}, label {shown(row.label)!r}"
             raise UserError(f"{where}: {said} are not known", REMEDY)
         if not row.patient_id:

@@ -21,6 +21,10 @@ class OpenNames:
         """Return the text."""
         return text
 
+    def whole(self, name: str) -> str:
+        """Return a name of an image or a patient, of a collection with ids of any form."""
+        return name
+
     def file(self, name: str) -> str:
         """Return the name of a file of the download."""
         return name
@@ -41,6 +45,10 @@ class Pseudonyms(OpenNames):
         text = PATIENT.sub(lambda match: f"X_{self._hash(match[0])[:10]}", text)
         # Under 2.25 anybody may number things by a 128-bit number (DICOM PS3.5, B.2).
         return UID.sub(lambda match: f"2.25.{int(self._hash(match[0])[:32], 16)}", text)
+
+    def whole(self, name: str) -> str:
+        """Return what stands for a name of an image or a patient, whatever it looks like."""
+        return f"X_{self._hash(name)[:16]}"
 
     def file(self, name: str) -> str:
         """Return what stands for a file of the download: its folders tell date and series."""

@@ -178,7 +178,7 @@ def layouts(once):
 def write_collection(out, **given):
     """Write a synthetic collection, and return its folder."""
     from pipeline.progress import Silent
-    from pipeline.stages.data import Synthesize
+    from pipeline.stages.collections import Synthesize
     from sources.synthetic.stage import synthesize
 
     synthesize(Synthesize(out=out, **COLLECTION | given), Silent())

@@ -7,3 +7,5 @@ WORKING = "working"  # in a preprocessed dataset: images before blur and contras
 HEADERS = "headers.jsonl"  # in a dataset: what the headers of the download say
 TRIALS = "trials"  # in a study: what trials write while they run
 LEAKAGE = ".leakage"  # in the folder of runs: datasets and trainings of --price-of-leakage
+# In a dataset: what a check of the download found, and the series to download again.
+CHECKED = ("check.csv", "check_notes.csv", "missing.tcia")

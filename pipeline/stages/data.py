@@ -1,5 +1,6 @@
 """The questionnaire's first part: the stages that make a dataset of a collection."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,59 +16,8 @@ from pipeline.options import (
     usable_output,
 )
 from pipeline.records import made_by
+from pipeline.stages.collections import CBIS_DDSM, COLLECTIONS, FOLDERS, MENDELEY, MINI_MIAS, RSNA
 from pipeline.stages.shared import AUGMENTATIONS, DATA, Common, advanced
-
-SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
-
-
-def film_height(size: str) -> int:
-    """Return the height of a synthetic film in pixels: "small", "real" or a number."""
-    return {"small": SMALL, "real": REAL}.get(size) or int(size)
-
-
-def _film_size(size: str) -> str | None:
-    if size in ("small", "real"):
-        return None
-    if size.isdecimal() and 256 <= int(size) <= 7200:
-        return None
-    return "must be small, real, or a height from 256 to 7200 pixels"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synthesize(Common):
-    """Write a small synthetic look-alike of CBIS-DDSM."""
-
-    out: Path = option(Path("raw"), "Folder to write the collection to", check=usable_output)
-    patients: int = option(60, "Number of patients", check=between(8, 5000))
-    size: str = option(
-        "small",
-        "Height of the films in pixels",
-        check=_film_size,
-        choices={
-            "small": f"{SMALL} pixels: quick to try",
-            "real": f"about {REAL} pixels, 30 MB each: as the real collection",
-        },
-        other="another height in pixels",
-    )
-    layout: str = advanced(
-        "descriptive",
-        "Layout of the folders",
-        choices={
-            "descriptive": "NBIA Data Retriever, descriptive names (as downloaded today)",
-            "descriptive-2023": "NBIA Data Retriever, descriptive names of 2023",
-            "descriptive-old": "NBIA Data Retriever, descriptive names before 2020",
-            "classic": "NBIA Data Retriever, classic names",
-            "csv": "as the paths in the case description CSVs",
-            "rest": "a zip file for each series, as the NBIA REST interface gives",
-            "kaggle": "the JPEG copy on Kaggle",
-        },
-    )
-    dialect: str = advanced(
-        "windows",
-        "Dialect of metadata.csv",
-        choices={"windows": "back-slashes, LF", "linux": "slashes, CRLF"},
-        when=lambda answers: answers["layout"] != "kaggle",
-    )
 
 
 def _download_folder(path: Path) -> str | None:
@@ -76,11 +26,26 @@ def _download_folder(path: Path) -> str | None:
     return f"{problem}; {hint}" if problem else None
 
 
-def _csv_folder(path: Path) -> str | None:
-    """Check that a folder holds tables."""
+def _tables(path: Path) -> str | None:
+    """Check that a folder holds tables, or that a table is there."""
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return None
     if problem := existing_folder(path):
         return problem
     return None if any(path.glob("*.[cC][sS][vV]")) else "holds no CSV files"
+
+
+def _is(*names: str) -> Callable[[Answers], bool]:
+    """Return whether the collection is one of some."""
+    return lambda answers: _collection_of(answers) in names
+
+
+def _of_cases(answers: Answers) -> bool:
+    return _is(CBIS_DDSM)(answers)
+
+
+def _has_tables(answers: Answers) -> bool:
+    return _is(CBIS_DDSM, RSNA, FOLDERS)(answers)
 
 
 def _needs_images(answers: Answers) -> bool:
@@ -88,19 +53,20 @@ def _needs_images(answers: Answers) -> bool:
 
 
 def _of_both(answers: Answers) -> bool:
-    return bool(answers["finding"] == "both")
+    return _of_cases(answers) and answers["finding"] == "both"
 
 
 def _of_films(answers: Answers) -> bool:
-    return bool(answers["unit"] == "mammogram")
+    return _of_cases(answers) and answers["unit"] == "mammogram"
 
 
-_LIVE = named("sources.cbis_ddsm.collection:live_counts")
+_LIVE = named("sources.registry:live_counts")
+_collection_of = named("sources.registry:collection_of")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Organize(Common):
-    """Sort a raw CBIS-DDSM download by split and label."""
+    """Sort a raw download by split and label: CBIS-DDSM, or one of the others."""
 
     source: Path = option(
         Path("raw"),
@@ -108,11 +74,15 @@ class Organize(Common):
         check=_download_folder,
         when=lambda answers: not (answers["dry_run"] and answers["csv"]),
     )
+    collection: str = advanced(
+        "auto", "Which collection it is", choices={"auto": "as its files show", **COLLECTIONS}
+    )
     csv: Path | None = advanced(
         None,
-        "Folder of the case CSVs",
+        "Folder of the tables, or a table",
         words={"auto": "in or beside the raw folder"},
-        check=_csv_folder,
+        check=_tables,
+        when=_has_tables,
     )
     out: Path = option(
         Path("dataset"), "Folder to write the dataset to", check=usable_output, when=_needs_images
@@ -121,12 +91,25 @@ class Organize(Common):
         "mammogram",
         "What one image is",
         choices={"mammogram": "a whole mammogram", "crop": "the crop around one lesion"},
+        when=_of_cases,
         counts=_LIVE,
     )
     finding: str = option(
         "mass",
         "Which findings",
         choices={"mass": "masses", "calc": "calcifications", "both": "both, pooled"},
+        when=_of_cases,
+        counts=_LIVE,
+    )
+    question: str = option(
+        "malignant-rest",
+        "Which question the labels answer",
+        choices={
+            "malignant-rest": "is it malignant, or not",
+            "benign-malignant": "is a finding benign or malignant; normal images are left out",
+            "abnormal-normal": "is there a finding, benign or malignant, or none",
+        },
+        when=lambda answers: not _of_cases(answers),
         counts=_LIVE,
     )
     pooled: str = option(
@@ -144,6 +127,7 @@ class Organize(Common):
         "benign",
         "Lesions that are BENIGN_WITHOUT_CALLBACK",
         choices={"benign": "count as benign", "leave-out": "are left out"},
+        when=_of_cases,
         counts=_LIVE,
     )
     mixed: str = advanced(
@@ -189,6 +173,31 @@ class Organize(Common):
             "own": "as the other answers say",
             "original": "as the thesis project before this tool counted it",
         },
+        when=_of_cases,
+    )
+    variants: str = advanced(
+        "augment",
+        "Further variants of a film, which somebody turned or mirrored",
+        choices={"augment": "are augmented training images", "leave-out": "are left out"},
+        when=_is(MENDELEY),
+    )
+    columns: str = advanced(
+        "",
+        'Columns of the table: "image=File,patient=ID,label=Class,laterality=Side,view=View"',
+        words={"auto": "by their names"},
+        when=_is(FOLDERS),
+    )
+    classes: str = advanced(
+        "",
+        'What each class is: "0=normal,1=malignant"',
+        words={"auto": "by their names"},
+        when=_is(FOLDERS),
+    )
+    test_share: float = advanced(
+        0.2,
+        "Share of the patients held out for the test (0.05 to 0.5)",
+        check=between(0.05, 0.5),
+        when=_is(RSNA, MENDELEY, MINI_MIAS, FOLDERS),
     )
     val_share: float = advanced(
         0.15,
@@ -210,7 +219,7 @@ class Organize(Common):
     masks: bool = advanced(
         True,
         "Write the lesions' masks",
-        when=lambda answers: _of_films(answers) and _needs_images(answers),
+        when=lambda answers: answers["unit"] == "mammogram" and _needs_images(answers),
     )
     pseudonymize: bool = advanced(
         False,

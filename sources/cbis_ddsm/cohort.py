@@ -4,18 +4,16 @@ The case descriptions alone decide; no file is looked at, so that a partial down
 images in the same splits as a whole one.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError, shown
+from pipeline.errors import UserError
 from pipeline.options import defaults
 from pipeline.stages.data import Organize
-from pipeline.tables import read_text
 from sources.cbis_ddsm.tables import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
+from sources.exclusion import LeftOut, listed_names
 
 FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -24,8 +22,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unit": "mammogram", "finding": "mass", "without_callback": "leave-out", "mixed": "each",
     },
 }  # fmt: skip
-# What the first line of a list may call its columns.
-LIST_COLUMNS = {"image_id", "patient_id", "image", "patient", "id", "what", "name", "file", "path"}
 FILMS_HOME = {"drop-train": "test", "drop-test": "train"}  # where pooled patients stay
 
 
@@ -59,16 +55,6 @@ class PlannedImage:
     def mixed(self) -> bool:
         """Whether it has malignant lesions and others."""
         return len({lesion.pathology == MALIGNANT for lesion in self.lesions}) > 1
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What one rule cost."""
-
-    why: str  # in words
-    lesions: int  # rows of the case descriptions that are in no image because of it
-    images: int  # images lost
-    patients: int  # patients of whom nothing is left
 
 
 @dataclass(frozen=True)
@@ -137,7 +123,7 @@ def plan_cohort(
         if rules.mixed == "each" and rules.unit == "mammogram":
             there += [part for image in there for part in _by_label(image)]
         names = {name for image in there for name in _names(image, rename)}
-        unwanted = _listed(rules.exclude, names)
+        unwanted = listed_names(rules.exclude, names)
         why = f"listed in {rules.exclude.name}"
         images = _dropped(why, images, lambda image: not _names(image, rename) & unwanted, left_out)
     pooled = _pooled(images)
@@ -187,36 +173,6 @@ def _names(image: PlannedImage, rename: Callable[[str], str]) -> set[str]:
     film = f"{image.patient_id}_{image.lesions[0].laterality}_{image.lesions[0].view}"
     own = {image.image_id, image.patient_id, film}
     return own | {rename(name) for name in own}
-
-
-def _listed(path: Path, names: Iterable[str]) -> set[str]:
-    """Return the names that a list holds; each line holds one, beside what else it says.
-
-    Raises:
-        UserError: The file cannot be read, or a line holds no name that there is: a leak that
-            somebody meant to close would stay open.
-    """
-    known = {name.casefold(): name for name in names}
-    listed, strange = set(), []
-    for number, line in enumerate(read_text(path, "give a list of ids")[0].splitlines(), start=1):
-        cells = [_plain_name(cell) for cell in re.split("[,;\t]", line)]
-        found = next((known[cell] for cell in cells if cell in known), None)
-        if found is not None:
-            listed.add(found)
-        elif any(cells) and not line.lstrip().startswith("#"):
-            if number > 1 or not LIST_COLUMNS & set(cells):
-                strange.append(f"line {number}: {shown(line.strip())!r}")
-    if strange:
-        more = f" and {len(strange) - 3:,} more lines" if len(strange) > 3 else ""
-        problem = f"{path}: {', '.join(strange[:3])}{more}: no image or patient has this name"
-        raise UserError(problem, "correct or remove it")
-    return listed
-
-
-def _plain_name(cell: str) -> str:
-    """Return a cell without quotes, folders, suffix and case."""
-    name = re.split(r"[/\\]", cell.strip(" \"'"))[-1].casefold()
-    return re.sub(r"\.(png|jpe?g|dcm)$", "", name)
 
 
 def _cost(why: str, before: Sequence[PlannedImage], after: Sequence[PlannedImage]) -> LeftOut:

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.options import Answers, checked, choices_of, defaults
 from pipeline.progress import Table
 from pipeline.stages.data import Organize
-from sources.cbis_ddsm.cohort import PlannedImage, plan_cohort
+from sources.cbis_ddsm.cohort import plan_cohort
 from sources.cbis_ddsm.tables import (
     BENIGN,
     CALCIFICATION,
@@ -124,27 +124,6 @@ def live_counts(name: str, answers: Answers) -> dict[str, str]:
             test = sum(image.split == "test" for image in images)
             counts[choice] = f"{len(images):,} images ({test:,} test), {patients:,} patients"
     return counts
-
-
-def split_counts(images: Iterable[PlannedImage], splits: Mapping[str, str]) -> dict[str, Any]:
-    """Count images, patients, breasts and labels by split.
-
-    Args:
-        images: Of a cohort.
-        splits: patient_id -> "train", "val" or "test".
-    """
-    found = {}
-    for split in ("train", "val", "test"):
-        members = [image for image in images if splits[image.patient_id] == split]
-        labels = Counter(image.label for image in members)
-        found[split] = {
-            "images": len(members),
-            "patients": len({image.patient_id for image in members}),
-            "breasts": len({image.breast for image in members}),
-            "benign": labels["benign"],
-            "malignant": labels["malignant"],
-        }
-    return found
 
 
 def _counts(lesions: Sequence[Lesion]) -> dict[str, int]:

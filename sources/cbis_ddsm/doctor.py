@@ -12,14 +12,15 @@ from pipeline.errors import UserError
 from pipeline.holding import release
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import RECORD, claim_folder, read_json, write_table_or_none, write_text
+from pipeline.resources.places import CHECKED
 from pipeline.stages.data import Organize
 from sources.cbis_ddsm.collection import describe
-from sources.cbis_ddsm.dataset import abnormality, remarks
 from sources.cbis_ddsm.files import DIGITS, IMAGE, MASK, ZIP, Index, SourceFile, index_files
+from sources.cbis_ddsm.layout import abnormality, remarks
 from sources.cbis_ddsm.tables import CaseCsv, Lesion, read_case_csvs
-from sources.cbis_ddsm.writing import fit_of
+from sources.writing import fit_of
 
-PROBLEMS, REMARKS, MANIFEST = "check.csv", "check_notes.csv", "missing.tcia"
+PROBLEMS, REMARKS, MANIFEST = CHECKED
 MAMMOGRAM, CROP = "mammogram", "crop"
 ROLES = (MAMMOGRAM, CROP, MASK)
 MISSING, TRUNCATED, SIZE = "missing", "truncated", "wrong size"

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from images import archives
 from images.dicom import defect, read_header
-from images.files import SPREAD, SUFFIXES, is_dicom, read_bytes
+from images.files import SPREAD, SUFFIXES, is_dicom, read_bytes, read_image
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.records import digest
 from pipeline.resources.places import HEADERS
 from pipeline.tables import read_columns, read_table
 from pipeline.work import Ledger, run_all, worker_count
-from sources.cbis_ddsm.masks import is_mask
+from sources.cbis_ddsm.masks import is_flat, is_mask
 from sources.cbis_ddsm.tables import csvs_under, walk
+from sources.writing import GREY_IN_PLACE, MASK_IN_PLACE
 
 NO_IMAGE = False  # what the index keeps of a licence and the like
 INDEX_VERSION = 3  # to be raised when other facts are kept of a file
@@ -82,6 +83,34 @@ class SourceFile:
             return folder == self.series
         suffix = SUFFIX.search(folder)
         return self.series.endswith(suffix[1]) if suffix else None
+
+    @property
+    def source_id(self) -> str:
+        """What the collection calls it."""
+        return self.series
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels it has."""
+        return self.rows * self.columns
+
+    def facts(self) -> dict[str, Any]:
+        """Return what tells it from any other content; see `sources.writing.Candidate`."""
+        return asdict(self)
+
+    def read(self, source: Path, wants_mask: bool) -> NDArray[np.uint16]:
+        """Return its pixels; see `sources.writing.Candidate`."""
+        image = read_image(source / self.name)
+        if wants_mask and not is_mask(image):
+            raise UserError(GREY_IN_PLACE)
+        if not wants_mask and self._shows_mask(image):
+            raise UserError(MASK_IN_PLACE)
+        return image
+
+    def _shows_mask(self, image: NDArray[np.uint16]) -> bool:
+        if self.is_copy:  # its bits say nothing, so its table does, or else its pixels
+            return self.role == MASK if self.listed else is_mask(image)
+        return self.role == MASK and is_flat(image)
 
     @property
     def is_copy(self) -> bool:

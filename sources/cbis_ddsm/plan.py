@@ -1,38 +1,55 @@
 """CBIS-DDSM: everything that the case descriptions decide, and what a person is shown of it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, SPLITS
-from pipeline.progress import Table
+from pipeline.progress import Progress, Table
+from pipeline.resources.places import CHECKED, HEADERS
 from pipeline.stages.data import Organize
-from sources.cbis_ddsm.cohort import FINDINGS, Cohort, plan_cohort, resolved
-from sources.cbis_ddsm.collection import KINDS, describe, description_table, split_counts
-from sources.cbis_ddsm.splits import assign_folds, assign_splits
+from sources.cbis_ddsm.cohort import FINDINGS, Cohort, PlannedImage, plan_cohort, resolved
+from sources.cbis_ddsm.collection import KINDS, describe, description_table
+from sources.cbis_ddsm.files import index_files
+from sources.cbis_ddsm.layout import SeriesLayout
 from sources.cbis_ddsm.tables import OFFICIAL_CSVS, CaseCsv, Lesion, read_case_csvs
+from sources.plan import Plan, split_counts
+from sources.pseudonyms import OpenNames
+from sources.splits import Stratum, assign_folds, assign_splits
 
 UNITS = {"mammogram": "mammograms", "crop": "lesion crops"}
-SPLIT_COLUMNS = ("images", "patients", "breasts", *LABELS)
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaseDescriptionPlan(Plan):
     """What the case descriptions alone decide."""
 
     options: Organize  # of the stage, presets resolved
-    tables: list[CaseCsv]  # the case descriptions, of every finding
+    tables_read: list[CaseCsv]  # the case descriptions, of every finding
     missing_csvs: list[str]  # names of those of the wanted findings that are not there
     cohort: Cohort  # the images
     splits: dict[str, str]  # patient_id -> split
     folds: dict[str, int]  # patient_id -> fold; empty where none are wanted
+    rename: OpenNames  # pseudonyms, or names as they are
+    private_files: Sequence[str] = (HEADERS, *CHECKED)
+
+    @property
+    def images(self) -> Sequence[PlannedImage]:  # type: ignore[override]  # no field here
+        """The images that the dataset should hold."""
+        return self.cohort.images
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]  # no field here
+        """What its images are called."""
+        return UNITS[self.options.unit]
 
     @property
     def lesions(self) -> list[Lesion]:
         """The rows of the wanted findings."""
         wanted = FINDINGS[self.options.finding]
-        return [x for table in self.tables if table.finding in wanted for x in table.lesions]
+        return [x for table in self.tables_read if table.finding in wanted for x in table.lesions]
 
     def facts(self) -> dict[str, Any]:
         """Return what is known before a file is looked at."""
@@ -41,7 +58,7 @@ class Plan:
             "unit": options.unit,
             "finding": options.finding,
             "cohort": options.cohort,
-            "collection": describe(self.tables),
+            "collection": describe(self.tables_read),
             "left_out": [asdict(entry) for entry in cohort.left_out],
             "pooled_patients": len(cohort.pooled),
             "moved_to_test": cohort.moved,
@@ -54,6 +71,28 @@ class Plan:
             }
         return facts
 
+    def tables(self, facts: Mapping[str, Any]) -> Iterator[Table]:
+        """Yield what the case descriptions hold."""
+        yield description_table(facts["collection"])
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a person should know of the cohort; see `cohort_notes`."""
+        return cohort_notes(self)
+
+    def collection_notes(self) -> Iterator[str]:
+        """Yield what the case descriptions hold that is easily counted wrongly."""
+        return _collection_notes(describe(self.tables_read))
+
+    def locate(self, keep: Path | None, progress: Progress) -> "SeriesLayout":
+        """Read the headers of the download."""
+        options = self.options
+        index = index_files(options.source, keep, options.workers, progress)
+        return SeriesLayout(options, index, self.splits, self.rename, self.lesions)
+
+    def refuse_none(self) -> str:
+        """Return what a person can do where none of the images there is wanted."""
+        return "choose another --unit, --finding or --source"
+
 
 def planned_images(options: Organize) -> dict[str, int]:
     """Return how many images each split will have, by what the case descriptions say alone.
@@ -65,7 +104,7 @@ def planned_images(options: Organize) -> dict[str, int]:
     return {split: counts[split]["images"] for split in ("train", "val", "test")}
 
 
-def plan_dataset(options: Organize, rename: Callable[[str], str] = str) -> Plan:
+def plan_dataset(options: Organize, rename: OpenNames | None = None) -> CaseDescriptionPlan:
     """Read the case descriptions and decide everything that they decide.
 
     Raises:
@@ -80,7 +119,8 @@ def plan_dataset(options: Organize, rename: Callable[[str], str] = str) -> Plan:
         if kind[0] in FINDINGS[rules.finding] and kind not in present
     ]
     lesions = [lesion for table in tables for lesion in table.lesions]
-    cohort = plan_cohort(lesions, options, rename)
+    names = rename or OpenNames()
+    cohort = plan_cohort(lesions, options, names)
     if not any(lesion.finding in FINDINGS[rules.finding] for lesion in lesions):
         raise UserError(
             f"{options.csv or options.source}: holds neither {' nor '.join(missing)}",
@@ -90,49 +130,39 @@ def plan_dataset(options: Organize, rename: Callable[[str], str] = str) -> Plan:
     if not cohort.images:
         why = ", ".join(entry.why for entry in cohort.left_out)
         raise UserError(f"no image is left of the {rules.finding} cases ({why})", "leave out less")
-    splits = assign_splits(cohort.images, options.val_share, options.seed)
-    folds = assign_folds(cohort.images, options.folds, options.seed) if options.folds else {}
+    strata = strata_of(cohort.images)
+    splits = assign_splits(cohort.images, strata, options.val_share, options.seed)
+    folds = assign_folds(splits, strata, options.folds, options.seed) if options.folds else {}
     if options.folds and len(set(folds.values())) < options.folds:
         raise UserError(
             f"--folds {options.folds}: there are only {len(folds)} patients in train and val",
             "ask for fewer folds",
         )
-    return Plan(rules, tables, missing, cohort, splits, folds)
+    return CaseDescriptionPlan(rules, tables, missing, cohort, splits, folds, names)
 
 
-def cohort_tables(plan: Plan, facts: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield what the case descriptions hold, the cohort by split, and what was left out."""
-    yield description_table(facts["collection"])
-    yield split_table(plan.options, facts)
-    yield from left_out_table(facts)
+def strata_of(images: Sequence[PlannedImage]) -> dict[str, Stratum]:
+    """Return label, findings and density of each patient."""
+    lesions: dict[str, list[Lesion]] = defaultdict(list)
+    for image in images:
+        lesions[image.patient_id] += image.lesions
+    malignant = {image.patient_id for image in images if image.label == "malignant"}
+    return {
+        patient: (
+            "malignant" if patient in malignant else "benign",
+            "|".join(sorted({lesion.finding for lesion in shown})),
+            str(max(lesion.density for lesion in shown)),
+        )
+        for patient, shown in lesions.items()
+    }
 
 
-def left_out_table(facts: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield what was left out by rule, if anything was."""
-    if facts["left_out"]:
-        columns = ("why", "lesions", "images", "patients")
-        rows = tuple(tuple(entry[name] for name in columns) for entry in facts["left_out"])
-        yield Table("Left out", columns, rows)
-
-
-def split_table(options: Organize, facts: Mapping[str, Any]) -> Table:
-    """Return images, patients, breasts and labels by split."""
-    splits = facts["splits"]
-    total = {name: sum(splits[split][name] for split in SPLITS) for name in SPLIT_COLUMNS}
-    rows = [(split, *(splits[split][name] for name in SPLIT_COLUMNS)) for split in SPLITS]
-    return Table(
-        f"{UNITS[options.unit].capitalize()} by split",
-        ("split", *SPLIT_COLUMNS),
-        (*rows, ("all", *total.values())),
-    )
-
-
-def cohort_notes(plan: Plan) -> Iterator[str]:
+def cohort_notes(plan: CaseDescriptionPlan) -> Iterator[str]:
     """Yield what a person should know of the cohort before trusting a figure made with it."""
     cohort, options = plan.cohort, plan.options
     if plan.missing_csvs:
         yield f"not found, so its cases are not in the dataset: {', '.join(plan.missing_csvs)}"
-    for table in plan.tables:
+    for table in plan.tables_read:
         if table.repeated:
             first = ", ".join(map(str, table.repeated[:5]))
             yield (
@@ -155,7 +185,7 @@ def cohort_notes(plan: Plan) -> Iterator[str]:
         )
 
 
-def collection_notes(collection: Mapping[str, Any]) -> Iterator[str]:
+def _collection_notes(collection: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the case descriptions hold that is easily counted wrongly."""
     pooled, twins = collection["pooled_patients"], collection["twins"]
     mixed = collection["mixed_mammograms"]

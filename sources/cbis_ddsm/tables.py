@@ -147,6 +147,12 @@ def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     )
 
 
+def may_hold_series(folder: Path) -> bool:
+    """Return whether a folder's names are those of the download, with or without its tables."""
+    named = re.compile(r"CBIS-DDSM|(Mass|Calc)-(Training|Test)_|1\.3\.6\.1\.4\.1\.9590\.")
+    return any(named.match(path.name) for path in folder.iterdir())
+
+
 def read_case_csv(path: Path) -> CaseCsv:
     """Read one case description.
 

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.paths import inside
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, digest, open_folder, write_text
-from pipeline.stages.data import Synthesize, film_height
+from pipeline.stages.collections import Synthesize, film_height
 from pipeline.work import LEDGER, Ledger, run_all, worker_count
 from sources.synthetic.files import Listing, PlannedFile, file_path, on_disk, plan_files
 from sources.synthetic.plan import FilmPlan, plan_collection

@@ -20,9 +20,9 @@ from images.dicom import read_header
 from images.files import SPREAD
 from pipeline.errors import UserError
 from sources.cbis_ddsm.files import IMAGE, SourceFile
-from sources.cbis_ddsm.writing import Job, make
 from sources.synthetic.films import render_film
 from sources.synthetic.writing import dicom_bytes, dicom_dataset, header_fields
+from sources.writing import Job, make
 from tests.benchmarks.films import (
     HEIGHT,
     SEED,

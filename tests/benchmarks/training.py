@@ -34,7 +34,8 @@ from models.devices import has_fast_bf16
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from pipeline.resources.places import CACHE
-from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize, Preprocess
 from tests.benchmarks import machine
 from tests.benchmarks.copies import replicate
 

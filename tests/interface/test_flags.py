@@ -9,7 +9,8 @@ import pytest
 from interface.flags import build_parser, command
 from interface.stages import STAGES
 from pipeline.options import checked, flag
-from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.shared import Common
 from pipeline.stages.training import Train
 

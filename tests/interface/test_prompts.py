@@ -10,7 +10,8 @@ from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import between, option
 from pipeline.records import close_folder
-from pipeline.stages.data import Organize, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize
 from pipeline.stages.evaluation import Evaluate
 
 ENTER, DOWN, UP, ESC, CTRL_C = "\r", "\x1b[B", "\x1b[A", "\x1b", "\x03"

@@ -7,7 +7,8 @@ from interface.session import offered_answers
 from interface.stages import STAGES, remember
 from pipeline import workspace
 from pipeline.progress import Result
-from pipeline.stages.data import Organize, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize
 from pipeline.stages.training import Train
 from pipeline.stages.tuning import Tune
 from pipeline.stages.whole import Whole

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pipeline.progress import Silent
-from pipeline.stages.data import Synthesize
+from pipeline.stages.collections import Synthesize
 from sources.synthetic.stage import synthesize
 from tests.conftest import OFFLINE, ROOT
 from tests.organize_data.reading import contents, pictures, run

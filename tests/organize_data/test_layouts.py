@@ -8,7 +8,8 @@ import pytest
 from organize_data import organize
 from pipeline.options import items_of, spec_of
 from pipeline.progress import Silent
-from pipeline.stages.data import Organize, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize
 from tests.organize_data.reading import contents, run
 
 LAYOUTS = next(

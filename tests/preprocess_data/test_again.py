@@ -17,7 +17,8 @@ from images.frame import Frame
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
-from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize, Preprocess
 from preprocess_data import preprocess, preprocess_image
 from sources.synthetic.stage import synthesize
 from tests.conftest import OFFLINE, ROOT

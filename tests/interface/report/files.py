@@ -12,7 +12,8 @@ from pipeline.folds import Fold
 from pipeline.progress import Silent
 from pipeline.records import close_folder, file_digest, open_folder, write_json, write_table
 from pipeline.runs import list_runs
-from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.evaluation import Report
 from pipeline.stages.training import Train
 

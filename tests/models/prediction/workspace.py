@@ -5,7 +5,8 @@ from models.training.stage import train
 from organize_data import organize
 from pipeline.options import checked
 from pipeline.progress import Silent
-from pipeline.stages.data import Organize, Preprocess, Synthesize
+from pipeline.stages.collections import Synthesize
+from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.evaluation import Evaluate
 from pipeline.stages.training import Train
 from preprocess_data import preprocess

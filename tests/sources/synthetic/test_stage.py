@@ -16,7 +16,7 @@ from images.files import read_bytes
 from pipeline.errors import UserError
 from pipeline.progress import Silent
 from pipeline.records import RECORD, read_record
-from pipeline.stages.data import Synthesize
+from pipeline.stages.collections import Synthesize
 from sources.synthetic.files import plan_files
 from sources.synthetic.plan import MASS, plan_collection
 from sources.synthetic.stage import synthesize

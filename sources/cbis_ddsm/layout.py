@@ -1,57 +1,62 @@
 """CBIS-DDSM: from a planned cohort and the files of a download to the rows of a dataset."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.manifest import Row, image_path
-from pipeline.records import write_table
 from pipeline.stages.data import Organize
 from sources.cbis_ddsm.cohort import PlannedImage
 from sources.cbis_ddsm.files import MASK, Index
 from sources.cbis_ddsm.tables import SHORT, Lesion
-from sources.cbis_ddsm.writing import (
-    GREY_IN_PLACE,
-    MASK_IN_PLACE,
-    MASKS,
-    Facts,
-    Job,
-    fit_of,
-    skipped_files,
-)
+from sources.dataset import MISSING, Account
+from sources.plan import Layout
 from sources.pseudonyms import OpenNames
-
-MISSING = "missing: "  # how the reason begins where there is no file
-LEAKS = "leaks.csv"
-MASK_COLUMNS = (
-    "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
-    "area",
-)  # fmt: skip
-
-
-@dataclass
-class Account:
-    """What came of the planned images."""
-
-    rows: list[Row] = field(default_factory=list)  # of the manifest
-    masks: list[tuple[Any, ...]] = field(default_factory=list)  # lines of masks.csv
-    # (what, reason) of what could not be used.
-    set_aside: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)  # (file, what to know of it)
-    # Digest of the pixels of each image, by image_id.
-    pixels: dict[str, str] = field(default_factory=dict)
+from sources.writing import GREY_IN_PLACE, MASK_IN_PLACE, MASKS, Facts, Job, fit_of, skipped_files
 
 
 @dataclass(frozen=True)
-class Layout:
+class SeriesLayout(Layout):
     """Where the planned images go."""
 
     options: Organize
     index: Index
     splits: Mapping[str, str]
     rename: OpenNames
+    lesions: Sequence[Lesion]  # of the wanted findings
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:  # type: ignore[override]  # no field here
+        """What should have been an image, as the dataset may name it."""
+        return [(self.rename.file(name), self.rename(why)) for name, why in self.index.unreadable]
+
+    @property
+    def holds_masks(self) -> bool:  # type: ignore[override]  # no field here
+        """Whether there is a mask."""
+        return any(file.role == MASK for files in self.index.series.values() for file in files)
+
+    def inputs(self) -> Any:
+        """Return what the dataset is made from."""
+        sizes = [(uid, [file.size for file in held]) for uid, held in self.index.series.items()]
+        return [asdict(lesion) for lesion in self.lesions], sizes
+
+    def refuse_nothing(self) -> None:
+        """Say why none of the planned images has a file.
+
+        Raises:
+            UserError: Always, but for files that are of no planned image.
+        """
+        files = sum(map(len, self.index.series.values()))
+        if not files and not self.index.unreadable:
+            problem = f"{self.options.source}: holds no DICOM or JPEG file of the collection"
+            raise UserError(problem, "give --source the folder of the download")
+        if not files:
+            name, reason = self.index.unreadable[0]
+            count = f"none of its {len(self.index.unreadable):,} image files can be read"
+            raise UserError(
+                f"{self.options.source}: {count} ({name}: {reason})", "download them again"
+            )
 
     def image_job(self, image: PlannedImage) -> Job | None:
         """Return how an image is written; None where it has no file."""
@@ -125,7 +130,7 @@ class Layout:
         height, width = job.shape or (0, 0)
         rows, columns = facts["rows"], facts["columns"]
         account.masks.append((
-            image_id, name, job.name, self.rename(job.candidates[facts["taken"]].series),
+            image_id, name, job.name, self.rename(job.candidates[facts["taken"]].source_id),
             rows, columns, fit_of(rows, columns, height, width),
             round(height / rows, 4), round(width / columns, 4), facts["area"],
         ))  # fmt: skip
@@ -141,12 +146,12 @@ class Layout:
         role = {MASK_IN_PLACE: "the mask", GREY_IN_PLACE: "what is no mask"}
         return f"{MISSING}its series holds nothing but {role[facts['skipped'][0][1]]}"
 
-    def remarks(self, lesions: Sequence[Lesion]) -> list[tuple[str, str]]:
+    def remarks(self) -> list[tuple[str, str]]:
         """Return `remarks` as the dataset may show them."""
         files = {file.name for held in self.index.series.values() for file in held}
         return sorted(
             (self.rename.file(what) if what in files else self.rename(what), self.rename(remark))
-            for what, remark in remarks(lesions, self.index)
+            for what, remark in remarks(self.lesions, self.index)
         )
 
     def _row(self, image: PlannedImage, job: Job, facts: Facts) -> Row:
@@ -176,42 +181,13 @@ class Layout:
             margins=joined("margins"),
             height=facts["height"],
             width=facts["width"],
-            source_id=self.rename(job.candidates[facts["taken"]].series),
+            source_id=self.rename(job.candidates[facts["taken"]].source_id),
         )
 
 
 def abnormality(lesion: Lesion) -> str:
     """Return how a lesion is called within its breast: "mass 1"."""
     return f"{lesion.finding} {lesion.number}"
-
-
-def guard_against_leaks(out: Path, account: Account) -> None:
-    """Stop where two splits hold the same pixels; that no patient is in two is checked elsewhere.
-
-    Raises:
-        UserError: Two images in different splits are the same, pixel for pixel; all such
-            are listed in leaks.csv.
-    """
-    by_pixels: dict[str, list[Row]] = {}
-    for row in sorted(account.rows, key=lambda row: row.image_id):
-        by_pixels.setdefault(account.pixels[row.image_id], []).append(row)
-    leaks = [rows for rows in by_pixels.values() if len({row.split for row in rows}) > 1]
-    (out / LEAKS).unlink(missing_ok=True)
-    if not leaks:
-        return
-    lines = [
-        (row.image_id, row.split, number)
-        for number, rows in enumerate(leaks, start=1)
-        for row in rows
-    ]
-    write_table(out / LEAKS, ("image_id", "split", "same_pixels"), lines)
-    row = leaks[0][0]
-    other = next(other for other in leaks[0] if other.split != row.split)
-    raise UserError(
-        f"{row.image_id} ({row.split}) and {other.image_id} ({other.split}): the same pixels in "
-        f"two splits, so a model would be tested on what it learnt (all such: {out / LEAKS})",
-        "list all but one split's of each number in a file and give it as --exclude",
-    )
 
 
 def remarks(lesions: Sequence[Lesion], index: Index) -> list[tuple[str, str]]:

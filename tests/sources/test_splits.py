@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from sources.cbis_ddsm.splits import assign_folds, assign_splits, validation_patients
+from sources.splits import assign_folds, assign_splits, validation_patients
 from tests.sources.cbis_ddsm.test_cohort import cohort_of, lesion
 
 

@@ -1,18 +1,19 @@
-"""CBIS-DDSM: writes the images and masks of a dataset, each noted when it is whole."""
+"""Writes the images and masks of a dataset, each noted when it is whole; for every collection."""
 
+import contextlib
 import hashlib
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from images.dicom import range_note
-from images.files import SPREAD, read_image, write_png
+from images.files import SPREAD, write_png
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
 from pipeline.manifest import THUMBNAILS
@@ -20,17 +21,51 @@ from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import digest
 from pipeline.work import LEDGER, Ledger, note, run_all, worker_count
-from sources.cbis_ddsm.files import MASK, SourceFile
-from sources.cbis_ddsm.masks import is_flat, is_mask
 
 PIXELS = "grey values as PS3.3 C.11 defines them"  # a change of it makes every image anew
 PLANNED = "planned"  # the ledger's key of an image that was begun
 MASKS = "masks"
 SMALL = 200_000_000  # bytes below which starting processes takes longer than the work
+SAMPLED = 5  # files whose size stands for that of the others
 SAME_ASPECT = 0.01  # how far two aspect ratios may differ and be called the same
 MASK_IN_PLACE = "holds nothing but a mask"
 GREY_IN_PLACE = "is no mask: it is not black and white"
 Facts = Mapping[str, Any]
+
+
+class Candidate(Protocol):
+    """A file of a download, or a part of one, that may hold what is to be written."""
+
+    @property
+    def name(self) -> str:
+        """Its path relative to the download, with forward slashes; of a part, with its number."""
+
+    @property
+    def source_id(self) -> str:
+        """What the collection calls it: for DICOM files the SeriesInstanceUID."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are read for it."""
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels it has; 0 where that is not known before it is read."""
+
+    @property
+    def defect(self) -> str:
+        """Why its pixels cannot be read, as far as the header tells."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what tells it from any other content, as JSON can hold it."""
+
+    def read(self, source: Path, wants_mask: bool) -> NDArray[np.uint16]:
+        """Return its (H, W) uint16 pixels in [0, 65535].
+
+        Raises:
+            UserError: It cannot be read, or shows a mask where an image is wanted, or the other
+                way round.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +75,14 @@ class Job:
     name: str  # of the file, relative to the dataset
     out: Path  # the dataset
     source: Path  # the folder of the download
-    candidates: tuple[SourceFile, ...]  # files that may hold it; the first that does is taken
+    candidates: tuple[Candidate, ...]  # files that may hold it; the first that does is taken
     depth: int  # bits of a grey value: 8 or 16; 1 for a mask
     shape: tuple[int, int] | None = None  # of a mask's mammogram, height and width in pixels
 
     @property
     def key(self) -> str:
         """Digest of what the file is made from."""
-        return digest(PIXELS, self.depth, self.shape, [asdict(file) for file in self.candidates])
+        return digest(PIXELS, self.depth, self.shape, [file.facts() for file in self.candidates])
 
     @property
     def thumbnail(self) -> Path:
@@ -82,15 +117,11 @@ def make(job: Job) -> Facts:
         try:
             if file.defect:
                 raise UserError(file.defect)
-            image = read_image(path)
+            image = file.read(job.source, job.depth == 1)
         except UserError as error:
             skipped.append((index, str(error).removeprefix(f"{path}: ")))
             continue
-        wants_mask = job.depth == 1
-        if _is_other(file, image, wants_mask):
-            skipped.append((index, GREY_IN_PLACE if wants_mask else MASK_IN_PLACE))
-            continue
-        facts = _write_mask(job, image) if wants_mask else _write_image(job, image)
+        facts = _write_mask(job, image) if job.depth == 1 else _write_image(job, image)
         facts |= {"taken": index, "skipped": skipped}
         # Noted here and not by the parent: what a killed run has written is not written again.
         note(job.out / LEDGER, [(job.name, job.key, facts)])
@@ -98,15 +129,6 @@ def make(job: Job) -> Facts:
     for stale in job.files():
         stale.unlink(missing_ok=True)  # of an earlier run, when the file was still whole
     return {"skipped": skipped}
-
-
-def _is_other(file: SourceFile, image: NDArray[np.uint16], wants_mask: bool) -> bool:
-    """Return whether a file shows a mask where an image is wanted, or the other way round."""
-    if wants_mask:
-        return not is_mask(image)
-    if file.is_copy:  # its bits say nothing, so its table does, or else its pixels
-        return file.role == MASK if file.listed else is_mask(image)
-    return file.role == MASK and is_flat(image)
 
 
 def _write_image(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
@@ -196,6 +218,18 @@ class Writer:
         while folder != self._out and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
+
+
+def pixels_of(jobs: Sequence[Job]) -> list[int]:
+    """Return how many pixels each image has; of what only its file tells, those of a few files."""
+    sizes = [job.candidates[0].pixels for job in jobs]
+    unknown = [number for number, size in enumerate(sizes) if not size]
+    looked_at = []
+    for number in unknown[:: max(1, len(unknown) // SAMPLED)][:SAMPLED]:
+        with contextlib.suppress(UserError):
+            looked_at.append(jobs[number].candidates[0].read(jobs[number].source, False).size)
+    usual = sum(looked_at) // max(1, len(looked_at))
+    return [size or usual for size in sizes]
 
 
 def skipped_files(job: Job, facts: Facts) -> Iterator[tuple[str, str]]:

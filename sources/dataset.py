@@ -1,0 +1,58 @@
+"""What came of a planned dataset, and the guard against leaks; for every collection."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.manifest import Row
+from pipeline.records import write_table
+
+MISSING = "missing: "  # how the reason begins where there is no file
+LEAKS = "leaks.csv"
+MASK_COLUMNS = (
+    "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
+    "area",
+)  # fmt: skip
+
+
+@dataclass
+class Account:
+    """What came of the planned images."""
+
+    rows: list[Row] = field(default_factory=list)  # of the manifest
+    masks: list[tuple[Any, ...]] = field(default_factory=list)  # lines of masks.csv
+    # (what, reason) of what could not be used.
+    set_aside: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)  # (file, what to know of it)
+    # Digest of the pixels of each image, by image_id.
+    pixels: dict[str, str] = field(default_factory=dict)
+
+
+def guard_against_leaks(out: Path, account: Account) -> None:
+    """Stop where two splits hold the same pixels; that no patient is in two is checked elsewhere.
+
+    Raises:
+        UserError: Two images in different splits are the same, pixel for pixel; all such
+            are listed in leaks.csv.
+    """
+    by_pixels: dict[str, list[Row]] = {}
+    for row in sorted(account.rows, key=lambda row: row.image_id):
+        by_pixels.setdefault(account.pixels[row.image_id], []).append(row)
+    leaks = [rows for rows in by_pixels.values() if len({row.split for row in rows}) > 1]
+    (out / LEAKS).unlink(missing_ok=True)
+    if not leaks:
+        return
+    lines = [
+        (row.image_id, row.split, number)
+        for number, rows in enumerate(leaks, start=1)
+        for row in rows
+    ]
+    write_table(out / LEAKS, ("image_id", "split", "same_pixels"), lines)
+    row = leaks[0][0]
+    other = next(other for other in leaks[0] if other.split != row.split)
+    raise UserError(
+        f"{row.image_id} ({row.split}) and {other.image_id} ({other.split}): the same pixels in "
+        f"two splits, so a model would be tested on what it learnt (all such: {out / LEAKS})",
+        "list all but one split's of each number in a file and give it as --exclude",
+    )

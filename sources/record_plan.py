@@ -1,0 +1,299 @@
+"""A dataset of a collection that is read to records: which images, in which split."""
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.manifest import DIAGNOSES, QUESTIONS, SPLITS
+from pipeline.options import Answers, applies, as_text, checked, choices_of, defaults, flag
+from pipeline.progress import Progress, Table
+from pipeline.stages.collections import COLLECTIONS
+from pipeline.stages.data import Organize
+from sources.exclusion import LeftOut, listed_names
+from sources.plan import Plan, split_counts
+from sources.pseudonyms import OpenNames
+from sources.record_layout import RecordLayout
+from sources.records import ImageRecord, PlannedRecord, Records
+from sources.splits import Strata, assign_folds, assign_splits
+
+MOST_CELLS = 4  # of a stratum: with more, each would hold one patient
+Reader = Callable[[Organize], Records]
+_read: dict[tuple[str, str], tuple[int, Records]] = {}
+
+
+@dataclass(frozen=True)
+class RecordPlan(Plan):
+    """What the tables and names of a collection decide."""
+
+    options: Organize
+    collection: str
+    records: Records
+    images: Sequence[PlannedRecord]
+    left_out: Sequence[LeftOut]
+    splits: Mapping[str, str]
+    folds: Mapping[str, int]
+    rename: OpenNames
+    labels: tuple[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known before a file is looked at."""
+        records = self.records
+        facts = {
+            "collection": self.collection,
+            "question": self.options.question,
+            "labels": list(self.labels),
+            "has_patients": records.has_patients,
+            "held": _held(records.records),
+            "left_out": [dataclasses.asdict(entry) for entry in self.left_out],
+            "planned": split_counts(self.images, self.splits, self.labels),
+            **records.facts,
+        }
+        if self.folds:
+            counts = Counter(self.folds.values())
+            facts["folds"] = {fold: counts[fold] for fold in range(1, self.options.folds + 1)}
+        return facts
+
+    def tables(self, facts: Mapping[str, Any]) -> Iterator[Table]:
+        """Yield what the collection holds, by its own splits and diagnoses."""
+        held = facts["held"]
+        columns = ("own split", "images", "patients", *DIAGNOSES)
+        rows = tuple((split, *(held[split][name] for name in columns[1:])) for split in held)
+        yield Table(f"What {COLLECTIONS[self.collection].partition(',')[0]} holds", columns, rows)
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a person should know of the cohort before trusting a figure made with it."""
+        if not self.records.has_patients:
+            yield (
+                "the collection tells no patients: images of one patient may be in two splits, "
+                "so results may be too good"
+            )
+        elif self.options.test_share and not any(image.split == "test" for image in self.images):
+            yield (
+                "the collection has no test images of its own: "
+                f"--test-share {self.options.test_share:g} of the patients were drawn"
+            )
+        for name, value in _foreign(self.options):
+            yield f"{name} {value} means nothing for this collection, and was not used"
+
+    def collection_notes(self) -> Iterator[str]:
+        """Yield what the collection holds that is easily counted wrongly."""
+        yield from self.records.notes
+
+    def shown(self, name: str) -> str:
+        """Return the name of a patient as the dataset may show it."""
+        return self.rename.whole(name)
+
+    def locate(self, keep: Path | None, progress: Progress) -> RecordLayout:
+        """Return where the files are: the records name them."""
+        del keep, progress
+        aside = [(self.rename.whole(what), why) for what, why in self.records.set_aside]
+        return RecordLayout(self.options, self.splits, self.rename, aside)
+
+
+def plan_records(options: Organize, rename: OpenNames, collection: str, read: Reader) -> RecordPlan:
+    """Decide which images of a collection a dataset holds, and split them by patient.
+
+    Args:
+        options: Of the stage.
+        rename: Pseudonyms, or names as they are.
+        collection: Its name.
+        read: Reads the collection.
+
+    Raises:
+        UserError: No image is left, or the question cannot be asked of the collection.
+    """
+    records = read(options)
+    labels = QUESTIONS[options.question]
+    images, left_out = plan_cohort(records.records, options, rename)
+    if not images:
+        why = ", ".join(entry.why for entry in left_out) or "it holds none"
+        raise UserError(f"{options.source}: no image is left ({why})", "leave out less")
+    _refuse_one_label(images, options)
+    alone = [image for image in images if not image.record.variant_of]
+    strata = _strata(alone)
+    splits = assign_splits(alone, strata, options.val_share, options.seed, options.test_share)
+    folds = assign_folds(splits, strata, options.folds, options.seed) if options.folds else {}
+    if options.folds and len(set(folds.values())) < options.folds:
+        raise UserError(
+            f"--folds {options.folds}: there are only {len(folds)} patients in train and val",
+            "ask for fewer folds",
+        )
+    # A variant is an augmented image: of training films alone.
+    kept = [
+        image
+        for image in images
+        if not image.record.variant_of or splits[image.patient_id] == "train"
+    ]
+    return RecordPlan(options, collection, records, kept, left_out, splits, folds, rename, labels)
+
+
+def plan_cohort(
+    records: Sequence[ImageRecord], options: Organize, rename: OpenNames
+) -> tuple[list[PlannedRecord], list[LeftOut]]:
+    """Choose records and give them the labels of the question.
+
+    Returns:
+        The images, sorted by image_id, and what each rule took.
+
+    Raises:
+        UserError: The list of what to leave out cannot be read, or names nothing that there is.
+    """
+    left_out = []
+    kept = list(records)
+    for why, keep in _rules(records, options, rename):
+        remaining = [record for record in kept if keep(record)]
+        patients = {record.patient_id for record in kept}
+        patients -= {record.patient_id for record in remaining}
+        if len(remaining) < len(kept):
+            lost = len(kept) - len(remaining)
+            left_out.append(LeftOut(why, lost, lost, len(patients)))
+        kept = remaining
+    present = {record.image_id for record in kept}
+    images = [
+        PlannedRecord(record, label_of(record.diagnosis, options.question))
+        for record in kept
+        if not record.variant_of or record.variant_of in present
+    ]
+    return sorted(images, key=lambda image: image.image_id), left_out
+
+
+def _rules(
+    records: Sequence[ImageRecord], options: Organize, rename: OpenNames
+) -> Iterator[tuple[str, Callable[[ImageRecord], bool]]]:
+    if options.question == "benign-malignant":
+        yield "normal images", lambda record: record.diagnosis != "normal"
+    if options.laterality != "both":
+        side = options.laterality.upper()
+        yield f"not the {side} breast", lambda record: record.laterality == side
+    if options.view != "both":
+        view = options.view.upper()
+        yield f"not the {view} view", lambda record: record.view == view
+    if options.variants == "leave-out":
+        yield "variants of a film", lambda record: not record.variant_of
+    if options.exclude is not None:
+        names = {name for record in records for name in _names(record, rename)}
+        unwanted = listed_names(options.exclude, names)
+        why = f"listed in {options.exclude.name}"
+        yield why, lambda record: not _names(record, rename) & unwanted
+
+
+def label_of(diagnosis: str, question: str) -> str:
+    """Return the label of a diagnosis, by the question of a dataset."""
+    negative, positive = QUESTIONS[question]
+    if question == "abnormal-normal":
+        return negative if diagnosis == "normal" else positive
+    return positive if diagnosis == "malignant" else negative
+
+
+def live_counts(name: str, answers: Answers) -> dict[str, str]:
+    """Return for each choice of an option what would be left with it.
+
+    Returns:
+        "322 images (0 test), 161 patients" by choice; nothing where the collection cannot be
+        read yet: the stage will say why.
+    """
+    from sources.registry import collection_of, module_of
+
+    item = next(item for item in dataclasses.fields(Organize) if item.name == name)
+    counts = {}
+    with contextlib.suppress(UserError, OSError):
+        known = {key: value for key, value in answers.items() if key in defaults(Organize)}
+        collection = collection_of(answers)
+        source = Path(answers["source"])
+        options = checked(Organize, known | {"out": Path(), "collection": collection})
+        records = _read_once(collection, source, options, module_of(collection).read)
+        for choice in choices_of(item, answers) or ():
+            chosen = replace(options, **{name: choice})
+            images, _ = plan_cohort(records.records, chosen, OpenNames())
+            alone = [image for image in images if not image.record.variant_of]
+            positive = sum(image.label == QUESTIONS[chosen.question][1] for image in alone)
+            patients = len({image.patient_id for image in alone})
+            counts[choice] = (
+                f"{len(alone):,} images ({positive:,} {QUESTIONS[chosen.question][1]}), "
+                f"{patients:,} patients"
+            )
+    return counts
+
+
+def _read_once(collection: str, source: Path, options: Organize, read: Reader) -> Records:
+    """Read a collection, or take it as read a moment ago: several questions in a row want it."""
+    stamp = source.stat().st_mtime_ns
+    key = collection, str((source, options.csv, options.columns, options.classes))
+    if key not in _read or _read[key][0] != stamp:
+        _read[key] = stamp, read(options)
+    return _read[key][1]
+
+
+def _refuse_one_label(images: Sequence[PlannedRecord], options: Organize) -> None:
+    """Refuse a question that every image answers alike.
+
+    Raises:
+        UserError: There is one label alone.
+    """
+    there = {image.label for image in images}
+    if len(there) > 1:
+        return
+    held = Counter(image.record.diagnosis for image in images)
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(held.items()))
+    raise UserError(
+        f"--question {options.question}: all {len(images):,} images are {there.pop()} ({counts})",
+        "ask another question",
+    )
+
+
+def _strata(images: Sequence[PlannedRecord]) -> Strata:
+    """Return label, collection, site, finding and density of each patient."""
+    held: dict[str, list[PlannedRecord]] = {}
+    for image in images:
+        held.setdefault(image.patient_id, []).append(image)
+
+    def joined(name: str, shown: Sequence[PlannedRecord]) -> str:
+        return "|".join(sorted({str(getattr(image.record, name) or "") for image in shown}))
+
+    strata = {}
+    for patient, shown in held.items():
+        diagnoses = {image.record.diagnosis for image in shown}
+        worst = max(diagnoses, key=DIAGNOSES.index)
+        positive = max((image.label for image in shown), key=_is_positive)
+        others = tuple(joined(name, shown) for name in ("collection", "site", "finding", "density"))
+        strata[patient] = (positive, worst, *others)
+    return strata
+
+
+def _is_positive(label: str) -> bool:
+    return any(label == positive for _, positive in QUESTIONS.values())
+
+
+def _names(record: ImageRecord, rename: OpenNames) -> set[str]:
+    """Return every name under which an image may be listed to be left out."""
+    own = {record.image_id, record.patient_id, Path(record.file).stem}
+    return own | {rename.whole(name) for name in own}
+
+
+def _held(records: Sequence[ImageRecord]) -> dict[str, dict[str, int]]:
+    """Count images, patients and diagnoses by the collection's own splits, and in all."""
+    splits = [split for split in SPLITS if any(record.split == split for record in records)]
+    found = {}
+    for split in [*splits, "all"]:
+        members = [record for record in records if split in (record.split, "all")]
+        diagnoses = Counter(record.diagnosis for record in members)
+        found[split] = {
+            "images": len(members),
+            "patients": len({record.patient_id for record in members}),
+            **{name: diagnoses[name] for name in DIAGNOSES},
+        }
+    return found
+
+
+def _foreign(options: Organize) -> Iterator[tuple[str, str]]:
+    """Yield the flags that were given and do not apply to the collection, with their values."""
+    answers = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
+    for item in dataclasses.fields(options):
+        value = answers[item.name]
+        if value != item.default and not applies(item, answers):
+            yield flag(item), as_text(value)
