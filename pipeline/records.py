@@ -52,6 +52,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, with the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write data as readable JSON, paths as text, whole or not at all."""
     write_text(path, json.dumps(data, indent=2, default=str) + "\n")

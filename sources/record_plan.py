@@ -293,6 +293,7 @@ def _held(records: Sequence[ImageRecord]) -> dict[str, dict[str, int]]:
 def _foreign(options: Organize) -> Iterator[tuple[str, str]]:
     """Yield the flags that were given and do not apply to the collection, with their values."""
     answers = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
+    answers |= {"dry_run": False, "check": False}  # which leave out more, and not by collection
     for item in dataclasses.fields(options):
         value = answers[item.name]
         if value != item.default and not applies(item, answers):

@@ -28,6 +28,7 @@ LAYERS = (
     ("models.training",),
     ("models",),
     ("models.data",),
+    ("sources.synthetic.lookalikes",),
     ("sources.cbis_ddsm", "sources.synthetic"),
     ("sources",),
     ("images",),

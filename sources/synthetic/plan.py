@@ -223,11 +223,12 @@ def _lesions_of(
         quiet = random.random() < WITHOUT_CALLBACK_SHARE[finding]
         if pathology == "BENIGN" and (quiet or member.special == "without callback"):
             pathology = "BENIGN_WITHOUT_CALLBACK"
-        lesions.append((_lesion(random, finding, int(places[index]) + 1, pathology), visible))
+        lesions.append((plan_lesion(random, finding, int(places[index]) + 1, pathology), visible))
     return lesions
 
 
-def _lesion(random: np.random.Generator, finding: str, number: int, pathology: str) -> Lesion:
+def plan_lesion(random: np.random.Generator, finding: str, number: int, pathology: str) -> Lesion:
+    """Draw what a lesion is like; `pathology` is that of the case descriptions."""
     spiculated = (pathology == "MALIGNANT") != (random.random() < ATYPICAL_SHARE)
     low, high = (0.05, 0.09) if finding == MASS else (0.04, 0.08)
     return Lesion(

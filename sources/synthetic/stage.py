@@ -1,4 +1,4 @@
-"""The stage `synthesize`: writes a small look-alike of CBIS-DDSM, header for header.
+"""The stage `synthesize`: writes a small look-alike of a collection, CBIS-DDSM header for header.
 
 What is in the collection is planned first (synthetic_plan, synthetic_files), then every film is
 drawn and written (synthetic_films, synthetic_writing), then the tables (synthetic_tables).
@@ -13,9 +13,10 @@ from pipeline.errors import UserError
 from pipeline.paths import inside
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, digest, open_folder, write_text
-from pipeline.stages.collections import Synthesize, film_height
+from pipeline.stages.collections import CBIS_DDSM, Synthesize, film_height
 from pipeline.work import LEDGER, Ledger, run_all, worker_count
 from sources.synthetic.files import Listing, PlannedFile, file_path, on_disk, plan_files
+from sources.synthetic.others import write_lookalike
 from sources.synthetic.plan import FilmPlan, plan_collection
 from sources.synthetic.tables import CASE_DESCRIPTIONS, case_description, dicom_info, metadata
 from sources.synthetic.writing import FilmJob, write_film
@@ -43,6 +44,8 @@ def synthesize(options: Synthesize, progress: Progress) -> Result:
     Raises:
         UserError: The folder holds something else or cannot be written.
     """
+    if options.collection != CBIS_DDSM:
+        return write_lookalike(options, progress)
     started = time.perf_counter()
     listings = plan_files(options.seed, plan_collection(options.seed, options.patients))
     files = _distinct_files(listings)
