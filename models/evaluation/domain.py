@@ -42,7 +42,9 @@ def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress)
     facts = read_json(member.folder / MODEL_FILE)
     if scored.data is None or scored.data_hash != facts["data_hash"]:
         return
-    key = digest(VERSION, facts["data_hash"], facts["pixels"], str(member.folder.name), seed)
+    key = digest(
+        VERSION, facts["data_hash"], facts.get("pixels", {}), str(member.folder.name), seed
+    )
     known = Domain.load(scored.run.folder)
     if known is not None and known.key == key:
         return

@@ -244,6 +244,15 @@ def test_an_untrained_head_is_titled(options_for, tmp_path):
     assert any("the control, which is chance" in note for note in result.notes)
 
 
+def test_a_run_of_before_pixels_were_recorded_is_evaluated(run):
+    facts = read_json(run / "model.json")
+    (run / "model.json").write_text(
+        json.dumps({name: facts[name] for name in facts if name not in ("pixels", "depth")})
+    )
+    assert scored(run).facts["test"]["images"] > 0
+    assert (run / "domain.json").is_file()
+
+
 def test_data_without_test_images_is_refused(run, tmp_path):
     other = make_dataset(tmp_path / "o", {"val": 4}, first=500)
     with pytest.raises(UserError, match="holds no test images"):
