@@ -5,6 +5,7 @@ import functools
 import multiprocessing
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,10 @@ def run_jobs(
     options = jobs[0].options if jobs else Preprocess()
     workers = max(1, min(worker_count(options.workers), len(todo)))
     shared = (options.data.resolve() / MANIFEST, options.out.resolve() / UNFINISHED)
-    results = run_all(function, todo, workers, options.cluster, shared, chain_digest)
-    with progress.track(text, len(jobs), "images", done=len(done)) as advance:
+    with (
+        closing(run_all(function, todo, workers, options.cluster, shared, chain_digest)) as results,
+        progress.track(text, len(jobs), "images", done=len(done)) as advance,
+    ):
         for job, made in results:
             if not isinstance(made, UserError):
                 ledger.add_all(made.notes)

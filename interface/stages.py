@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from interface import flags
 from pipeline import workspace
-from pipeline.holding import release
 from pipeline.interrupts import noting_interrupts
 from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
-from pipeline.records import plain_options
+from pipeline.records import leave_folders, plain_options
 from pipeline.stages import (
     collections,
     data,
@@ -127,7 +126,7 @@ def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False)
         text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"
         raise KeyboardInterrupt(text) from None
     finally:
-        release()
+        leave_folders()
     outcome = Outcome(name, result, time.monotonic() - started)
     if name in SCORING:
         screen.notice()

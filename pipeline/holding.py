@@ -51,6 +51,11 @@ def hold(folder: Path, stage: str) -> None:
         (place / HOLDER).write_text(text, encoding="utf-8")
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether this process holds a folder."""
+    return folder.resolve() in _held
+
+
 def holder_of(folder: Path) -> str:
     """Return which other process is at work in a folder, in words; empty where none is."""
     place = folder.resolve()

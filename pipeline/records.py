@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError, shown
-from pipeline.holding import HOLDER, LOCK, hold, release
+from pipeline.holding import HOLDER, LOCK, hold, is_held, release
 from pipeline.leftovers import LEFT_OVER, name_in_work
 from pipeline.paths import link_out_of
 
@@ -22,6 +22,7 @@ RECORD = "stage.json"  # written last: its presence says that the folder is comp
 UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
 SET_ASIDE = "set_aside.csv"
 TIME = "time"  # in either of the two: when it was written, in UTC
+_begun: dict[Path, dict[str, Any]] = {}  # what UNFINISHED says, of folders that are held
 DAMAGED = "mend it, or make its folder again"
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "pydicom", "opencv-python", "albumentations",
@@ -260,6 +261,23 @@ def _was_begun(path: Path) -> bool:
 def _begin(folder: Path, stage: str, options: Any) -> None:
     begun = {"stage": stage, "options": plain_options(options), TIME: _now()}
     write_json(folder / UNFINISHED, begun)
+    if is_held(folder):
+        _begun[folder.resolve()] = begun
+
+
+def leave_folders() -> None:
+    """Release all folders that this process holds, however the work in them ended.
+
+    Where somebody removed one during the work, and a worker has written to it since, the next run
+    has to find whose it is.
+    """
+    for folder, begun in _begun.items():
+        closed = any((folder / name).is_file() for name in (RECORD, UNFINISHED))
+        if is_held(folder) and folder.is_dir() and not closed:
+            with contextlib.suppress(OSError):
+                write_json(folder / UNFINISHED, begun)
+    _begun.clear()
+    release()
 
 
 def _now() -> str:
@@ -290,7 +308,12 @@ def close_folder(
         inputs: A digest of what it was made from.
         seconds: How long it took.
         content: What else the record is to say of what was made; see `pipeline.provenance`.
+
+    Raises:
+        UserError: Somebody removed the folder, or files in it, since the stage began.
     """
+    if is_held(folder) and not (folder / UNFINISHED).is_file():
+        raise UserError(f"{folder}: was removed during the work", "run it again")
     plain = plain_options(options)
     answers = {"stages": [{"stage": stage, "options": plain}]}
     write_json(folder / "answers.json", answers)

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,11 +43,12 @@ def run_all(
     cluster: str = "",
     shared: Sequence[Path] = (),
     code: Callable[[], str] | None = None,
-) -> Iterator[tuple[Job, Value | UserError]]:
+) -> Generator[tuple[Job, Value | UserError], None, None]:
     """Run a function on every job, over processes or a cluster, and yield results as they come.
 
     A job that raises UserError yields that error in place of a value; any other exception is a
-    programming error and ends the work. Ctrl-C ends it at once; what was yielded is done.
+    programming error and ends the work. Ctrl-C ends it at once; what was yielded is done. Who stops
+    before the last result closes the generator, or processes still write when the folder is let go.
 
     Args:
         function: Importable by name, since worker processes are started fresh (the same on every

@@ -201,8 +201,11 @@ class Writer:
         self._ledger.add_all((job.name, PLANNED, None) for job in left)
         size = sum(job.candidates[0].size for job in left)
         processes = 1 if size < SMALL and not workers else worker_count(workers)
-        with progress.track(text, len(jobs), unit, done=len(made)) as advance:
-            for job, facts in run_all(make, left, processes):
+        with (
+            closing(run_all(make, left, processes)) as results,
+            progress.track(text, len(jobs), unit, done=len(made)) as advance,
+        ):
+            for job, facts in results:
                 if isinstance(facts, UserError):
                     raise facts
                 made[job.name] = facts

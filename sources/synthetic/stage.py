@@ -6,6 +6,7 @@ drawn and written (synthetic_films, synthetic_writing), then the tables (synthet
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,11 @@ def _draw_films(
     ]  # fmt: skip
     done = len(by_film) - len(jobs)
     workers = min(worker_count(options.workers), max(1, len(jobs)))
-    with progress.track("Drawing films", len(by_film), "films", done) as advance:
-        for _, facts in run_all(write_film, jobs, workers):
+    with (
+        closing(run_all(write_film, jobs, workers)) as results,
+        progress.track("Drawing films", len(by_film), "films", done) as advance,
+    ):
+        for _, facts in results:
             if isinstance(facts, UserError):
                 raise facts
             for path, fact in facts.items():

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.records import (
     PACKAGES,
     atomic,
     close_folder,
+    leave_folders,
     made_by,
     open_folder,
     read_json,
@@ -42,6 +44,20 @@ def test_a_closed_folder_is_read_back(tmp_path):
     assert record["seconds"] == 1.3
     assert "python" in record["versions"]
     assert made_by("organize")(tmp_path) is None
+
+
+def test_a_folder_that_was_removed_during_the_work_is_not_closed(tmp_path):
+    out = tmp_path / "out"
+    open_folder(out, "organize", Options())
+    shutil.rmtree(out)
+    write_text(out / "train" / "a.txt", "as a worker does that was at it")
+    with pytest.raises(UserError, match=r"out: was removed during the work; run it again"):
+        close(out)
+    leave_folders()
+    assert not (out / "stage.json").exists()
+    open_folder(out, "organize", Options())
+    close(out)
+    assert made_by("organize")(out) is None
 
 
 def test_the_answers_file_repeats_the_stage(tmp_path):
