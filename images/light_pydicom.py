@@ -30,13 +30,11 @@ class _Gdcm(ModuleType):
             """Return a version that pydicom takes."""
             return GDCM_AT_LEAST
 
-    DataElement = object  # a name in pydicom's old handler, which nothing here uses
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked by the import system
             raise AttributeError(name)
-        if sys.modules.get(GDCM) is self:
-            del sys.modules[GDCM]
+        if sys.modules.get(GDCM) is self:  # pydicom loads, and its old handler wants a name
+            return object
         return getattr(importlib.import_module(GDCM), name)
 
 

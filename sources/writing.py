@@ -202,7 +202,7 @@ class Writer:
         size = sum(job.candidates[0].size for job in left)
         processes = 1 if size < SMALL and not workers else worker_count(workers)
         with (
-            closing(run_all(make, left, processes)) as results,
+            contextlib.closing(run_all(make, left, processes)) as results,
             progress.track(text, len(jobs), unit, done=len(made)) as advance,
         ):
             for job, facts in results:

@@ -1,8 +1,10 @@
 import random
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 
+from sources.cbis_ddsm.plan import strata_of
 from sources.splits import assign_folds, assign_splits, validation_patients
 from tests.sources.cbis_ddsm.test_cohort import cohort_of, lesion
 
@@ -68,9 +70,14 @@ def films(patients):
     return cohort_of(lesions).images
 
 
+def folds_of(images, folds, seed):
+    strata = strata_of(images)
+    return assign_folds(assign_splits(images, strata, 0.2, seed), strata, folds, seed)
+
+
 def test_patients_are_never_divided_and_test_stays_test():
     images = films(100)
-    splits = assign_splits(images, 0.2, 42)
+    splits = assign_splits(images, strata_of(images), 0.2, 42)
     assert len(splits) == 100
     assert {name for name, split in splits.items() if split == "test"} == {
         image.patient_id for image in images if image.split == "test"
@@ -81,7 +88,7 @@ def test_patients_are_never_divided_and_test_stays_test():
 @pytest.mark.parametrize("folds", [2, 5, 7])
 def test_folds_share_training_patients_evenly_in_all_and_by_label(folds):
     images = films(100)
-    assigned = assign_folds(images, folds, 42)
+    assigned = folds_of(images, folds, 42)
     test = {image.patient_id for image in images if image.split == "test"}
     assert assigned.keys() == {image.patient_id for image in images} - test
     malignant = {image.patient_id for image in images if image.label == "malignant"}
@@ -94,5 +101,27 @@ def test_folds_share_training_patients_evenly_in_all_and_by_label(folds):
 def test_folds_depend_on_the_seed_and_not_on_the_order():
     images = films(60)
     shuffled = random.Random(3).sample(images, len(images))
-    assert assign_folds(shuffled, 5, 42) == assign_folds(images, 5, 42)
-    assert assign_folds(images, 5, 43) != assign_folds(images, 5, 42)
+    assert folds_of(shuffled, 5, 42) == folds_of(images, 5, 42)
+    assert folds_of(images, 5, 43) != folds_of(images, 5, 42)
+
+
+@dataclass(frozen=True)
+class Image:
+    image_id: str
+    patient_id: str
+    split: str
+    label: str = "benign"
+    breast: tuple = ()
+
+
+def test_a_collection_without_a_test_set_gets_one_and_its_own_splits_stay():
+    patients = strata(200)
+    without = [Image(name, name, "") for name in patients]
+    drawn = Counter(assign_splits(without, patients, 0.2, 42, test_share=0.25).values())
+    assert drawn["test"] == pytest.approx(50, abs=1)
+    assert drawn["val"] == pytest.approx(30, abs=1)
+    own = [Image(name, name, ("train", "val", "test")[n % 3]) for n, name in enumerate(patients)]
+    splits = assign_splits(own, patients, 0.2, 42, test_share=0.25)
+    assert splits == {image.patient_id: image.split for image in own}
+    # A share of the test set is not drawn where nothing asks for one.
+    assert "test" not in assign_splits(without, patients, 0.2, 42).values()

@@ -5,7 +5,7 @@ import pytest
 
 from images.borders import find_border_box
 from images.breast import breast_mask
-from tests.images.attached_films import KINDS, draw_attached, plan_attached
+from tests.images.drawn.attached_films import KINDS, draw_attached, plan_attached
 
 FILMS = 6  # of a kind
 

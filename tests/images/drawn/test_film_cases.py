@@ -5,7 +5,7 @@ import pytest
 
 from images.borders import find_border_box
 from images.breast import breast_mask
-from tests.images.film_cases import TRAITS, draw, plan_cases
+from tests.images.drawn.film_cases import TRAITS, draw, plan_cases
 
 
 @pytest.mark.parametrize("trait", TRAITS)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from tests.images.film_cases import (
+from tests.images.drawn.film_cases import (
     Case,
     Drawn,
     draw_background,
