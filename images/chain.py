@@ -7,7 +7,7 @@ films again.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,24 @@ def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Wo
     and than what finding the breast needs, and to the working size before the blur: grain, kernel
     and tiles then mean the same on films of any size, and each step costs a fraction.
     """
-    film, side = unit != "crop", CENTRE
+    film = unit != "crop"
     box = _film_box(image, options) if film else Box(0, 0, image.shape[1], image.shape[0])
+    turns = steps.quarter_turns(box.of(image)) if film and options.upright else 0
+    if not turns:
+        yield from _upright_head(image, box, options, film)
+        return
+    shape = image.shape
+    for name, seen in _upright_head(
+        np.ascontiguousarray(np.rot90(image, turns)), box.turned(turns, shape), options, film
+    ):
+        yield name, replace(seen, frame=seen.frame.of_turned(turns, shape))
+
+
+def _upright_head(
+    image: Grey, box: Box, options: Preprocess, film: bool
+) -> Iterator[tuple[str, WorkingImage]]:
+    """Yield the steps of `_head` on a film that lies as it should, with the frame in it."""
+    side = CENTRE
     result = steps.reduce_by_area(box.of(image), factor := _factor(box, options.size))
     box = Box(box.x, box.y, result.shape[1] * factor, result.shape[0] * factor)
     inside = np.ones(result.shape, np.bool_)

@@ -167,6 +167,7 @@ def make_image(job: Job) -> JobResult:
         "crop_height": frame.height,
         "scale": frame.scale,
         "mirrored": int(frame.mirrored),
+        "turned": frame.turns,
     }
     source = (job.note, seen, job.content)
     return JobResult(job, facts, (source, *notes, (job.row.path, job.key, facts)))

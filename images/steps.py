@@ -3,6 +3,7 @@
 Images (`Grey`) are (H, W) uint16 in [0, 65535] and masks (`Mask`) (H, W) bool, in and out.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -20,6 +21,8 @@ ROWS = 256  # worked on at a time: they stay in cache, and a film takes little m
 COLUMNS = 16384  # the same; OpenCV's remap takes less than 32,767
 SMALL_KERNEL = 5  # side up to which OpenCV blurs such rows four times as fast as a whole film
 MEDIANS = (3, 5)  # sides that OpenCV takes for 16 bits
+TURNED = 128  # pixels of each side that a film is reduced to, to see how it lies
+UPSIDE_DOWN = 0.75  # of the brightness below: a film with less at the top stands on its head
 GRAIN = 0.03  # of the grey range: two to three deviations of film grain, below a calcification
 
 
@@ -55,6 +58,41 @@ def chest_wall_side(image: Grey) -> str:
     # The breast lies at the chest wall; the opposite side of the film is background.
     left, right = cv2.mean(image[:, :third])[0], cv2.mean(image[:, -third:])[0]
     return LEFT if left >= right else RIGHT
+
+
+def quarter_turns(image: Grey) -> int:
+    """Return how many quarter turns, counter-clockwise, bring a film upright.
+
+    Upright, the chest wall is at the left or right, and the muscle, which is the brightest tissue
+    there, at the top. Where that says little (a CC view is as bright below), the film stays.
+
+    Args:
+        image: (H, W) uint16 in [0, 65535], without the scanner's borders.
+
+    Returns:
+        0 to 3, as `numpy.rot90` takes it.
+    """
+    small = cv2.resize(image, (TURNED, TURNED), interpolation=cv2.INTER_AREA)
+    grey = cv2.GaussianBlur((small // SPREAD).astype(np.uint8), (0, 0), TURNED / 85)
+    otsu, _ = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    # Half of Otsu's threshold parts the fat, too, from the background.
+    _, areas, stats, _ = cv2.connectedComponentsWithStats((grey > otsu / 2).astype(np.uint8))
+    if len(stats) < 2:
+        return 0
+    breast = areas == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    strip = TURNED // 40
+    left, right, top, bottom = (
+        float(side.mean())
+        for side in (breast[:, :strip], breast[:, -strip:], breast[:strip], breast[-strip:])
+    )
+    # An upright film is higher than wide, which decides where the breast fills a corner.
+    lies = abs(top - bottom) + 0.5 * math.log(image.shape[1] / image.shape[0]) > abs(left - right)
+    turned = np.rot90(np.where(breast, grey, 0), int(lies))
+    near_left = (top if lies else left) >= (bottom if lies else right)
+    wall = turned[:, : TURNED // 3] if near_left else turned[:, -TURNED // 3 :]
+    upper, lower = wall[: TURNED // 2].mean(), wall[TURNED // 2 :].mean()
+    upside_down = upper < (lower if lies else UPSIDE_DOWN * lower)
+    return int(lies) + 2 * int(upside_down)
 
 
 def resize_and_pad(image: Grey, size: int, place: str) -> tuple[Grey, float]:

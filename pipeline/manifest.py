@@ -71,6 +71,7 @@ class Row:
     mirrored: int = 0  # 1 where this image is mirrored left to right, else 0
     parent: str = ""  # for an augmented image, the image_id that it was made from
     # The columns from here on stand in a manifest where any of its images has a value.
+    turned: int = 0  # quarter turns, counter-clockwise, of this image before it was mirrored
     diagnosis: str = ""  # "normal", "benign" or "malignant", where a dataset has normal images
     age: int | None = None  # of the patient, in years
     site: str = ""  # where the image was taken
@@ -93,7 +94,7 @@ class MaskFile:
 
 
 COLUMNS = tuple(item.name for item in dataclasses.fields(Row))
-SOMETIMES = COLUMNS[COLUMNS.index("diagnosis") :]
+SOMETIMES = COLUMNS[COLUMNS.index("turned") :]
 
 
 def labels_of(rows: Iterable[Row]) -> tuple[str, str]:
@@ -128,7 +129,7 @@ def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [one for one in COLUMNS if one not in SOMETIMES
-               or any(getattr(row, one) not in ("", None) for row in ordered)]  # fmt: skip
+               or any(getattr(row, one) not in ("", None, 0) for row in ordered)]  # fmt: skip
     writer.writerow(columns)
     for row in ordered:
         values = (getattr(row, column) for column in columns)

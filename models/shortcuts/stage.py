@@ -38,6 +38,7 @@ FOLDS, REPLICATES = 5, 1000
 # with 12, in none of 140 with 20 and more; in 12 % with 3. So with fewer it takes near certainty.
 ENOUGH, LEAST = 8, 4
 SURE = 0.9
+REMEDIES = {"orientation": ". preprocess --upright --side left turns all films alike"}
 FOLLOWING = {"organize": "preprocess", "preprocess": "train"}
 PATIENT = re.compile(r"P_\d+")
 
@@ -102,7 +103,8 @@ class Findings:
             found = self.groups[name]
             who = "all features together predict" if name == ALL else f"{name} alone {_verb(name)}"
             figures = f"AUC {found.auc:.3f} ({found.low:.3f} to {found.high:.3f})"
-            sentences.append(f"{who} the label: {figures}; see {PICTURE}")
+            remedy = REMEDIES.get(name, "")
+            sentences.append(f"{who} the label: {figures}; see {PICTURE}{remedy}")
         return sentences
 
     def notes(self) -> list[str]:

@@ -280,6 +280,7 @@ class Preprocess(Common):
         when=lambda answers: answers["crop"] == "fixed",
     )
     annotations: bool = advanced(True, "Remove letters, labels and tape outside the breast")
+    upright: bool = advanced(False, "Turn films upright that lie on a side or on their head")
     blur: str = advanced(
         "gaussian",
         "Smooth film grain",

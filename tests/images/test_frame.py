@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,33 @@ def test_frame_of_a_row_and_of_one_that_has_none():
     assert Frame.of_row(full) == Frame(-4, 2, 256, 512, 128, 256, mirrored=True)
     with pytest.raises(ValueError, match="a: has no crop box"):
         Frame.of_row(Row(**(vars(full) | {"parent": "b"})))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_film_maps_both_ways(turns, mirrored):
+    film = np.zeros((300, 200), np.uint8)
+    film[40:60, 150:180] = 255  # a lesion
+    lying = np.rot90(film, turns)
+    box = Box(10, 20, lying.shape[1] - 15, lying.shape[0] - 33)
+    frame = Frame.around(box, 128, "right")
+    frame = replace(frame, mirrored=mirrored)
+    in_film = frame.of_turned(turns, film.shape)
+    expected = frame.image_to_working(np.ascontiguousarray(lying))
+    assert np.array_equal(in_film.image_to_working(film), expected)
+    assert in_film.scale == pytest.approx(frame.scale)
+    corners = np.array([[150, 40], [180, 60], [0, 0], [200, 300]])
+    assert np.allclose(in_film.to_original(in_film.to_working(corners)), corners)
+    ys, xs = np.nonzero(expected > 127)
+    left, top, right, bottom = in_film.boxes_to_working([150, 40, 180, 60])
+    assert [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] == pytest.approx(
+        [left, top, right, bottom], abs=1
+    )
+    back = in_film.image_to_original(expected, film.shape)
+    assert (back[42:58, 152:178] > 127).all()
+    assert (back > 127).sum() == pytest.approx(600, rel=0.2)
+    whole = Box(0, 0, 200, 300).turned(turns, film.shape)
+    assert whole == Box(0, 0, lying.shape[1], lying.shape[0])
+    lesion = Box(150, 40, 30, 20).turned(turns, film.shape).of(lying)
+    assert (lesion == 255).all()
+    assert lesion.size == 600

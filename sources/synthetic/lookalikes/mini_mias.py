@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from pipeline.records import write_bytes
-from pipeline.stages.collections import Synthesize
+from pipeline.stages.collections import Synthesize, film_height
 from sources.synthetic.films import render_film
 from sources.synthetic.screening import ScreenedFilm, plan_screening
 
@@ -28,27 +28,30 @@ class FilmJob:
 
     name: str  # of the file
     screened: ScreenedFilm
+    height: int  # that it is drawn at, in pixels
     seed: int
 
 
 def plan(options: Synthesize) -> list[FilmJob]:
     """Return the films; those with odd numbers show the left breast."""
+    height = min(SIDE, film_height(options.size))
     films = plan_screening(options.seed, options.patients, SHARES, views=("MLO",))
     return [
-        FilmJob(f"mdb{number:03d}.pgm", film, options.seed)
+        FilmJob(f"mdb{number:03d}.pgm", film, height, options.seed)
         for number, film in enumerate(films, start=1)
     ]
 
 
 def write(job: FilmJob, out: Path) -> dict[str, Any]:
     """Draw and write one film; return where its lesion is, as the table has it."""
-    film = render_film(job.screened.film, SIDE, job.seed)
+    film = render_film(job.screened.film, job.height, job.seed)
     rows, columns = film.pixels.shape
     scale = SIDE / max(rows, columns)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     left = (SIDE - size[0]) // 2
     page = np.zeros((SIDE, SIDE), np.uint8)
-    shown = cv2.resize(film.pixels, size, interpolation=cv2.INTER_AREA)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    shown = cv2.resize(film.pixels, size, interpolation=how)
     page[: size[1], left : left + size[0]] = np.right_shift(shown.astype(np.uint16), 8)
     head = f"P5\n{SIDE} {SIDE}\n255\n".encode()
     write_bytes(out / job.name, head + page.tobytes())
