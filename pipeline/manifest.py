@@ -18,6 +18,7 @@ from pipeline.tables import Line, TableFile, read_table
 MANIFEST = "manifest.csv"
 MASK_TABLE = "masks.csv"  # beside it: where the mask of each lesion lies
 THUMBNAILS = "thumbnails"  # the folder beside it of each image reduced to 192 pixels
+DESCRIPTION = "description.png"  # beside it: who and what is in each split, as a figure
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
 DIAGNOSES = ("normal", *LABELS)

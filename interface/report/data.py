@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from interface.report.pictures import SHEET, jpeg
+from interface.report.pictures import SHEET, data_uri, jpeg
 from interface.report.scores import interval_of
 from interface.report.words import count, were
 from pipeline.errors import UserError
-from pipeline.manifest import SPLITS, Row, read_manifest, read_masks
+from pipeline.manifest import DESCRIPTION, SPLITS, Row, read_manifest, read_masks
 from pipeline.provenance import collection_record, dataset_hash, locate, out_of_date
 from pipeline.records import RECORD, SET_ASIDE, read_json, read_record
 from pipeline.tables import read_table
@@ -136,6 +136,17 @@ class Dataset:
         return next((step for step in self.steps if step.stage == stage), None)
 
 
+def description_of(dataset: Dataset) -> str:
+    """Return the figure that describes the organised dataset as a data URI; empty without one."""
+    organised = dataset.step("organize")
+    path = organised.folder / DESCRIPTION if organised else None
+    if path is None or not path.is_file():
+        return ""
+    with suppress(OSError):
+        return data_uri("image/png", path.read_bytes())
+    return ""
+
+
 def masks_of(dataset: Dataset) -> dict[str, list[Path]]:
     """Return the masks of the lesions in each image, by image_id, as far as they were written."""
     organised = dataset.step("organize")
@@ -235,7 +246,7 @@ def _view(step: Step, seen: bool) -> ShortcutView | None:
         return None
     try:
         found = read_json(path)
-        warnings = [text.removesuffix(f"; see {PICTURE}") for text in found["warnings"]]
+        warnings = [text.replace(f"; see {PICTURE}", "") for text in found["warnings"]]
         line = "" if warnings else _quiet(found)
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         warnings, line = [], f"{path} cannot be read"

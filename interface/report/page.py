@@ -11,7 +11,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interface.report.claim import Study, claim_sheet
 from interface.report.commands import commands_after, repeat, settings, stages_before
-from interface.report.data import Cohort, Dataset, cohort_of, masks_of, shortcuts_of, trace
+from interface.report.data import (
+    Cohort,
+    Dataset,
+    cohort_of,
+    description_of,
+    masks_of,
+    shortcuts_of,
+    trace,
+)
 from interface.report.groups import Group, groups_of
 from interface.report.methods import methods
 from interface.report.pictures import (
@@ -121,6 +129,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "synthetic": bool(dataset and dataset.synthetic),
         "methods": written,
         "shortcuts": shortcuts,
+        "descriptions": {str(folder): description_of(one) for folder, one in datasets.items()},
         "folds": {str(folder): _folds(one, runs) for folder, one in datasets.items()},
         "preprocessing": preprocessing,
         "versions": versions,
