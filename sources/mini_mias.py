@@ -132,7 +132,10 @@ def _joined(first: ImageRecord, second: ImageRecord) -> ImageRecord:
     order = ("normal", "benign", "malignant")
     worst = max(first, second, key=lambda record: order.index(record.diagnosis))
     findings = "|".join(dict.fromkeys(filter(None, (first.finding, second.finding))))
-    return replace(worst, finding=findings, circles=(*first.circles, *second.circles))
+    circles = tuple(
+        dict.fromkeys((*first.circles, *second.circles))
+    )  # a line may stand there twice
+    return replace(worst, finding=findings, circles=circles)
 
 
 def _table(folder: Path) -> Path | None:
