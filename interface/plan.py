@@ -27,7 +27,7 @@ from pipeline.stages.whole import Plan
 
 NO_MATTER = PLACES - {"source", "data", "csv"}  # options that change nothing of what a stage makes
 FOLDERS = ("synthesize", "organize", "preprocess")  # that make one folder, named by `out`
-_planned_images = named("sources.cbis_ddsm.plan:planned_images")
+_planned_images = named("sources.registry:planned_images")
 _training_estimates = named("models.training.budget:estimates_of")
 
 

@@ -132,3 +132,15 @@ def _contents(source: Path) -> str:
             plural = "" if len(names) == 1 else "s"
             parts.append(f"{len(names):,} {what}{plural} ({', '.join(names[:3])}{more})")
     return ", ".join(parts) or "nothing"
+
+
+def planned_images(options: Organize) -> dict[str, int]:
+    """Return how many images each split will have, by what the tables say alone.
+
+    Raises:
+        UserError: As the plan of the collection.
+    """
+    from sources.pseudonyms import OpenNames
+
+    planned = open_collection(options).plan(options, OpenNames()).facts()["planned"]
+    return {split: found["images"] for split, found in planned.items()}

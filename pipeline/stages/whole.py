@@ -38,6 +38,7 @@ class Whole(Common):
     source: Path = _same(Organize, "source", when=always)
     unit: str = _same(Organize, "unit")
     finding: str = _same(Organize, "finding")
+    question: str = _same(Organize, "question")
     model: str = _same(Train, "model", default="all", text="Models to train", when=always)
     weights: str = _same(Train, "weights", when=_takes_weights)
     epochs: int | None = _same(Train, "epochs", when=always)
@@ -54,7 +55,7 @@ def whole_plan(options: Whole) -> Plan:
     """Return the stages of the whole way, each with the options that are not its defaults."""
     out, common = options.out, {"seed": options.seed, "workers": options.workers}
     runs = {"runs": out / "runs", **common}
-    cohort = {name: getattr(options, name) for name in ("source", "unit", "finding")}
+    cohort = {name: getattr(options, name) for name in ("source", "unit", "finding", "question")}
     learnt = {name: getattr(options, name) for name in ("model", "weights", "epochs", "seeds")}
     plan: Plan = [
         ("organize", {**cohort, "out": out / "dataset",

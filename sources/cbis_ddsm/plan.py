@@ -94,16 +94,6 @@ class CaseDescriptionPlan(Plan):
         return "choose another --unit, --finding or --source"
 
 
-def planned_images(options: Organize) -> dict[str, int]:
-    """Return how many images each split will have, by what the case descriptions say alone.
-
-    Raises:
-        UserError: As `plan_dataset`.
-    """
-    counts = plan_dataset(options).facts()["planned"]
-    return {split: counts[split]["images"] for split in ("train", "val", "test")}
-
-
 def plan_dataset(options: Organize, rename: OpenNames | None = None) -> CaseDescriptionPlan:
     """Read the case descriptions and decide everything that they decide.
 
