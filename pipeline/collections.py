@@ -35,8 +35,8 @@ SOURCES = {
     ),
     "mendeley": Source(
         "Mendeley ywsbh3ndr8",
-        "the Dataset of Breast Mammography Images with Masses (Lin and Huang 2020, Mendeley Data "
-        "ywsbh3ndr8), which was made of INbreast, MIAS and DDSM",
+        "the Dataset of Breast Mammography Images with Masses (Huang and Lin 2020, Data Brief "
+        "31:105928), which was made of INbreast, MIAS and DDSM",
         "parts of mammograms at 227 pixels, which somebody turned and contrast-enhanced",
         "The Mendeley data are given under CC BY 4.0: cite them.",
         normals=False,
@@ -50,7 +50,7 @@ SOURCES = {
     ),
     "ddsm-tfrecords": Source(
         "DDSM patches",
-        "patches of DDSM and CBIS-DDSM as TFRecords (Scuccimarra 2018, Kaggle)",
+        "patches of DDSM and CBIS-DDSM as TFRecords (Scuccimarra 2018, Kaggle skooch/ddsm-mammography)",
         "patches of digitised film mammograms at 299 pixels",
         "The patches are of CBIS-DDSM (CC BY 3.0) and DDSM: cite both.",
         normals=True,

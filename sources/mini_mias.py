@@ -2,8 +2,8 @@
 
 `mdb001.pgm` to `mdb322.pgm`, 1024 pixels a side and 8 bits, and `Info.txt` (or `README`), one line
 for each lesion: film, tissue, abnormality, and where there is one its severity, centre and radius.
-Films with odd numbers show the left breast, those with even ones the right breast of the same
-woman. All are MLO views.
+Films 1 and 2, 3 and 4 and so on show the two breasts of one woman; all are MLO views. Odd ones are
+left, as in the names of the original MIAS files (mdb001ll, mdb002rl); Info.txt says the opposite.
 """
 
 import re
@@ -95,7 +95,11 @@ def read(options: Organize) -> Records:
     return Records(
         records=tuple(records),
         set_aside=tuple(aside),
-        notes=("its films are scanned at 0.2 mm a pixel; all views are MLO",),
+        notes=(
+            "its films have 0.2 mm a pixel, and all views are MLO",
+            "odd films are taken for left breasts, as in the names of the original MIAS files; "
+            "Info.txt calls the even ones left",
+        ),
     )
 
 
