@@ -50,7 +50,7 @@ SOURCES = {
     ),
     "ddsm-tfrecords": Source(
         "DDSM patches",
-        "patches of DDSM and CBIS-DDSM as TFRecords (Scuccimarra 2018, Kaggle skooch/ddsm-mammography)",
+        "patches of DDSM and CBIS-DDSM as TFRecords (Scuccimarra 2018, Kaggle)",
         "patches of digitised film mammograms at 299 pixels",
         "The patches are of CBIS-DDSM (CC BY 3.0) and DDSM: cite both.",
         normals=True,

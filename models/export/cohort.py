@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.collections import CBIS_DDSM, collection_of, source_of
 from pipeline.errors import UserError
 from pipeline.paths import from_here
 from pipeline.provenance import collection_record, locate
 from pipeline.records import read_record
 
-CBIS_DDSM = (
-    "The Curated Breast Imaging Subset of DDSM (CBIS-DDSM; Lee et al. 2017, Sci Data 4:170177), "
-    "digitised film mammograms of the United States, collected in the 1990s"
-)
-OF_CBIS = "CBIS-DDSM is given under CC BY 3.0 by the Cancer Imaging Archive: cite it."
 FINDINGS = {"mass": "masses", "calc": "calcifications", "both": "masses and calcifications"}
+QUESTIONS = {
+    "malignant-rest": "malignant images against all others",
+    "benign-malignant": "benign against malignant images",
+    "abnormal-normal": "abnormal against normal images",
+}
 UNITS = {"mammogram": "whole mammograms", "crop": "crops around lesions"}
 
 
@@ -50,34 +51,41 @@ def cohort_of(facts: Mapping[str, Any]) -> Cohort:
         if record["stage"] == "preprocess":
             place = locate(Path(record["options"]["data"]), place)
             record = read_record(place, "organize")
-        chosen = _chosen(record["options"])
+        chosen = _chosen(record)
         source = locate(Path(record["options"]["source"]), place)
     except (UserError, KeyError, TypeError, ValueError):
         return UNKNOWN
+    name, held = collection_of(record), source_of(record)
     try:
         made = collection_record(source)
     except UserError:
         return Cohort(
-            "cbis-ddsm", "CBIS-DDSM, unverified",
-            f"Organised as CBIS-DDSM: {chosen}. The download is not on the machine that exported "
-            "the run, so whether it was the real collection or a synthetic one was not checked.",
-            licence=OF_CBIS,
+            name, f"{held.title}, unverified",
+            f"Organised as {held.title}: {chosen}. The download is not on the machine that "
+            "exported the run, so whether it was the real collection or a synthetic one was not "
+            "checked.",
+            licence=held.licence,
         )  # fmt: skip
     if made is not None:
         return Cohort(
             "synthetic", "a synthetic collection",
             "A **synthetic** collection that a program drew to try the tool: it shows no patient, "
-            f"and its figures say nothing about real mammograms. It has the form of CBIS-DDSM: "
+            f"and its figures say nothing about real mammograms. It has the form of {held.title}: "
             f"{chosen}.",
             "**It was trained on synthetic images and is of no use on real mammograms.**",
         )  # fmt: skip
-    return Cohort("cbis-ddsm", "CBIS-DDSM", f"{CBIS_DDSM}: {chosen}.", licence=OF_CBIS)
+    cited = held.cited[:1].upper() + held.cited[1:]
+    return Cohort(name, held.title, f"{cited}, {held.films}: {chosen}.", licence=held.licence)
 
 
-def _chosen(options: Mapping[str, Any]) -> str:
+def _chosen(record: Mapping[str, Any]) -> str:
     """Return which images were taken, in words."""
+    options = record["options"]
     unit, finding = str(options["unit"]), str(options["finding"])
-    parts = [f"{UNITS.get(unit, unit)} with {FINDINGS.get(finding, finding)}"]
+    if collection_of(record) == CBIS_DDSM:
+        parts = [f"{UNITS.get(unit, unit)} with {FINDINGS.get(finding, finding)}"]
+    else:
+        parts = [QUESTIONS.get(str(options.get("question")), "images")]
     if options.get("without_callback") == "leave-out":
         parts.append("without those that were benign without callback")
     for name, rest in (("laterality", "breasts"), ("view", "views")):
