@@ -21,6 +21,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGLossless,
+    JPEGLosslessSV1,
     RLELossless,
 )
 
@@ -31,6 +33,7 @@ from images.lookup import WHITE, StoredValues
 from pipeline.errors import UserError
 
 MAPPABLE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # PS3.5, A.1 and A.2: plain arrays
+JPEG_LOSSLESS = (JPEGLossless, JPEGLosslessSV1)
 LATERALITIES = {"L": "LEFT", "R": "RIGHT"}
 VIEWS = ("CC", "MLO")
 ROWS, COLUMNS, PIXEL_DATA = 0x00280010, 0x00280011, 0x7FE00010
@@ -39,7 +42,6 @@ UNDEFINED_LENGTH = 0xFFFFFFFF  # of pixel data: it comes in fragments (PS3.5, A.
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # of fragments (PS3.5, 7.5)
 START = 256 * 1024  # bytes of a file inside a zip file that are unpacked for its header
 DEFERRED = (1 << 17) + 4096  # bytes; no value that is used is longer: a LUT for every 16 bits
-NARROW = WHITE // 16  # what 12 bits under a header of 16 span at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +103,10 @@ def defect(header: Header, size: int) -> str:
 def read_pixels(path: ImageFile) -> NDArray[np.uint16]:
     """Read one image as grey values that span the full 16-bit range.
 
-    Stored values become grey values as the standard defines it (`images.lookup.grey_table`): high
-    bit, sign, modality LUT, rescale, presentation LUT, MONOCHROME1 (PS3.3, C.7.6.3 and C.11);
-    padding becomes black. The range follows from BitsStored, or from the bits of a LUT, and never
-    from the pixels, so that a crop and its mammogram keep one grey scale. Colour becomes ITU-R
-    BT.601 luma.
+    Stored values become grey values as the standard defines it (`images.lookup.grey_table`; PS3.3,
+    C.7.6.3 and C.11); padding becomes black. The range follows from BitsStored, or from the bits
+    of a LUT, and not from the pixels, so that a crop and its mammogram keep one grey scale; but
+    for an image beside its window (`images.lookup.fitting_table`). Colour becomes BT.601 luma.
 
     Args:
         path: A DICOM file with one frame of at most 16 bits; it may lie in a zip file.
@@ -126,6 +127,9 @@ def read_pixels(path: ImageFile) -> NDArray[np.uint16]:
     if header.samples == 3:
         # pydicom's pixel_array has already converted YBR to RGB.
         samples = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
+    # A codec gives values alone, without overlays in the bits above.
+    if _is_codec(header) and header.samples == 1:
+        return to_full_range(samples, lookup.with_enough_bits(header, samples))
     return to_full_range(samples, header)
 
 
@@ -142,7 +146,7 @@ def range_note(pixels: NDArray[np.uint16]) -> str:
         The note; empty where the image spans more.
     """
     lowest, highest = int(pixels.min()), int(pixels.max())
-    if highest - lowest > NARROW:
+    if highest - lowest > lookup.NARROW:
         return ""
     return (
         f"its grey values are {lowest:,} to {highest:,} of 0 to {WHITE:,}, a sixteenth or less: "
@@ -163,6 +167,8 @@ def to_full_range(samples: NDArray[Any], header: StoredValues) -> NDArray[np.uin
     # A table of every bit pattern takes less time and memory than arithmetic on 15 megapixels.
     table = lookup.grey_table(header, 8 * samples.dtype.itemsize)
     patterns = samples.view(np.uint8 if samples.dtype.itemsize == 1 else np.uint16)
+    if header.voi or header.window:
+        table = lookup.fitting_table(header, table, patterns)
     # Full 16 bits, MONOCHROME2: a copy is faster than the look-up.
     if len(table) > WHITE and np.array_equal(table, np.arange(len(table), dtype=np.uint16)):
         return np.array(patterns, dtype=np.uint16)
@@ -296,13 +302,16 @@ def _unsupported(header: Header) -> str:
         return f"says that it has {header.rows} rows and {header.columns} columns"
     if reason := lookup.fault(header):
         return reason
-    # RLE keeps the cells of 16 bits; any other codec gives values alone, without unused bits.
-    codec = header.encapsulated and header.transfer_syntax != RLELossless
-    if codec and header.unused_low_bits:
+    if _is_codec(header) and header.unused_low_bits:
         return (
             f"is compressed, but has the high bit {header.high_bit} for {header.bits_stored} bits"
         )
     return ""
+
+
+def _is_codec(header: Header) -> bool:
+    # RLE keeps the cells of 16 bits; any other codec gives values alone, without unused bits.
+    return header.encapsulated and header.transfer_syntax != RLELossless
 
 
 def _wrong_syntax(header: Header) -> str:
@@ -374,9 +383,12 @@ def _decode(path: ImageFile, file: BinaryIO, header: Header) -> NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what pydicom can live with
         try:
+            dataset, grey = pydicom.dcmread(file), header.samples == 1
+            if header.transfer_syntax in JPEG_LOSSLESS and grey and not header.signed:
+                # Or gdcm cuts off what is higher than the header allows.
+                dataset.BitsStored = header.bits_allocated
             # The cells of grey are wanted whole: pydicom takes the grey value for the low bits.
-            colour = header.samples > 1
-            samples = pixel_array(pydicom.dcmread(file), correct_unused_bits=colour)
+            samples = pixel_array(dataset, correct_unused_bits=not grey)
         except Exception as error:  # whatever the codec of the transfer syntax raises
             name = _uid(header.transfer_syntax).name
             why = f"as {name}" if header.encapsulated else f"({_first_line(error)})"

@@ -1,12 +1,12 @@
 """What a DICOM header says of stored values, and the table that makes them grey values.
 
-The order is that of PS3.4, N.2: stored value, modality look-up table or rescale, presentation
-look-up table, polarity. Window and VOI look-up table are for display and differ between files:
-they are not applied, so that grey values stay comparable between files.
+The order is that of PS3.4, N.2: stored value, modality look-up table or rescale, VOI look-up table
+or window of an image that is made to be seen through it (images.voi), presentation look-up table,
+polarity.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,10 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 
+from images.voi import Window, is_seen_through_voi, read_window
+
 WHITE = 65535
+NARROW = WHITE // 16  # what 12 bits under a header of 16 span at most
 DESCRIPTOR, DATA = 0x00283002, 0x00283006  # of a look-up table
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -53,6 +56,9 @@ class StoredValues:
     presentation: LookupTable | None
     shape: str  # of the presentation look-up table: IDENTITY, INVERSE or empty
     padding: tuple[int, int] | None  # lowest and highest stored value that is no part of the film
+    # Of an image that is made to be seen through it; the table goes before the window.
+    voi: LookupTable | None = None
+    window: Window | None = None
 
     @property
     def signed(self) -> bool:
@@ -89,6 +95,8 @@ def read_stored_values(dataset: pydicom.Dataset) -> StoredValues:
     stored = int(dataset.get("BitsStored", allocated))
     representation = int(dataset.get("PixelRepresentation", 0))
     signed = representation == 1
+    slope, intercept = _number(dataset, "RescaleSlope", 1), _number(dataset, "RescaleIntercept", 0)
+    seen = is_seen_through_voi(dataset)
     return StoredValues(
         bits_allocated=allocated,
         bits_stored=stored,
@@ -96,12 +104,14 @@ def read_stored_values(dataset: pydicom.Dataset) -> StoredValues:
         representation=representation,
         samples=int(dataset.get("SamplesPerPixel", 1)),
         photometric=_text(dataset, "PhotometricInterpretation"),
-        slope=_number(dataset, "RescaleSlope", 1),
-        intercept=_number(dataset, "RescaleIntercept", 0),
+        slope=slope,
+        intercept=intercept,
         modality=_table(dataset, "ModalityLUTSequence", signed),
         presentation=_table(dataset, "PresentationLUTSequence", False),
         shape=_text(dataset, "PresentationLUTShape"),
         padding=_padding(dataset, signed),
+        voi=_voi(dataset, signed or intercept < 0) if seen else None,
+        window=read_window(dataset) if seen else None,
     )
 
 
@@ -127,7 +137,7 @@ def grey_table(values: StoredValues, bits: int) -> NDArray[np.uint16]:
 
     The full range of the last step, by its bits and never by the pixels, becomes [0, 65535]. The
     rescale is linear: it moves every value and the range alike, so only the sign of its slope
-    changes grey values.
+    changes grey values, where no window is in units of what it gives.
 
     Args:
         values: Of a header without `fault`.
@@ -136,17 +146,14 @@ def grey_table(values: StoredValues, bits: int) -> NDArray[np.uint16]:
     Returns:
         (2 ** bits,) uint16 in [0, 65535], 0 for black and for padding.
     """
-    codes = np.arange(1 << bits, dtype=np.int64)
-    top = values.highest - values.lowest
-    # Bits above the high bit may hold overlays (retired, PS3.5, 8.1.2), those below anything.
-    found = codes >> values.unused_low_bits & top
-    if values.signed:
-        found ^= 1 << (values.bits_stored - 1)  # two's complement to offset binary
-    stored = found + values.lowest
+    stored = _stored_of(values, 1 << bits)
+    found, top = stored - values.lowest, values.highest - values.lowest
     if values.modality:
         found, top = values.modality.apply(stored), (1 << values.modality.bits) - 1
     elif values.slope < 0:
         found = top - found
+    if values.voi or values.window:
+        found, top = _seen(values, found if values.modality else None, stored)
     if values.presentation:
         # PS3.3, C.11.6.1: its input is scaled to the number of its entries.
         last = len(values.presentation.entries) // 2 - 1
@@ -155,10 +162,97 @@ def grey_table(values: StoredValues, bits: int) -> NDArray[np.uint16]:
     table: NDArray[np.uint16] = ((found * WHITE + top // 2) // top).astype(np.uint16)
     if values.negative:
         table = np.subtract(WHITE, table, dtype=np.uint16)
-    if values.padding:
-        lowest, highest = values.padding
-        table[(stored >= lowest) & (stored <= highest)] = 0
+    table[_padding_codes(values, len(table))] = 0
     return table
+
+
+def with_enough_bits(values: StoredValues, samples: NDArray[Any]) -> StoredValues:
+    """Return what a header says, with as many bits stored as decompressed values take.
+
+    What is higher than the header allows is a bright value all the same, and would turn dark. Some
+    films of RSNA Screening Mammography are so.
+
+    Args:
+        values: Of the header.
+        samples: (H, W), as a codec gave them.
+    """
+    # Padding may lie outside the stored bits, as a mark.
+    if values.signed or (values.padding and values.padding[1] > values.highest):
+        return values
+    bits = int(samples.max()).bit_length()
+    if bits <= values.bits_stored:
+        return values
+    return replace(values, bits_stored=bits, high_bit=bits - 1)
+
+
+def fitting_table(
+    values: StoredValues, table: NDArray[np.uint16], patterns: NDArray[Any]
+) -> NDArray[np.uint16]:
+    """Return the table that shows an image: its own, or a plain one where a window lies beside it.
+
+    Args:
+        values: Of a header with a VOI look-up table or a window.
+        table: Of `grey_table`, for it.
+        patterns: (H, W) unsigned bit patterns of the image.
+
+    Returns:
+        `table`, where the image spans more than a sixteenth of the range through it. Else the
+        table without VOI transformation, scaled so that the image spans the range.
+    """
+    there = np.zeros(len(table), np.bool_)
+    there[patterns] = True
+    plain = grey_table(replace(values, voi=None, window=None), len(table).bit_length() - 1)
+    padding = _padding_codes(values, len(table))
+    there &= ~padding
+    if not there.any() or np.ptp(table[there]) > NARROW:
+        return table
+    lowest, highest = int(plain[there].min()), int(plain[there].max())
+    span = max(1, highest - lowest)
+    scaled = (np.clip(plain.astype(np.int64), lowest, highest) - lowest) * WHITE
+    fitted: NDArray[np.uint16] = ((scaled + span // 2) // span).astype(np.uint16)
+    fitted[padding] = 0
+    return fitted
+
+
+def _stored_of(values: StoredValues, count: int) -> NDArray[np.int64]:
+    """Return the stored value of every bit pattern, (count,)."""
+    codes = np.arange(count, dtype=np.int64)
+    # Bits above the high bit may hold overlays (retired, PS3.5, 8.1.2), those below anything.
+    found = codes >> values.unused_low_bits & values.highest - values.lowest
+    if values.signed:
+        found ^= 1 << (values.bits_stored - 1)  # two's complement to offset binary
+    return found + values.lowest
+
+
+def _padding_codes(values: StoredValues, count: int) -> NDArray[np.bool_]:
+    """Return which bit patterns are padding, (count,)."""
+    if values.padding is None:
+        return np.zeros(count, np.bool_)
+    stored = _stored_of(values, count)
+    padding: NDArray[np.bool_] = (stored >= values.padding[0]) & (stored <= values.padding[1])
+    return padding
+
+
+def _seen(
+    values: StoredValues, mapped: NDArray[np.int64] | None, stored: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], int]:
+    """Apply the VOI transformation.
+
+    Args:
+        values: Of the header.
+        mapped: What the modality look-up table gave, (N,); None without one.
+        stored: Stored values, (N,).
+
+    Returns:
+        (N,) from 0 to the highest value that there can be, and that value.
+    """
+    found = stored * values.slope + values.intercept if mapped is None else mapped
+    if values.voi:
+        whole = np.rint(found).astype(np.int64)
+        return values.voi.apply(whole), (1 << values.voi.bits) - 1
+    if values.window is None:
+        raise ValueError("neither a table nor a window")
+    return np.rint(values.window.apply(found.astype(np.float64))).astype(np.int64), WHITE
 
 
 def _text(dataset: pydicom.Dataset, name: str) -> str:
@@ -186,13 +280,22 @@ def _padding(dataset: pydicom.Dataset, signed: bool) -> tuple[int, int] | None:
     return int(padding.min()), int(padding.max())
 
 
-def _table(dataset: pydicom.Dataset, name: str, signed: bool) -> LookupTable | None:
+def _voi(dataset: pydicom.Dataset, signed: bool) -> LookupTable | None:
+    """Return the first VOI look-up table; a damaged one is none, and no reason to refuse a film."""
+    table = _table(dataset, "VOILUTSequence", signed, several=True)
+    return None if table is None or table.fault else table
+
+
+def _table(
+    dataset: pydicom.Dataset, name: str, signed: bool, several: bool = False
+) -> LookupTable | None:
     """Read the look-up table of a sequence.
 
     Args:
         dataset: The header.
         name: Keyword of the sequence.
         signed: Whether the first value that is mapped is two's complement.
+        several: Whether the sequence may have several tables; the first one is read.
 
     Returns:
         The table, with its fault where it has one; None where the header has no table.
@@ -200,7 +303,7 @@ def _table(dataset: pydicom.Dataset, name: str, signed: bool) -> LookupTable | N
     items = dataset.get(name)
     if not items:
         return None
-    if len(items) > 1:
+    if len(items) > 1 and not several:
         return LookupTable(fault=f"has {len(items)} items in its {name}, where 1 is allowed")
     descriptor, data = _words(items[0], DESCRIPTOR), _words(items[0], DATA)
     if len(descriptor) != 3:
