@@ -1,9 +1,10 @@
 """Whether a DICOM image is meant to be seen through its window, and what that makes of values.
 
-Of an image that is made for presentation the VOI transformation is a part: its maker says with it
-which stored values are dark and which are bright (PS3.3, C.8.11.3.1.5 and C.11.2). In a secondary
-capture, as CBIS-DDSM has them, and in an image for processing, a window is what somebody looked
-through once: it is not applied, so that a crop and its mammogram keep one grey scale.
+Of an X-ray image that is made for presentation the VOI transformation is a part: its maker says
+with it which stored values are dark and which are bright (PS3.3, C.8.11.3.1.5 and C.11.2). In any
+other image, such as the secondary captures of CBIS-DDSM or an image for processing, a window is
+what somebody looked through once: it is not applied, so that a crop and its mammogram keep one
+grey scale.
 """
 
 import math
@@ -17,8 +18,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # PS3.3, C.11.2.1.2 and C.11.2.1.3
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its kinds with several frames, .1 to .4
-FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3))
+# X-ray images for presentation (PS3.4, B.5): of mammography, other digital X-ray, inside the mouth,
+# breast tomosynthesis and projections; and of computed radiography, which knows no other intent.
+PRESENTED = {f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in (
+    "1.2", "1.1", "1.3", "13.1.3", "13.1.4", "1")}  # fmt: skip
 WHITE, WHITE_BITS = 65535, 16
 
 
@@ -43,12 +46,17 @@ class Window:
 
 
 def is_seen_through_voi(dataset: pydicom.Dataset) -> bool:
-    """Return whether the VOI transformation of a header is a part of its image."""
-    meta = getattr(dataset, "file_meta", None)
-    kind = dataset.get("SOPClassUID") or (meta and meta.get("MediaStorageSOPClassUID")) or ""
+    """Return whether the VOI transformation of a header is a part of its image.
+
+    The presentation intent tells, or else the SOP class. An image without either, as some
+    anonymisers leave it, is taken for one that is made to be seen.
+    """
     intent = str(dataset.get("PresentationIntentType") or "").strip().upper()
-    captured = f"{kind}.".startswith(f"{SECONDARY_CAPTURE}.")
-    return intent != "FOR PROCESSING" and str(kind) not in FOR_PROCESSING and not captured
+    if intent in ("FOR PRESENTATION", "FOR PROCESSING"):
+        return intent == "FOR PRESENTATION"
+    meta = getattr(dataset, "file_meta", None)
+    kind = dataset.get("SOPClassUID") or (meta and meta.get("MediaStorageSOPClassUID"))
+    return not kind or str(kind) in PRESENTED
 
 
 def read_window(dataset: pydicom.Dataset) -> Window | None:

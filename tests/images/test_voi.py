@@ -85,11 +85,35 @@ def test_a_window_is_in_units_of_what_the_rescale_gives(path):
         {"PresentationIntentType": "FOR PROCESSING"},
         {"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage},
         {"SOPClassUID": MultiFrameGrayscaleWordSecondaryCaptureImageStorage},
+        {"SOPClassUID": pydicom.uid.MRImageStorage},
     ],
 )
 def test_what_is_not_made_to_be_seen_keeps_its_values(path, values):
     values = {"WindowCenter": 30000, "WindowWidth": 20000} | values
     np.testing.assert_array_equal(seen(path, RAMP, **values), RAMP)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"SOPClassUID": None, "PresentationIntentType": "FOR PRESENTATION"},
+        {"SOPClassUID": pydicom.uid.ComputedRadiographyImageStorage},
+        {"SOPClassUID": pydicom.uid.DigitalXRayImageStorageForPresentation},
+    ],
+)
+def test_other_x_rays_made_to_be_seen_are_seen_through_their_window(path, values):
+    shown = seen(path, RAMP, **{"WindowCenter": 30000, "WindowWidth": 20000} | values)
+    np.testing.assert_array_equal(shown, by_pydicom(path))
+
+
+def test_the_class_may_stand_in_the_file_meta_alone(path):
+    values = {"WindowCenter": 30000, "WindowWidth": 20000, "SOPClassUID": None}
+    np.testing.assert_array_equal(seen(path, RAMP, **values), RAMP)  # a secondary capture
+    film = pydicom.dcmread(path)
+    del film.SOPClassUID
+    film.file_meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    film.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path), by_pydicom(path))
 
 
 @pytest.mark.parametrize(
