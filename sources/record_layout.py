@@ -23,6 +23,7 @@ class RecordLayout(Layout):
     splits: Mapping[str, str]
     rename: OpenNames
     unreadable: Sequence[tuple[str, str]]  # set aside when the tables were read
+    noted: Sequence[tuple[str, str]] = ()  # usable, but worth knowing, likewise
 
     def inputs(self) -> Any:
         """Return what the dataset is made from: the pixels' digest tells the rest."""
@@ -72,7 +73,7 @@ class RecordLayout(Layout):
         """Enter one image: its row if it was written, or why not."""
         image_id = self.rename.whole(image.image_id)
         if job is None or "taken" not in facts:
-            account.set_aside.append((image_id, _refusal(job, facts)))
+            account.set_aside.append((image_id, _refusal(job, facts, self.rename)))
             return
         if facts["note"]:
             account.notes.append((self.rename.file(job.candidates[0].name), facts["note"]))
@@ -85,7 +86,9 @@ class RecordLayout(Layout):
         """Enter one mask."""
         image_id = self.rename.whole(image.image_id)
         if job is None or "taken" not in facts:
-            account.set_aside.append((f"mask of {image_id}, {lesion}", _refusal(job, facts)))
+            account.set_aside.append(
+                (f"mask of {image_id}, {lesion}", _refusal(job, facts, self.rename))
+            )
             return
         height, width = job.shape or (0, 0)
         rows, columns = facts["rows"], facts["columns"]
@@ -96,8 +99,8 @@ class RecordLayout(Layout):
         ))  # fmt: skip
 
     def remarks(self) -> list[tuple[str, str]]:
-        """Return nothing: what is odd about a record is set aside, or noted with its file."""
-        return []
+        """Return what was odd when the tables were read."""
+        return [*self.noted]
 
     def _row(self, image: PlannedRecord, job: Job, facts: Facts) -> Row:
         record, rename = image.record, self.rename
@@ -154,8 +157,8 @@ class MaskImage:
         return read_image(source / self.name)
 
 
-def _refusal(job: Job | None, facts: Facts) -> str:
+def _refusal(job: Job | None, facts: Facts, rename: OpenNames) -> str:
     if job is None or not facts["skipped"]:
         return f"{MISSING}no file"
-    name, reason = job.candidates[0].name, str(facts["skipped"][0][1])
+    name, reason = rename.file(job.candidates[0].name), str(facts["skipped"][0][1])
     return f"{MISSING}{name}: {reason}" if "no such file" in reason else f"{name}: {reason}"

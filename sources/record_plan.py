@@ -21,7 +21,7 @@ from sources.record_layout import RecordLayout
 from sources.records import ImageRecord, PlannedRecord, Records
 from sources.splits import Strata, assign_folds, assign_splits
 
-MOST_CELLS = 4  # of a stratum: with more, each would hold one patient
+RARE = 0.1  # share of positive images below which accuracy means nothing
 Reader = Callable[[Organize], Records]
 _read: dict[tuple[str, str], tuple[int, Records]] = {}
 
@@ -77,6 +77,7 @@ class RecordPlan(Plan):
                 "the collection has no test images of its own: "
                 f"--test-share {self.options.test_share:g} of the patients were drawn"
             )
+        yield from _rare(self.images, self.labels[1])
         for name, value in _foreign(self.options):
             yield f"{name} {value} means nothing for this collection, and was not used"
 
@@ -92,7 +93,8 @@ class RecordPlan(Plan):
         """Return where the files are: the records name them."""
         del keep, progress
         aside = [(self.rename.whole(what), why) for what, why in self.records.set_aside]
-        return RecordLayout(self.options, self.splits, self.rename, aside)
+        noted = [(self.rename.whole(what), why) for what, why in self.records.remarks]
+        return RecordLayout(self.options, self.splits, self.rename, aside, noted)
 
 
 def plan_records(options: Organize, rename: OpenNames, collection: str, read: Reader) -> RecordPlan:
@@ -271,7 +273,7 @@ def _is_positive(label: str) -> bool:
 
 def _names(record: ImageRecord, rename: OpenNames) -> set[str]:
     """Return every name under which an image may be listed to be left out."""
-    own = {record.image_id, record.patient_id, Path(record.file).stem}
+    own = {record.image_id, record.patient_id, Path(record.file).stem, *record.also_named}
     return own | {rename.whole(name) for name in own}
 
 
@@ -288,6 +290,18 @@ def _held(records: Sequence[ImageRecord]) -> dict[str, dict[str, int]]:
             **{name: diagnoses[name] for name in DIAGNOSES},
         }
     return found
+
+
+def _rare(images: Sequence[PlannedRecord], positive: str) -> Iterator[str]:
+    """Yield a note where one label is so rare that accuracy means nothing."""
+    alone = [image for image in images if not image.record.variant_of]
+    count = sum(image.label == positive for image in alone)
+    if 0 < count < RARE * len(alone):
+        share = count / len(alone)
+        yield (
+            f"{share:.1%} of the images are {positive}: calling none of them so would be right for "
+            f"{1 - share:.1%}, so accuracy means nothing: read PR AUC and probabilistic F1"
+        )
 
 
 def _foreign(options: Organize) -> Iterator[tuple[str, str]]:

@@ -61,6 +61,7 @@ class ImageRecord:
     mask_files: tuple[str, ...] = ()  # files of lesions' masks, relative to the download
     # Of a film that somebody turned or mirrored: the image_id of the record that stands for it.
     variant_of: str = ""
+    also_named: tuple[str, ...] = ()  # other names that a list of what to leave out may have
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Records:
     records: tuple[ImageRecord, ...]
     # (what, reason) of rows and files that cannot be used.
     set_aside: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[tuple[str, str], ...] = ()  # (what, what to know of it) of what is usable
     notes: tuple[str, ...] = ()  # what a person should know before trusting a figure
     has_patients: bool = True  # whether patient_id is a person
     # Facts of the collection for summary.json, as JSON can hold them.

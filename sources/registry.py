@@ -5,7 +5,8 @@ A collection is a module of `sources` with
 - MARKS: what it is known by, in words, for whoever gave another folder;
 - `is_here(folder)`: whether a folder is its root; it looks at names and heads of files alone;
 - `plan(options, rename)`: a `sources.plan.Plan`;
-- `check(options, progress)`: what is missing or damaged, as the stage's result.
+- `check(options, progress)`: what is missing or damaged, as the stage's result;
+- where a table alone can be planned, `is_table(path)`: whether a file is it, or a folder holds it.
 
 Nothing here loads more than the standard library: questions are asked through it.
 """
@@ -18,11 +19,15 @@ from types import ModuleType
 
 from pipeline.errors import UserError
 from pipeline.options import Answers
-from pipeline.stages.collections import CBIS_DDSM, COLLECTIONS, FOLDERS, MINI_MIAS
+from pipeline.stages.collections import CBIS_DDSM, COLLECTIONS, FOLDERS, MINI_MIAS, RSNA
 from pipeline.stages.data import Organize
 
 # In the order of asking: a folder with class folders may be any of the others.
-MODULES = {MINI_MIAS: "sources.mini_mias", CBIS_DDSM: "sources.cbis_ddsm.stage"}
+MODULES = {
+    MINI_MIAS: "sources.mini_mias",
+    RSNA: "sources.rsna.stage",
+    CBIS_DDSM: "sources.cbis_ddsm.stage",
+}
 MOST_FOLDERS = 200  # of a level, that are looked into for a collection one level too high
 _known: dict[Path, tuple[int, str]] = {}
 
@@ -48,6 +53,8 @@ def collection_of(answers: Answers) -> str:
     """
     if (given := str(answers.get("collection", "auto"))) != "auto":
         return given
+    if (table := answers.get("csv")) and (name := _of_table(Path(table))):
+        return name
     source = Path(answers.get("source", ""))
     try:
         stamp = source.stat().st_mtime_ns
@@ -57,6 +64,16 @@ def collection_of(answers: Answers) -> str:
     if known is None or known[0] != stamp:
         known = _known[source] = stamp, recognised(source)
     return known[1] or CBIS_DDSM
+
+
+def _of_table(table: Path) -> str:
+    """Return the name of the collection whose table a file is, or a folder holds; empty if none."""
+    for name in MODULES:
+        is_table = getattr(module_of(name), "is_table", None)
+        with contextlib.suppress(OSError):
+            if is_table is not None and is_table(table):
+                return name
+    return ""
 
 
 def live_counts(name: str, answers: Answers) -> Mapping[str, str]:
@@ -77,11 +94,12 @@ def open_collection(options: Organize) -> ModuleType:
             was looked for, what was found, and where a collection seems to lie.
     """
     source, given = options.source, options.collection
-    if given == "auto" and options.csv and not source.is_dir():
-        return module_of(CBIS_DDSM)
+    if options.csv:
+        # A table that was named tells more than the folder: images alone may lie there.
+        there = recognised(source) if given == "auto" and source.is_dir() else ""
+        name = _of_table(options.csv) or there or CBIS_DDSM if given == "auto" else given
+        return module_of(name)
     name = recognised(source) if given == "auto" else given
-    if not name and options.csv:
-        name = CBIS_DDSM
     if name and (name == CBIS_DDSM or given == "auto" or module_of(name).is_here(source)):
         return module_of(name)
     wanted = [given] if given != "auto" else list(MODULES)

@@ -1,0 +1,160 @@
+"""Where the images of RSNA Screening Mammography lie: DICOM files, or copies that people made.
+
+`<patient>/<image>.dcm` or `.png`, or `<patient>_<image>.png`, in the folder or in any one folder in
+it. Each folder is listed once; no file is opened.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from images.files import SUFFIXES
+from sources.records import ImageRecord
+
+DICOM = (".dcm", ".dicom")
+IMAGES = (*DICOM, *SUFFIXES)
+MOST_LOOKED_AT = 50  # names in a folder, by which it is known for one of images
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where an image lies; of several places the first in order is taken."""
+
+    is_copy: bool  # no DICOM file
+    folder: str  # that holds the patients' folders or the images; empty for the source itself
+    flat: bool  # "<patient>_<image>", without a folder of the patient
+    suffix: str
+    file: str = field(compare=False)  # relative to the source, with forward slashes
+    size: int = field(compare=False)  # in bytes
+    changed: int = field(compare=False)  # time of its last change in nanoseconds
+
+    def other(self, patient: str, image: str) -> str:
+        """Return where another image would lie that lies like this one."""
+        start = f"{self.folder}/" if self.folder else ""
+        return f"{start}{patient}{'_' if self.flat else '/'}{image}{self.suffix}"
+
+
+@dataclass
+class Found:
+    """What a folder holds of a table's images."""
+
+    places: dict[str, Place] = field(default_factory=dict)  # by image_id
+    twice: Counter[tuple[str, str]] = field(default_factory=Counter)  # (taken, other) folder
+    # (file or folder, reason) of what no row is about, or what may not be read.
+    unlisted: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def usual(self) -> Place:
+        """One that lies as most do."""
+
+        def kind(place: Place) -> tuple[str, bool, str]:
+            return place.folder, place.flat, place.suffix
+
+        most = Counter(map(kind, self.places.values())).most_common(1)[0][0]
+        return next(place for place in self.places.values() if kind(place) == most)
+
+
+def find_images(source: Path, records: Mapping[str, ImageRecord], table: str) -> Found:
+    """Find the files of the images that a table lists.
+
+    Args:
+        source: The folder.
+        records: Of the images, by image_id.
+        table: Name of the table, for what it does not list.
+    """
+    patients = {record.also_named[0] for record in records.values()}
+    found = Found()
+    roots = [""]
+    for entry in _entries(source, "", found):
+        if entry.name not in patients and entry.name[:1] != "." and entry.is_dir():
+            roots.append(entry.name)
+    for root in roots:
+        strange: list[tuple[str, str]] = []
+        known = len(found.places) + found.twice.total()
+        for entry in _entries(source, root, found):
+            if entry.name in patients and entry.is_dir():
+                _take_patient(source, root, entry.name, records, found, table)
+            elif _suffix(entry.name):
+                name = os.path.splitext(entry.name)[0]
+                if name in records:
+                    _take(entry, root, name, True, found)
+                else:
+                    strange.append((_joined(root, entry.name), f"is not in {table}"))
+            elif root and entry.is_dir():
+                reason = f"is the folder of no patient of {table}"
+                strange.append((_joined(root, entry.name), reason))
+        if len(found.places) + found.twice.total() > known:  # else it holds something else
+            found.unlisted += strange
+    return found
+
+
+def _take_patient(
+    source: Path, root: str, patient: str, records: Mapping[str, ImageRecord], found: Found,
+    table: str,
+) -> None:  # fmt: skip
+    """Take up the files in a patient's folder."""
+    folder = _joined(root, patient)
+    for entry in _entries(source, folder, found):
+        if not _suffix(entry.name):
+            continue
+        name = f"{patient}_{os.path.splitext(entry.name)[0]}"
+        if name in records:
+            _take(entry, root, name, False, found)
+        else:
+            found.unlisted.append((f"{folder}/{entry.name}", f"is not in {table}"))
+
+
+def _take(entry: os.DirEntry[str], root: str, image_id: str, flat: bool, found: Found) -> None:
+    """Take up a file of an image; of several the best."""
+    status, suffix = entry.stat(), os.path.splitext(entry.name)[1]
+    parent = "" if flat else Path(entry.path).parent.name
+    place = Place(
+        is_copy=suffix.lower() not in DICOM,
+        folder=root,
+        flat=flat,
+        suffix=suffix,
+        file="/".join(filter(None, (root, parent, entry.name))),
+        size=status.st_size,
+        changed=status.st_mtime_ns,
+    )
+    known = found.places.get(image_id)
+    if known is None:
+        found.places[image_id] = place
+        return
+    taken, other = sorted((known, place))
+    found.places[image_id] = taken
+    found.twice[
+        f"{taken.folder or '.'} ({taken.suffix})", f"{other.folder or '.'} ({other.suffix})"
+    ] += 1
+
+
+def holds_images(folder: Path) -> bool:
+    """Return whether a folder's first names are those of patients' folders or of copies."""
+    with os.scandir(folder) as entries:
+        for _, entry in zip(range(MOST_LOOKED_AT), entries, strict=False):
+            stem = os.path.splitext(entry.name)[0] if _suffix(entry.name) else ""
+            flat = stem.replace("_", "", 1).isdecimal() and "_" in stem.strip("_")
+            if flat or (entry.name.isdecimal() and entry.is_dir()):
+                return True
+    return False
+
+
+def _entries(source: Path, folder: str, found: Found) -> Iterator[os.DirEntry[str]]:
+    """Yield what a folder holds, by name; a folder that may not be read is noted."""
+    try:
+        with os.scandir(source / folder) as entries:
+            held = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        found.unlisted.append((folder or ".", f"cannot be read ({error.strerror or error})"))
+        return
+    yield from held
+
+
+def _joined(root: str, name: str) -> str:
+    return f"{root}/{name}" if root else name
+
+
+def _suffix(name: str) -> bool:
+    return name[:1] != "." and name.lower().endswith(IMAGES)
