@@ -135,11 +135,7 @@ def _image_jobs(plan: Plan, layout: Layout) -> dict[str, Job]:
     jobs = {image.image_id: job for image in images if (job := layout.image_job(image))}
     if jobs:
         return jobs
-    layout.refuse_nothing()
-    raise UserError(
-        f"{plan.options.source}: none of its image files is one of the {len(images):,} {plan.unit}",
-        plan.refuse_none(),
-    )
+    layout.refuse_nothing(images)
 
 
 def _announce(plan: Plan, left: Sequence[Job], progress: Progress) -> None:

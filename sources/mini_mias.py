@@ -49,6 +49,14 @@ def is_here(folder: Path) -> bool:
     return _table(folder) is not None and next(_films(folder), None) is not None
 
 
+def half_here(folder: Path) -> str:
+    """Say whether a folder holds films without their table, or the other way round."""
+    if (table := _table(folder)) is not None:
+        return f"{table.name} of mini-MIAS is there, but none of its films (mdb001.pgm and so on)"
+    films = sum(path.suffix.lower() == ".pgm" for _, path in _films(folder))
+    return f"{films} films of mini-MIAS are there, but not Info.txt" if films else ""
+
+
 def plan(options: Organize, rename: OpenNames) -> Plan:
     """Read the table and decide what it decides."""
     return plan_records(options, rename, MINI_MIAS, read)

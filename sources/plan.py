@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.manifest import LABELS, SPLITS
 from pipeline.progress import Progress, Table
@@ -47,7 +47,7 @@ class Layout(ABC):
         """Return (file or row, remark) of what is usable but worth knowing."""
 
     @abstractmethod
-    def refuse_nothing(self) -> None:
+    def refuse_nothing(self, images: Sequence[Any]) -> NoReturn:
         """Say why none of the planned images has a file.
 
         Raises:
@@ -99,10 +99,6 @@ class Plan(ABC):
             keep: The folder to keep what was learnt of them in; None to keep nothing.
             progress: Where to report.
         """
-
-    def refuse_none(self) -> str:
-        """Return what a person can do where images are there, and none of them is wanted."""
-        return "choose another --source"
 
 
 def split_counts(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import UserError
 from pipeline.manifest import Row, image_path
@@ -29,12 +29,13 @@ class RecordLayout(Layout):
         """Return what the dataset is made from: the pixels' digest tells the rest."""
         return sorted(self.splits.items())
 
-    def refuse_nothing(self) -> None:
+    def refuse_nothing(self, images: Sequence[PlannedRecord]) -> NoReturn:
         """Say why none of the planned images has a file.
 
         Raises:
             UserError: Always.
         """
+        del images
         first = f" ({': '.join(self.unreadable[0])})" if self.unreadable else ""
         problem = f"{self.options.source}: holds none of the images that its tables name{first}"
         raise UserError(problem, "give --source the folder of the download")

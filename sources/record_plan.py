@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.manifest import DIAGNOSES, QUESTIONS, SPLITS
 from pipeline.options import Answers, applies, as_text, checked, choices_of, defaults, flag
 from pipeline.progress import Progress, Table
-from pipeline.stages.collections import COLLECTIONS
+from pipeline.stages.collections import short_name
 from pipeline.stages.data import Organize
 from sources.exclusion import LeftOut, listed_names
 from sources.plan import Plan, split_counts
@@ -63,7 +63,7 @@ class RecordPlan(Plan):
         held = facts["held"]
         columns = ("own split", "images", "patients", *DIAGNOSES)
         rows = tuple((split, *(held[split][name] for name in columns[1:])) for split in held)
-        yield Table(f"What {COLLECTIONS[self.collection].partition(',')[0]} holds", columns, rows)
+        yield Table(f"What {short_name(self.collection)} holds", columns, rows)
 
     def notes(self) -> Iterator[str]:
         """Yield what a person should know of the cohort before trusting a figure made with it."""

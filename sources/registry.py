@@ -6,7 +6,15 @@ A collection is a module of `sources` with
 - `is_here(folder)`: whether a folder is its root; it looks at names and heads of files alone;
 - `plan(options, rename)`: a `sources.plan.Plan`;
 - `check(options, progress)`: what is missing or damaged, as the stage's result;
-- where a table alone can be planned, `is_table(path)`: whether a file is it, or a folder holds it.
+
+and, where there is something to say,
+
+- `may_be_here(folder)`: whether a folder may be its root, if it is no other's;
+- `is_near(folder)`: as `is_here`, in less time, for folders that nobody named;
+- `half_here(folder)`: which part of it a folder holds, and which part is missing, in words;
+- `is_table(path)`: whether a file is its table, or a folder holds it, so that it can be planned
+  without images;
+- `live_counts(name, answers)`: what an answer would leave, where records do not tell it.
 
 Nothing here loads more than the standard library: questions are asked through it.
 """
@@ -16,19 +24,22 @@ import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.options import Answers
-from pipeline.stages.collections import CBIS_DDSM, COLLECTIONS, FOLDERS, MINI_MIAS, RSNA
-from pipeline.stages.data import Organize
+from pipeline.stages.collections import CBIS_DDSM, MINI_MIAS, RSNA, short_name
+from pipeline.stages.data import PACKED, Organize
 
-# In the order of asking: a folder with class folders may be any of the others.
+# In the order of asking: images in class folders may be any of the others.
 MODULES = {
     MINI_MIAS: "sources.mini_mias",
     RSNA: "sources.rsna.stage",
     CBIS_DDSM: "sources.cbis_ddsm.stage",
 }
+OWN_WORDS = (CBIS_DDSM,)  # say themselves what they lack, where they were named
 MOST_FOLDERS = 200  # of a level, that are looked into for a collection one level too high
+MOST_NEAR = 400  # and on all levels together
 _known: dict[Path, tuple[int, str]] = {}
 
 
@@ -39,11 +50,8 @@ def module_of(name: str) -> ModuleType:
 
 def recognised(source: Path) -> str:
     """Return the name of the collection whose root a folder is; empty where it is none's."""
-    for name in MODULES:
-        with contextlib.suppress(OSError):
-            if module_of(name).is_here(source):
-                return name
-    return ""
+    return next((name for test in ("is_here", "may_be_here") for name in MODULES
+                 if _says(name, test, source)), "")  # fmt: skip
 
 
 def collection_of(answers: Answers) -> str:
@@ -51,19 +59,25 @@ def collection_of(answers: Answers) -> str:
 
     CBIS-DDSM where the folder is not there yet, or is nothing that is known: the stage says so.
     """
-    if (given := str(answers.get("collection", "auto"))) != "auto":
+    source = Path(answers.get("source", "")).absolute()
+    given = str(answers.get("collection", "auto"))
+    return _named(given, source, answers) or CBIS_DDSM
+
+
+def _named(given: str, source: Path, answers: Answers) -> str:
+    """Return the collection that was named, or is recognised; empty where it is none."""
+    if given != "auto":
         return given
     if (table := answers.get("csv")) and (name := _of_table(Path(table))):
         return name
-    source = Path(answers.get("source", ""))
     try:
         stamp = source.stat().st_mtime_ns
     except OSError:
-        return CBIS_DDSM
+        return CBIS_DDSM if answers.get("csv") else ""
     known = _known.get(source)
     if known is None or known[0] != stamp:
         known = _known[source] = stamp, recognised(source)
-    return known[1] or CBIS_DDSM
+    return known[1] or (CBIS_DDSM if answers.get("csv") else "")
 
 
 def _of_table(table: Path) -> str:
@@ -94,40 +108,67 @@ def open_collection(options: Organize) -> ModuleType:
             was looked for, what was found, and where a collection seems to lie.
     """
     source, given = options.source, options.collection
-    if options.csv:
-        # A table that was named tells more than the folder: images alone may lie there.
-        there = recognised(source) if given == "auto" and source.is_dir() else ""
-        name = _of_table(options.csv) or there or CBIS_DDSM if given == "auto" else given
-        return module_of(name)
-    name = recognised(source) if given == "auto" else given
-    if name and (name == CBIS_DDSM or given == "auto" or module_of(name).is_here(source)):
+    name = _named(given, source.absolute(), vars(options))
+    # A table that was named tells more than the folder: images alone may lie there.
+    sure = given == "auto" or options.csv is not None or name in OWN_WORDS
+    if name and (sure or _says(name, "is_here", source)):
         return module_of(name)
     wanted = [given] if given != "auto" else list(MODULES)
-    looked_for = "; ".join(f"{COLLECTIONS[one]}: {module_of(one).MARKS}" for one in wanted)
-    problem = f"{source}: holds {_contents(source)}, and none of: {looked_for}"
-    raise UserError(problem, _where_else(source, wanted))
+    raise _refusal(source, wanted)
 
 
-def _where_else(source: Path, wanted: list[str]) -> str:
-    """Return what to do, by what lies above and below a folder."""
-    for place in _near(source):
-        for name in wanted:
-            with contextlib.suppress(OSError):
-                if name != FOLDERS and module_of(name).is_here(place):
-                    return f"{COLLECTIONS[name]} seems to lie in {place}: give that as --source"
-    packed = sorted(path.name for path in source.iterdir() if path.suffix.lower() == ".zip")
-    if packed:
-        return f"unpack {', '.join(packed[:3])}, and give the folder that it makes as --source"
-    return "give --source the folder of a download"
+def _refusal(source: Path, wanted: list[str]) -> UserError:
+    """Return why a folder is none of some collections, and what to do."""
+    held = _contents(source)
+    for name in wanted:
+        if half := _says(name, "half_here", source):
+            return UserError(f"{source}: {half} (it holds {held})", _unpack(source) or GIVE)
+    if places := list(_elsewhere(source, wanted)):
+        name, place = places[0]
+        others = [str(other) for one, other in places[1:] if one == name]
+        also = f" (and in {', '.join(others[:2])})" if others else ""
+        lacks = f"holds {held}, but not {module_of(name).MARKS}"
+        remedy = f"{short_name(name)} seems to lie in {place}{also}: give that as --source"
+        return UserError(f"{source}: {lacks}", remedy)
+    if len(wanted) == 1:
+        looked_for = f"what {short_name(wanted[0])} is known by: {module_of(wanted[0]).MARKS}"
+        return UserError(f"{source}: holds {held}, and not {looked_for}", _unpack(source) or GIVE)
+    names = ", ".join(short_name(name) for name in wanted)
+    return UserError(
+        f"{source}: holds {held}, and none of the collections that are known ({names})",
+        _unpack(source) or "name one with --collection, to be told what is missing of it",
+    )
 
 
-def _near(source: Path) -> Iterator[Path]:
-    """Yield the folders one and two levels below and above."""
+GIVE = "give --source the folder of the download"
+
+
+def _unpack(source: Path) -> str:
+    """Return what to do where files are still packed."""
+    packed = [path.name for path in sorted(source.iterdir()) if path.suffix.lower() in PACKED]
+    if not packed:
+        return ""
+    more = " and so on" if len(packed) > 3 else ""
+    return f"unpack {', '.join(packed[:3])}{more}, and give the folder that it makes as --source"
+
+
+def _elsewhere(source: Path, wanted: list[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the collections that lie nearest below a folder, or else around it."""
+    for level in _near(source):
+        found = [(name, place) for place in level for name in wanted
+                 if _says(name, "is_near", place, "is_here")]  # fmt: skip
+        if found:
+            yield from found
+            return
+
+
+def _near(source: Path) -> Iterator[list[Path]]:
+    """Yield the folders one and two levels below, and those above."""
     below = _folders(source)
-    yield from below
-    for folder in below:
-        yield from _folders(folder)
-    yield from source.absolute().parents[:2]
+    yield below
+    yield [path for folder in below for path in _folders(folder)][:MOST_NEAR]
+    # The upper one first: a part of a collection may look like one.
+    yield list(reversed(source.absolute().parents[:2]))
 
 
 def _folders(source: Path) -> list[Path]:
@@ -135,6 +176,15 @@ def _folders(source: Path) -> list[Path]:
         found = (path for path in source.iterdir() if path.is_dir() and path.name[:1] != ".")
         return sorted(found)[:MOST_FOLDERS]
     return []
+
+
+def _says(name: str, test: str, folder: Path, otherwise: str = "") -> Any:
+    """Return what a collection's module says of a folder; nothing where it has no such test."""
+    module = module_of(name)
+    asked = getattr(module, test, None) or getattr(module, otherwise or test, None)
+    with contextlib.suppress(OSError, UserError):
+        return asked(folder) if asked else None
+    return None
 
 
 def _contents(source: Path) -> str:

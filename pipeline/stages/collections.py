@@ -17,7 +17,13 @@ COLLECTIONS = {
     FOLDERS: "images in class folders, with or without a table",
     MERGED: "several datasets that organize made, in one folder",
 }
+SHORT_NAMES = {MERGED: "datasets that organize made", FOLDERS: "images in class folders"}
 SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
+
+
+def short_name(name: str) -> str:
+    """Return what a collection is called in a sentence."""
+    return SHORT_NAMES.get(name) or COLLECTIONS[name].partition(",")[0].partition(" (")[0]
 
 
 def film_height(size: str) -> int:

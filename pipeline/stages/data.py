@@ -19,8 +19,14 @@ from pipeline.records import made_by
 from pipeline.stages.collections import CBIS_DDSM, COLLECTIONS, FOLDERS, MENDELEY, MINI_MIAS, RSNA
 from pipeline.stages.shared import AUGMENTATIONS, DATA, Common, advanced
 
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # files of many files
+
 
 def _download_folder(path: Path) -> str | None:
+    if path.is_file():
+        packed = path.suffix.lower() in PACKED
+        what = "is packed: unpack it, and give the folder that it makes" if packed else ""
+        return what or "is a file: give the folder that the images are in"
     problem = existing_folder(path)
     hint = "python main.py synthesize makes one to try"
     return f"{problem}; {hint}" if problem else None
@@ -183,7 +189,7 @@ class Organize(Common):
     )
     columns: str = advanced(
         "",
-        'Columns of the table: "image=File,patient=ID,label=Class,laterality=Side,view=View"',
+        'Columns of the table: "image=File,patient=ID,label=Class"',
         words={"auto": "by their names"},
         when=_is(FOLDERS),
     )

@@ -15,6 +15,7 @@ from pipeline.stages.data import Organize
 from sources.cbis_ddsm.tables import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
 from sources.exclusion import LeftOut, listed_names
 
+UNITS = {"mammogram": "mammograms", "crop": "lesion crops"}
 FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
 PRESETS: dict[str, dict[str, Any]] = {
     # It sorted films into a folder for each pathology, so a film with both was counted twice.

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import UserError
 from pipeline.manifest import Row, image_path
 from pipeline.stages.data import Organize
-from sources.cbis_ddsm.cohort import PlannedImage
+from sources.cbis_ddsm.cohort import UNITS, PlannedImage
 from sources.cbis_ddsm.files import MASK, Index
 from sources.cbis_ddsm.tables import SHORT, Lesion
 from sources.dataset import MISSING, Account
@@ -41,11 +41,11 @@ class SeriesLayout(Layout):
         sizes = [(uid, [file.size for file in held]) for uid, held in self.index.series.items()]
         return [asdict(lesion) for lesion in self.lesions], sizes
 
-    def refuse_nothing(self) -> None:
+    def refuse_nothing(self, images: Sequence[PlannedImage]) -> NoReturn:
         """Say why none of the planned images has a file.
 
         Raises:
-            UserError: Always, but for files that are of no planned image.
+            UserError: Always.
         """
         files = sum(map(len, self.index.series.values()))
         if not files and not self.index.unreadable:
@@ -57,6 +57,12 @@ class SeriesLayout(Layout):
             raise UserError(
                 f"{self.options.source}: {count} ({name}: {reason})", "download them again"
             )
+        unit = UNITS[self.options.unit]
+        wanted = f"{len(images):,} {self.options.finding} {unit}"
+        raise UserError(
+            f"{self.options.source}: none of its {files:,} image files is one of the {wanted}",
+            "choose another --unit, --finding or --source",
+        )
 
     def image_job(self, image: PlannedImage) -> Job | None:
         """Return how an image is written; None where it has no file."""

@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress, Table
 from pipeline.resources.places import CHECKED, HEADERS
 from pipeline.stages.data import Organize
-from sources.cbis_ddsm.cohort import FINDINGS, Cohort, PlannedImage, plan_cohort, resolved
+from sources.cbis_ddsm.cohort import FINDINGS, UNITS, Cohort, PlannedImage, plan_cohort, resolved
 from sources.cbis_ddsm.collection import KINDS, describe, description_table
 from sources.cbis_ddsm.files import index_files
 from sources.cbis_ddsm.layout import SeriesLayout
@@ -18,8 +18,6 @@ from sources.cbis_ddsm.tables import OFFICIAL_CSVS, CaseCsv, Lesion, read_case_c
 from sources.plan import Plan, split_counts
 from sources.pseudonyms import OpenNames
 from sources.splits import Stratum, assign_folds, assign_splits
-
-UNITS = {"mammogram": "mammograms", "crop": "lesion crops"}
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,6 @@ class CaseDescriptionPlan(Plan):
         options = self.options
         index = index_files(options.source, keep, options.workers, progress)
         return SeriesLayout(options, index, self.splits, self.rename, self.lesions)
-
-    def refuse_none(self) -> str:
-        """Return what a person can do where none of the images there is wanted."""
-        return "choose another --unit, --finding or --source"
 
 
 def plan_dataset(options: Organize, rename: OpenNames | None = None) -> CaseDescriptionPlan:

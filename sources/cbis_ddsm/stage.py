@@ -8,7 +8,7 @@ from pipeline.errors import UserError
 from pipeline.options import Answers
 from pipeline.progress import Progress, Result
 from pipeline.stages.data import Organize
-from sources.cbis_ddsm.tables import OFFICIAL_CSVS, find_case_csvs, may_hold_series
+from sources.cbis_ddsm.tables import OFFICIAL_CSVS, case_csvs_in, find_case_csvs, may_hold_series
 
 if TYPE_CHECKING:
     from sources.plan import Plan
@@ -19,10 +19,20 @@ MARKS = f"the case description CSVs ({OFFICIAL_CSVS[0]} and the like) in it or b
 
 def is_here(folder: Path) -> bool:
     """Return whether a folder holds the case descriptions, or folders of the download."""
+    return may_hold_series(folder) or bool(case_csvs_in(folder))
+
+
+def may_be_here(folder: Path) -> bool:
+    """Return whether the case descriptions lie beside a folder."""
     try:
-        return may_hold_series(folder) or bool(find_case_csvs(folder, None))
+        return bool(find_case_csvs(folder, None))
     except UserError:
         return False
+
+
+def is_near(folder: Path) -> bool:
+    """Return `is_here` by the names in the folder itself: others are not walked through."""
+    return may_hold_series(folder) or any((folder / name).is_file() for name in OFFICIAL_CSVS)
 
 
 def plan(options: Organize, rename: "OpenNames") -> "Plan":

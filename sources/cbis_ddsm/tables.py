@@ -147,6 +147,12 @@ def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     )
 
 
+def case_csvs_in(folder: Path) -> list[Path]:
+    """Return the files below a folder that are called like case descriptions, or look like one."""
+    return [path for path in sorted(csvs_under(folder))
+            if path.name.lower() in OFFICIAL_CSVS or _may_be_case_csv(path)]  # fmt: skip
+
+
 def may_hold_series(folder: Path) -> bool:
     """Return whether a folder's names are those of the download, with or without its tables."""
     named = re.compile(r"CBIS-DDSM|(Mass|Calc)-(Training|Test)_|1\.3\.6\.1\.4\.1\.9590\.")
