@@ -254,6 +254,7 @@ def _samples(out: Path, account: Account) -> dict[str, shortcuts.Sample]:
             height=row.height,
             width=row.width,
             thumbnail=(read_image(out / THUMBNAILS / Path(row.path).name) // SPREAD).astype("u1"),
+            collection=row.collection,
         )
         for row in account.rows
     }

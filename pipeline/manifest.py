@@ -104,7 +104,12 @@ def labels_of(rows: Iterable[Row]) -> tuple[str, str]:
     Those of benign against malignant stand for rows that tell no question, or contradict
     themselves.
     """
-    there = {row.label for row in rows}
+    return labels_among(row.label for row in rows)
+
+
+def labels_among(names: Iterable[str]) -> tuple[str, str]:
+    """Return the two labels that some are of; see `labels_of`."""
+    there = set(names)
     fitting = (pair for pair in QUESTIONS.values() if there <= set(pair))
     return next(fitting, LABELS)
 

@@ -80,10 +80,11 @@ class RecordPlan(Plan):
         yield from _rare(self.images, self.labels[1])
         for name, value in _foreign(self.options):
             yield f"{name} {value} means nothing for this collection, and was not used"
+        yield from self.records.notes
 
     def collection_notes(self) -> Iterator[str]:
-        """Yield what the collection holds that is easily counted wrongly."""
-        yield from self.records.notes
+        """Yield nothing: what is odd about a collection is a note of every run."""
+        yield from ()
 
     def shown(self, name: str) -> str:
         """Return the name of a patient as the dataset may show it."""

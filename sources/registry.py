@@ -11,7 +11,8 @@ and, where there is something to say,
 
 - `may_be_here(folder)`: whether a folder may be its root, if it is no other's;
 - `is_near(folder)`: as `is_here`, in less time, for folders that nobody named;
-- `half_here(folder)`: which part of it a folder holds, and which part is missing, in words;
+- `half_here(folder)`: which part of it a folder holds, and which part is missing, in words, or
+  as the UserError to raise;
 - `is_table(path)`: whether a file is its table, or a folder holds it, so that it can be planned
   without images;
 - `live_counts(name, answers)`: what an answer would leave, where records do not tell it.
@@ -28,7 +29,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.options import Answers
-from pipeline.stages.collections import CBIS_DDSM, MINI_MIAS, RSNA, short_name
+from pipeline.stages.collections import CBIS_DDSM, FOLDERS, MINI_MIAS, RSNA, short_name
 from pipeline.stages.data import PACKED, Organize
 
 # In the order of asking: images in class folders may be any of the others.
@@ -36,8 +37,9 @@ MODULES = {
     MINI_MIAS: "sources.mini_mias",
     RSNA: "sources.rsna.stage",
     CBIS_DDSM: "sources.cbis_ddsm.stage",
+    FOLDERS: "sources.folders.stage",
 }
-OWN_WORDS = (CBIS_DDSM,)  # say themselves what they lack, where they were named
+OWN_WORDS = (CBIS_DDSM, FOLDERS)  # say themselves what they lack, where they were named
 MOST_FOLDERS = 200  # of a level, that are looked into for a collection one level too high
 MOST_NEAR = 400  # and on all levels together
 _known: dict[Path, tuple[int, str]] = {}
@@ -70,14 +72,26 @@ def _named(given: str, source: Path, answers: Answers) -> str:
         return given
     if (table := answers.get("csv")) and (name := _of_table(Path(table))):
         return name
+    if answers.get("columns") or answers.get("classes"):  # of nothing else
+        return FOLDERS
     try:
         stamp = source.stat().st_mtime_ns
     except OSError:
-        return CBIS_DDSM if answers.get("csv") else ""
+        return _by_table(answers.get("csv"))
     known = _known.get(source)
     if known is None or known[0] != stamp:
         known = _known[source] = stamp, recognised(source)
-    return known[1] or (CBIS_DDSM if answers.get("csv") else "")
+    return known[1] or _by_table(answers.get("csv"))
+
+
+def _by_table(csv: Path | None) -> str:
+    """Return the collection that a table may be of which lies elsewhere."""
+    if csv is None or not Path(csv).exists():
+        return CBIS_DDSM if csv else ""
+    test = importlib.import_module("sources.folders.stage").may_be_table
+    with contextlib.suppress(OSError, UserError):
+        return FOLDERS if test(Path(csv)) else CBIS_DDSM
+    return CBIS_DDSM
 
 
 def _of_table(table: Path) -> str:
@@ -120,9 +134,9 @@ def open_collection(options: Organize) -> ModuleType:
 def _refusal(source: Path, wanted: list[str]) -> UserError:
     """Return why a folder is none of some collections, and what to do."""
     held = _contents(source)
-    for name in wanted:
-        if half := _says(name, "half_here", source):
-            return UserError(f"{source}: {half} (it holds {held})", _unpack(source) or GIVE)
+    plain = wanted == [FOLDERS]
+    if half := _half_here(source, wanted if plain else [one for one in wanted if one != FOLDERS]):
+        return half
     if places := list(_elsewhere(source, wanted)):
         name, place = places[0]
         others = [str(other) for one, other in places[1:] if one == name]
@@ -130,6 +144,8 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
         lacks = f"holds {held}, but not {module_of(name).MARKS}"
         remedy = f"{short_name(name)} seems to lie in {place}{also}: give that as --source"
         return UserError(f"{source}: {lacks}", remedy)
+    if half := _half_here(source, [FOLDERS] if FOLDERS in wanted else []):
+        return half
     if len(wanted) == 1:
         looked_for = f"what {short_name(wanted[0])} is known by: {module_of(wanted[0]).MARKS}"
         return UserError(f"{source}: holds {held}, and not {looked_for}", _unpack(source) or GIVE)
@@ -138,6 +154,22 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
         f"{source}: holds {held}, and none of the collections that are known ({names})",
         _unpack(source) or "name one with --collection, to be told what is missing of it",
     )
+
+
+def _half_here(source: Path, wanted: list[str]) -> UserError | None:
+    """Return what to say of a folder that holds a part of a collection."""
+    for name in wanted:
+        try:
+            half = getattr(module_of(name), "half_here", lambda _: "")(source)
+        except OSError:
+            continue
+        except UserError as error:
+            return error
+        if half:
+            return UserError(
+                f"{source}: {half} (holds {_contents(source)})", _unpack(source) or GIVE
+            )
+    return None
 
 
 GIVE = "give --source the folder of the download"

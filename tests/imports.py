@@ -29,7 +29,7 @@ LAYERS = (
     ("models",),
     ("models.data",),
     ("sources.synthetic.lookalikes",),
-    ("sources.cbis_ddsm", "sources.rsna", "sources.synthetic"),
+    ("sources.cbis_ddsm", "sources.folders", "sources.rsna", "sources.synthetic"),
     ("sources",),
     ("images",),
     ("pipeline.stages",),

@@ -43,6 +43,11 @@ def features_of(thumbnails: Sequence[Thumbnail], sides: Floats) -> dict[str, Flo
     }
 
 
+def one_hot(names: Sequence[str]) -> Floats:
+    """Return (N, K) float64: 1 in the column of the name that each of N has, of K in order."""
+    return np.array([[name == one for one in sorted(set(names))] for name in names], np.float64)
+
+
 def _strips(grids: NDArray[Any], width: int) -> Floats:
     """Return (N, 4) means of what lies along the left, right, upper and lower side."""
     sides = (grids[:, :, :width], grids[:, :, -width:], grids[:, :width], grids[:, -width:])

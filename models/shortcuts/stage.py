@@ -20,9 +20,17 @@ from images.files import SUFFIXES, read_image
 from images.thumbnails import Thumbnail, thumbnail, write_mean_images
 from models.bootstrap import estimates
 from models.metrics import Floats
-from models.shortcuts.features import features_of
+from models.shortcuts.features import features_of, one_hot
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, read_manifest
+from pipeline.manifest import (
+    MANIFEST,
+    POSITIVE,
+    QUESTIONS,
+    SPLITS,
+    Row,
+    labels_among,
+    read_manifest,
+)
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.stages.data import Preprocess, Probe
@@ -31,6 +39,7 @@ from pipeline.workspace import SHORTCUTS
 
 PICTURE = "shortcuts.png"
 ALL = "all"  # the group of every feature
+COLLECTION = "collection"  # the group that says which dataset an image was merged from
 PREDICTS = 0.6  # the lower end of the AUC's interval beyond which a group predicts the label
 LOOKED_AT = SPLITS[:2]  # the labels of the test images decide nothing
 FOLDS, REPLICATES = 5, 1000
@@ -48,10 +57,11 @@ class Sample:
     """One image, as far as the probe looks at it."""
 
     patient_id: str  # its patient
-    label: str  # "benign" or "malignant"
+    label: str  # one of the two of its dataset: "benign" or "malignant"
     height: int  # of the image file, in pixels
     width: int  # of the image file, in pixels
     thumbnail: Thumbnail  # (h, w) uint8, from `images.thumbnails.thumbnail`
+    collection: str = ""  # of a dataset that was merged from several: which
 
 
 @dataclass(frozen=True)
@@ -204,8 +214,9 @@ def _rows_of(folder: Path) -> tuple[list[Row], list[str]]:
 
 
 def _image_files(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    labels = sorted({label for pair in QUESTIONS.values() for label in pair})
     for split in LOOKED_AT:
-        for label in LABELS:
+        for label in labels:
             for path in sorted((folder / split / label).glob("[!.]*")):
                 if path.suffix.lower() in (*SUFFIXES, ".dcm"):
                     yield path, split, label
@@ -234,7 +245,8 @@ def read_samples(
         except UserError as error:
             return error
         height, width = image.shape
-        return Sample(row.patient_id, row.label, height, width, thumbnail(image))
+        small = thumbnail(image)
+        return Sample(row.patient_id, row.label, height, width, small, row.collection)
 
     pool = ThreadPoolExecutor(worker_count(workers))
     try:
@@ -264,7 +276,7 @@ def write_findings(folder: Path, findings: Findings, samples: Sequence[Sample]) 
     if findings.groups:
         classes = {
             label: [sample.thumbnail for sample in samples if sample.label == label]
-            for label in LABELS
+            for label in labels_among(sample.label for sample in samples)
         }
         title = findings.summary or "nothing predicts the label"
         write_mean_images(folder / PICTURE, title, classes)
@@ -288,11 +300,12 @@ def probe(samples: Sequence[Sample], seed: int) -> Findings:
         The AUCs of out-of-fold probabilities, with intervals from a bootstrap over patients; no
         verdict where a class has fewer than 4 patients.
     """
-    malignant = np.array([sample.label == LABELS[1] for sample in samples], np.bool_)
+    malignant = np.array([sample.label in POSITIVE for sample in samples], np.bool_)
     patients = np.array([sample.patient_id for sample in samples], np.str_)
     counts = [len(np.unique(patients[malignant == value])) for value in (False, True)]
     if min(counts) < LEAST:
-        found = ", ".join(f"{count} {label}" for count, label in zip(counts, LABELS, strict=True))
+        labels = labels_among(sample.label for sample in samples)
+        found = ", ".join(f"{count} {label}" for count, label in zip(counts, labels, strict=True))
         return Findings({}, f"too few patients ({found}; it takes {LEAST} of each)")
     # Imported here: worker processes of preprocessing load this module and fit nothing.
     from sklearn.model_selection import StratifiedGroupKFold
@@ -302,6 +315,8 @@ def probe(samples: Sequence[Sample], seed: int) -> Findings:
     folds = list(cutter.split(malignant, malignant, patients))
     sides = np.array([(sample.height, sample.width) for sample in samples], np.float64)
     groups = features_of([sample.thumbnail for sample in samples], sides)
+    if len({sample.collection for sample in samples}) > 1:
+        groups[COLLECTION] = one_hot([sample.collection for sample in samples])
     groups[ALL] = np.hstack(list(groups.values()))
     images, people = len(samples), len(np.unique(patients))
     bar = PREDICTS if min(counts) >= ENOUGH else SURE

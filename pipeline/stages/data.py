@@ -192,6 +192,8 @@ class Organize(Common):
         'Columns of the table: "image=File,patient=ID,label=Class"',
         words={"auto": "by their names"},
         when=_is(FOLDERS),
+        suggest=named("sources.folders.table:suggested_columns"),
+        find=named("sources.folders.table:columns_problem"),
     )
     classes: str = advanced(
         "",

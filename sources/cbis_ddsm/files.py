@@ -23,7 +23,8 @@ from pipeline.resources.places import HEADERS
 from pipeline.tables import read_columns, read_table
 from pipeline.work import Ledger, run_all, worker_count
 from sources.cbis_ddsm.masks import is_flat, is_mask
-from sources.cbis_ddsm.tables import csvs_under, walk
+from sources.cbis_ddsm.tables import csvs_under
+from sources.walking import walk
 from sources.writing import GREY_IN_PLACE, MASK_IN_PLACE
 
 NO_IMAGE = False  # what the index keeps of a licence and the like

@@ -5,14 +5,14 @@ each view. They are known by their columns and rows, since people rename and cop
 """
 
 import contextlib
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError, shown
 from pipeline.tables import read_columns, read_table
+from sources.walking import walk
 
 MASS, CALCIFICATION = "mass", "calcification"
 SHORT = {MASS: "mass", CALCIFICATION: "calc"}
@@ -220,28 +220,6 @@ def _may_be_case_csv(path: Path) -> bool:
             f"{path}: is called like a case description and has not its columns ({shown})", REMEDY
         )
     return _resembles(header)
-
-
-def walk(
-    folder: Path, refuse: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder under one, linked ones too, with the names of its files.
-
-    Args:
-        folder: Where to begin.
-        refuse: Told of folders that cannot be read.
-    """
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        status = Path(parent).stat()
-        place = status.st_dev, status.st_ino
-        if place in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(place)
-        # Hidden files and __MACOSX hold what the Mac's archiver adds: "._1-1.dcm" is no image.
-        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
-        yield Path(parent), names
 
 
 def _plain(name: str) -> str:
