@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import UserError, shown
 from pipeline.paths import inside, is_file_name, is_inside
@@ -22,6 +22,7 @@ DESCRIPTION = "description.png"  # beside it: who and what is in each split, as 
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
 DIAGNOSES = ("normal", *LABELS)
+ABNORMAL = "abnormal"  # a diagnosis too: a finding of which nobody says what it is
 # What a dataset asks of an image, with its two labels: the negative one first.
 QUESTIONS = {
     "benign-malignant": LABELS,
@@ -73,7 +74,8 @@ class Row:
     parent: str = ""  # for an augmented image, the image_id that it was made from
     # The columns from here on stand in a manifest where any of its images has a value.
     turned: int = 0  # quarter turns, counter-clockwise, of this image before it was mirrored
-    diagnosis: str = ""  # "normal", "benign" or "malignant", where a dataset has normal images
+    # One of DIAGNOSES, or ABNORMAL, where a dataset has normal images.
+    diagnosis: str = ""
     age: int | None = None  # of the patient, in years
     site: str = ""  # where the image was taken
     machine: str = ""  # with which one
@@ -98,7 +100,15 @@ COLUMNS = tuple(item.name for item in dataclasses.fields(Row))
 SOMETIMES = COLUMNS[COLUMNS.index("turned") :]
 
 
-def labels_of(rows: Iterable[Row]) -> tuple[str, str]:
+class Labelled(Protocol):
+    """An image with a label, as a row of a manifest is."""
+
+    @property
+    def label(self) -> str:
+        """One of the two of its dataset."""
+
+
+def labels_of(rows: Iterable[Labelled]) -> tuple[str, str]:
     """Return the two labels of a dataset, the negative one first.
 
     Those of benign against malignant stand for rows that tell no question, or contradict
