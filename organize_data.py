@@ -117,16 +117,20 @@ def _check_folders(source: Path, out: Path | None) -> None:
 def _dry_run(plan: Plan, options: Organize) -> Result:
     facts = plan.facts()
     facts["splits"] = facts["planned"]
-    images, patients = len(plan.images), len(plan.splits)
+    images = f"{len(plan.images):,} {plan.unit}"
     return Result(
         folder=None,
-        headline=f"{images:,} {plan.unit} of {patients:,} patients; nothing written",
+        headline=f"{images}{_of_patients(facts, len(plan.splits))}; nothing written",
         facts=facts,
         tables=(*plan.tables(facts), split_table(plan, facts), *left_out_table(facts)),
         notes=(*plan.notes(), *plan.collection_notes()),
         next_stage="organize",
         next_options=asdict(options) | {"dry_run": False},
     )
+
+
+def _of_patients(facts: Mapping[str, Any], patients: int) -> str:
+    return f" of {patients:,} patients" if facts.get("has_patients", True) else ", patients unknown"
 
 
 def _image_jobs(plan: Plan, layout: Layout) -> dict[str, Job]:
@@ -303,8 +307,8 @@ def _result(plan: Plan, facts: Mapping[str, Any], notes: Sequence[str]) -> Resul
     return Result(
         folder=options.out,
         headline=(
-            f"{facts['images']:,} of {facts['expected']:,} {plan.unit} organised, "
-            f"of {facts['patients']:,} patients{masks}"
+            f"{facts['images']:,} of {facts['expected']:,} {plan.unit} organised,"
+            f"{_of_patients(facts, facts['patients']).lstrip(',')}{masks}"
         ),
         facts=facts,
         tables=(split_table(plan, facts), *left_out_table(facts)),

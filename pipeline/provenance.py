@@ -18,6 +18,10 @@ PIXELS, SOURCE = "pixels", "source"  # in the record of a dataset
 # Options that change nothing of what a dataset holds.
 PLACES = {"data", "out", "source", "csv", "workers", "cluster", "preview", "check", "dry_run"}
 MOST = 4  # differences that a message names
+NO_PATIENTS = (
+    "the collection tells no patients: images of one patient may be in two splits, so results may "
+    "be too good"
+)
 
 
 def dataset_hash(folder: Path) -> str:
@@ -54,7 +58,16 @@ def made_from(folder: Path, out: Path, record: Mapping[str, Any]) -> dict[str, A
         "relative": os.path.relpath(here, out.resolve()),  # of a workspace that was moved
         "hash": dataset_hash(folder),
         "options": record["options"],
+        **({} if has_patients(record) else {"has_patients": False}),
     }
+
+
+def has_patients(record: Mapping[str, Any]) -> bool:
+    """Return whether the patient_id of a dataset is a person, by its completion record."""
+    told: bool = record.get("counts", {}).get(
+        "has_patients", record.get("source", {}).get("has_patients", True)
+    )
+    return told
 
 
 def read_fresh(folder: Path, *makers: str) -> dict[str, Any]:

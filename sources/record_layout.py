@@ -112,6 +112,7 @@ class RecordLayout(Layout):
             split=self.splits[image.patient_id],
             label=image.label,
             path=job.name,
+            unit=record.unit,
             laterality=record.laterality,
             view=record.view,
             finding=record.finding,

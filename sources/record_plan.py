@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.manifest import DIAGNOSES, QUESTIONS, SPLITS
+from pipeline.manifest import ABNORMAL, DIAGNOSES, QUESTIONS, SPLITS
 from pipeline.options import Answers, applies, as_text, checked, choices_of, defaults, flag
 from pipeline.progress import Progress, Table
+from pipeline.provenance import NO_PATIENTS
 from pipeline.stages.collections import short_name
 from pipeline.stages.data import Organize
 from sources.exclusion import LeftOut, listed_names
@@ -61,18 +62,27 @@ class RecordPlan(Plan):
     def tables(self, facts: Mapping[str, Any]) -> Iterator[Table]:
         """Yield what the collection holds, by its own splits and diagnoses."""
         held = facts["held"]
-        columns = ("own split", "images", "patients", *DIAGNOSES)
-        rows = tuple((split, *(held[split][name] for name in columns[1:])) for split in held)
+        columns = ("own split", *held["all"])
+        rows = tuple((split, *counts.values()) for split, counts in held.items())
         yield Table(f"What {short_name(self.collection)} holds", columns, rows)
 
     def notes(self) -> Iterator[str]:
         """Yield what a person should know of the cohort before trusting a figure made with it."""
-        if not self.records.has_patients:
+        records, question = self.records, self.options.question
+        if not records.has_patients:
+            yield NO_PATIENTS
+        if not any(record.diagnosis == "normal" for record in records.records):
+            same = " (--question benign-malignant names the labels so)"
             yield (
-                "the collection tells no patients: images of one patient may be in two splits, "
-                "so results may be too good"
+                "the collection holds no normal images: a model learns to tell malignant from "
+                f"benign findings, and is no screening test{same * (question == 'malignant-rest')}"
             )
-        elif self.options.test_share and not any(image.split == "test" for image in self.images):
+        if question in records.on_question:
+            alone = [image.label for image in self.images if not image.record.variant_of]
+            label, count = Counter(alone).most_common(1)[0]
+            share = f"calling every image {label} is right for {count / len(alone):.2f} of them"
+            yield f"{records.on_question[question]}: {share}"
+        if self.options.test_share and not any(image.split == "test" for image in self.images):
             yield (
                 "the collection has no test images of its own: "
                 f"--test-share {self.options.test_share:g} of the patients were drawn"
@@ -111,6 +121,7 @@ def plan_records(options: Organize, rename: OpenNames, collection: str, read: Re
         UserError: No image is left, or the question cannot be asked of the collection.
     """
     records = read(options)
+    options = with_question(options, records.records)
     labels = QUESTIONS[options.question]
     images, left_out = plan_cohort(records.records, options, rename)
     if not images:
@@ -132,7 +143,19 @@ def plan_records(options: Organize, rename: OpenNames, collection: str, read: Re
         for image in images
         if not image.record.variant_of or splits[image.patient_id] == "train"
     ]
+    left_out = [*records.left_out, *left_out]
     return RecordPlan(options, collection, records, kept, left_out, splits, folds, rename, labels)
+
+
+def with_question(options: Organize, records: Sequence[ImageRecord]) -> Organize:
+    """Return the options with a question that the collection can answer, where none was chosen."""
+    if options.question != "auto":
+        return options
+    there = {record.diagnosis for record in records}
+    if "normal" not in there:
+        return replace(options, question="benign-malignant")
+    question = "malignant-rest" if "malignant" in there else "abnormal-normal"
+    return replace(options, question=question)
 
 
 def plan_cohort(
@@ -170,6 +193,8 @@ def _rules(
 ) -> Iterator[tuple[str, Callable[[ImageRecord], bool]]]:
     if options.question == "benign-malignant":
         yield "normal images", lambda record: record.diagnosis != "normal"
+    if options.question != "abnormal-normal":
+        yield "findings that may be benign or malignant", lambda one: one.diagnosis != ABNORMAL
     if options.laterality != "both":
         side = options.laterality.upper()
         yield f"not the {side} breast", lambda record: record.laterality == side
@@ -209,9 +234,12 @@ def live_counts(name: str, answers: Answers) -> dict[str, str]:
         collection = collection_of(answers)
         source = Path(answers["source"])
         options = checked(Organize, known | {"out": Path(), "collection": collection})
-        records = _read_once(collection, source, options, module_of(collection).read)
+        module = module_of(collection)
+        # What takes minutes to read may be counted by its labels alone.
+        reader = getattr(module, "read_labels", module.read)
+        records = _read_once(collection, source, options, reader)
         for choice in choices_of(item, answers) or ():
-            chosen = replace(options, **{name: choice})
+            chosen = with_question(replace(options, **{name: choice}), records.records)
             images, _ = plan_cohort(records.records, chosen, OpenNames())
             alone = [image for image in images if not image.record.variant_of]
             positive = sum(image.label == QUESTIONS[chosen.question][1] for image in alone)
@@ -261,7 +289,7 @@ def _strata(images: Sequence[PlannedRecord]) -> Strata:
     strata = {}
     for patient, shown in held.items():
         diagnoses = {image.record.diagnosis for image in shown}
-        worst = max(diagnoses, key=DIAGNOSES.index)
+        worst = max(diagnoses, key=(ABNORMAL, *DIAGNOSES).index)
         positive = max((image.label for image in shown), key=_is_positive)
         others = tuple(joined(name, shown) for name in ("collection", "site", "finding", "density"))
         strata[patient] = (positive, worst, *others)
@@ -281,6 +309,8 @@ def _names(record: ImageRecord, rename: OpenNames) -> set[str]:
 def _held(records: Sequence[ImageRecord]) -> dict[str, dict[str, int]]:
     """Count images, patients and diagnoses by the collection's own splits, and in all."""
     splits = [split for split in SPLITS if any(record.split == split for record in records)]
+    unclear = any(record.diagnosis == ABNORMAL for record in records)
+    kinds = (*DIAGNOSES, ABNORMAL) if unclear else DIAGNOSES
     found = {}
     for split in [*splits, "all"]:
         members = [record for record in records if split in (record.split, "all")]
@@ -288,7 +318,7 @@ def _held(records: Sequence[ImageRecord]) -> dict[str, dict[str, int]]:
         found[split] = {
             "images": len(members),
             "patients": len({record.patient_id for record in members}),
-            **{name: diagnoses[name] for name in DIAGNOSES},
+            **{name: diagnoses[name] for name in kinds},
         }
     return found
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from images.files import read_image
 from pipeline.errors import UserError
+from sources.exclusion import LeftOut
 from sources.writing import MASK_IN_PLACE
 
 Reader = Callable[[Path, int], NDArray[np.uint16]]
@@ -37,12 +38,13 @@ class ImageRecord:
 
     image_id: str  # unique in the collection; letters, digits, ".", "_" and "-"
     patient_id: str  # who it shows; without patient ids, what else must stay in one split
-    diagnosis: str  # "normal", "benign" or "malignant"
+    diagnosis: str  # one of DIAGNOSES; ABNORMAL where only a finding is told
     file: str  # path relative to the download, with forward slashes
     size: int = 0  # of the file, in bytes
     changed: int = 0  # time of its last change in nanoseconds
     member: int = -1  # its place in a file of several images, from 0
     read: Reader = read_whole  # importable by name: given the file's path and `member`
+    unit: str = "mammogram"  # or "crop": a part of one, without borders and background
     rows: int = 0  # height in pixels; 0 where only the file tells
     columns: int = 0  # width in pixels; 0 where only the file tells
     split: str = ""  # the collection's own: "train", "val" or "test"
@@ -102,6 +104,9 @@ class Records:
     remarks: tuple[tuple[str, str], ...] = ()  # (what, what to know of it) of what is usable
     notes: tuple[str, ...] = ()  # what a person should know before trusting a figure
     has_patients: bool = True  # whether patient_id is a person
+    left_out: tuple[LeftOut, ...] = ()  # what was left out by rule while reading: twins, say
+    # What to say beside the share that the commoner label has, by the question asked.
+    on_question: Mapping[str, str] = field(default_factory=dict)
     # Facts of the collection for summary.json, as JSON can hold them.
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -29,6 +29,7 @@ from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.leftovers import remove_left_over
 from pipeline.progress import Progress, Result, Table
+from pipeline.provenance import NO_PATIENTS, has_patients
 from pipeline.records import SET_ASIDE, read_json, write_json, write_set_aside
 from pipeline.runs import ELSEWHERE, MODEL_FILE, Run, find_run
 from pipeline.runs import METRICS as METRICS_FILE
@@ -315,6 +316,8 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
         notes.append("the frozen layers are random: a control, not transfer learning")
     if scored_run.data is not None and facts["strategy"] != ELSEWHERE:
         notes += _notes_on_data(scored_run)
+    if not has_patients(scored_run.record):
+        notes.append(NO_PATIENTS)
     if "val" not in images:
         notes.append("no validation images: called at 0.5, not calibrated")
     for name, scored in images.items():

@@ -108,9 +108,10 @@ class Organize(Common):
         counts=_LIVE,
     )
     question: str = option(
-        "malignant-rest",
+        "auto",
         "Which question the labels answer",
         choices={
+            "auto": "malignant-rest; of a collection without normal images benign-malignant",
             "malignant-rest": "is it malignant, or not",
             "benign-malignant": "is a finding benign or malignant; normal images are left out",
             "abnormal-normal": "is there a finding, benign or malignant, or none",
