@@ -29,13 +29,23 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.options import Answers
-from pipeline.stages.collections import CBIS_DDSM, FOLDERS, MINI_MIAS, RSNA, short_name
+from pipeline.stages.collections import (
+    CBIS_DDSM,
+    FOLDERS,
+    MENDELEY,
+    MINI_MIAS,
+    RSNA,
+    TFRECORDS,
+    short_name,
+)
 from pipeline.stages.data import PACKED, Organize
 
 # In the order of asking: images in class folders may be any of the others.
 MODULES = {
     MINI_MIAS: "sources.mini_mias",
     RSNA: "sources.rsna.stage",
+    TFRECORDS: "sources.tfrecords",
+    MENDELEY: "sources.mendeley",
     CBIS_DDSM: "sources.cbis_ddsm.stage",
     FOLDERS: "sources.folders.stage",
 }
