@@ -223,7 +223,8 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     samples = _samples(out, account)
     _contact_sheets(out, plan.labels, account, samples)
     # Test labels decide nothing, not even whether the dataset is fit for use.
-    seen = [samples[row.image_id] for row in account.rows if row.split != "test"]
+    looked_at = (row for row in account.rows if row.split != "test" and not row.parent)
+    seen = [samples[row.image_id] for row in looked_at]
     findings = shortcuts.probe(seen, options.seed)
     shortcuts.write_findings(out, findings, seen)
     written = {row.path for row in account.rows}

@@ -69,6 +69,7 @@ class RecordPlan(Plan):
     def notes(self) -> Iterator[str]:
         """Yield what a person should know of the cohort before trusting a figure made with it."""
         records, question = self.records, self.options.question
+        yield from records.notes
         if not records.has_patients:
             yield NO_PATIENTS
         if not any(record.diagnosis == "normal" for record in records.records):
@@ -77,8 +78,10 @@ class RecordPlan(Plan):
                 "the collection holds no normal images: a model learns to tell malignant from "
                 f"benign findings, and is no screening test{same * (question == 'malignant-rest')}"
             )
+        alone = [image.label for image in self.images if not image.record.variant_of]
+        if variants := len(self.images) - len(alone):
+            yield f"{variants:,} of the training images are further variants of its films"
         if question in records.on_question:
-            alone = [image.label for image in self.images if not image.record.variant_of]
             label, count = Counter(alone).most_common(1)[0]
             share = f"calling every image {label} is right for {count / len(alone):.2f} of them"
             yield f"{records.on_question[question]}: {share}"

@@ -45,13 +45,14 @@ CLASSES = {
     3: ("malignant", "calcification"),
     4: ("malignant", "mass"),
 }
+MOST_FOLDERS = 50  # looked into to recognise it: other collections hold thousands
 CHUNK = 500  # patches that a worker looks at in one go
 Aside = list[tuple[str, str]]
 
 
 def is_here(folder: Path) -> bool:
     """Return whether a folder holds such files, or folders with them."""
-    return any(OWN_SPLIT.match(path.name) for path in _files(folder))
+    return any(OWN_SPLIT.match(path.name) for path in _files(folder, MOST_FOLDERS))
 
 
 def plan(options: Organize, rename: OpenNames) -> Plan:
@@ -190,9 +191,9 @@ def _array_once(path: Path, changed: int) -> NDArray[np.generic]:
     return array
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files of patches in a folder and the folders in it."""
-    for path in sorted(folder.iterdir()):
+def _files(folder: Path, most: int | None = None) -> Iterator[Path]:
+    """Yield the files of patches in a folder and the folders in it, of its first `most` entries."""
+    for path in sorted(folder.iterdir())[:most]:
         # Kaggle unpacks each into a folder, which may have the file's own name.
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if file.name.lower().endswith((*SUFFIXES, DATA)) and file.is_file():

@@ -22,10 +22,18 @@ def orientations(pixels: Grey) -> Iterator[Grey]:
             yield rows[:, ::-1]
 
 
+def same_key(pixels: Grey) -> bytes:
+    """Return what two images share that have the same (H, W) pixels."""
+    return _digest(pixels.shape, pixels.tobytes())
+
+
 def exact_key(pixels: Grey) -> bytes:
     """Return what two images share that have the same (H, W) pixels in any orientation."""
-    first = min((turned.shape, turned.tobytes()) for turned in orientations(pixels))
-    return hashlib.blake2b(first[1], digest_size=16, person=str(first[0]).encode()).digest()
+    return _digest(*min((turned.shape, turned.tobytes()) for turned in orientations(pixels)))
+
+
+def _digest(shape: tuple[int, ...], content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16, person=str(shape).encode()).digest()
 
 
 @dataclass(frozen=True)
