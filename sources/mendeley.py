@@ -254,7 +254,8 @@ def _look(job: Sequence[Path]) -> list[Look | str]:
         if pixels.min() == pixels.max():
             found.append("is of one grey value")
         else:
-            found.append(Look(*pixels.shape, same_key(pixels), exact_key(pixels)))
+            rows, columns = pixels.shape
+            found.append(Look(rows, columns, same_key(pixels), exact_key(pixels)))
     return found
 
 
@@ -291,15 +292,14 @@ def _patients(films: Iterable[Film], same_films: Sequence[tuple[str, str]]) -> d
     place = {name: number for number, name in enumerate(names)}
     pairs = [(place[one], place[other]) for one, other in same_films]
     by_patient: dict[str, int] = {}
-    pairs += [
-        (by_patient.setdefault(told[name], place[name]), place[name])
-        for name in names
-        if told[name]
-    ]
+    named = [name for name in names if told[name]]
+    pairs += [(by_patient.setdefault(told[name], place[name]), place[name]) for name in named]
     numbers = [name for name in names if name.isdecimal()]
-    for one, other in pairwise(numbers):
-        if int(other) - int(one) <= NEAR and not (told[one] and told[other]):
-            pairs.append((place[one], place[other]))
+    pairs += [
+        (place[one], place[other])
+        for one, other in pairwise(numbers)
+        if int(other) - int(one) <= NEAR and not (told[one] and told[other])
+    ]
     patients = {name: told[name] or f"inbreast_{name}" for name in names}
     for group in joined(len(names), pairs):
         members = [names[number] for number in group]

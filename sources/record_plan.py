@@ -146,6 +146,8 @@ def plan_records(options: Organize, rename: OpenNames, collection: str, read: Re
         for image in images
         if not image.record.variant_of or splits[image.patient_id] == "train"
     ]
+    if lost := len(images) - len(kept):
+        left_out.append(LeftOut("variants of films in val and test", lost, lost, 0))
     left_out = [*records.left_out, *left_out]
     return RecordPlan(options, collection, records, kept, left_out, splits, folds, rename, labels)
 

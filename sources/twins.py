@@ -12,6 +12,7 @@ SIDE = 16  # of the small copy that two images are compared by, in pixels
 MOST_BITS = 6  # of 64 in which the hashes of near-duplicates may differ
 MOST_GREY = 1.5  # grey values of 255 by which their small copies may differ on average
 Grey = NDArray[np.uint8] | NDArray[np.uint16]
+Sums = NDArray[np.uint64]
 
 
 def orientations(pixels: Grey) -> Iterator[Grey]:
@@ -29,7 +30,17 @@ def same_key(pixels: Grey) -> bytes:
 
 def exact_key(pixels: Grey) -> bytes:
     """Return what two images share that have the same (H, W) pixels in any orientation."""
-    return _digest(*min((turned.shape, turned.tobytes()) for turned in orientations(pixels)))
+    rows, columns = (pixels.sum(axis=axis, dtype=np.uint64) for axis in (1, 0))
+    # Their sums tell nearly all orientations apart, at a small part of the cost of the pixels.
+    turned = zip(orientations(pixels), _orders(rows, columns) + _orders(columns, rows), strict=True)
+    ways = [(one, (one.shape, b"".join(map(bytes, order)))) for one, order in turned]
+    least = min(way for _, way in ways)
+    return _digest(least[0], min(one.tobytes() for one, way in ways if way == least))
+
+
+def _orders(rows: Sums, columns: Sums) -> list[tuple[Sums, Sums]]:
+    """Return the sums of rows and columns of the first four orientations."""
+    return [(down, across) for down in (rows, rows[::-1]) for across in (columns, columns[::-1])]
 
 
 def _digest(shape: tuple[int, ...], content: bytes) -> bytes:

@@ -62,7 +62,7 @@ def write(job: FilmJob, out: Path) -> dict[str, Any]:
     """Draw a film and write its variants, each once more in the merged part."""
     film = render_film(job.screened.film, job.height, job.seed)
     grey = np.right_shift(film.pixels, 8).astype(np.uint8)
-    whole = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    whole = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
     random = random_for(job.seed, job.screened.film.film_id, "variants")
     for number in range(1, VARIANTS[job.part] + 1):
         variant = whole if number == 1 else _varied(whole, number, random)
