@@ -109,9 +109,15 @@ def check(options: Organize, progress: Progress) -> Result:
 def read(options: Organize) -> Records:
     """Read the names and look at every picture: what is damaged, and what is there twice.
 
+    Without pixels where only the cohort is counted.
+
     Raises:
         UserError: There is no such picture.
     """
+    if options.dry_run:
+        found = read_labels(options)
+        note = "counted by names alone: damaged pictures and twins of other names are not known"
+        return replace(found, notes=(*found.notes, note))
     pictures, aside = _pictures(options.source)
     looks, damaged = _looked_at(pictures, options)
     whole = [picture for picture in pictures if picture.path in looks]
@@ -122,13 +128,17 @@ def read(options: Organize) -> Records:
 
 
 def read_labels(options: Organize) -> Records:
-    """Read the names alone: twins are not known, and counted as often as they are there.
+    """Read the names alone: pictures of one film and number are taken to be the same.
 
     Raises:
         UserError: There is no such picture.
     """
     pictures, aside = _pictures(options.source)
-    return _records(options.source, pictures, pictures, 0, [], {}, aside)
+    once: dict[tuple[str, int], Picture] = {}
+    for picture in pictures:
+        once.setdefault((picture.film.film_id, picture.number), picture)
+    kept = list(once.values())
+    return _records(options.source, pictures, kept, len(pictures) - len(kept), [], {}, aside)
 
 
 def _class_folders(

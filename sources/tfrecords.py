@@ -68,10 +68,15 @@ def check(options: Organize, progress: Progress) -> Result:
 def read(options: Organize) -> Records:
     """Read the labels and look at every patch: what is damaged, and what is there twice.
 
+    Without pixels where only the cohort is counted.
+
     Raises:
         UserError: The folder holds no patch.
     """
     found = read_labels(options)
+    if options.dry_run:
+        note = "counted by labels alone: damaged patches and near-duplicates are not known"
+        return replace(found, notes=(*found.notes, note))
     prints, aside = _looked_at(options, found.records)
     kept = [record for record in found.records if record.image_id in prints]
     if not kept:
