@@ -93,7 +93,6 @@ class RecordPlan(Plan):
         yield from _rare(self.images, self.labels[1])
         for name, value in _foreign(self.options):
             yield f"{name} {value} means nothing for this collection, and was not used"
-        yield from self.records.notes
 
     def collection_notes(self) -> Iterator[str]:
         """Yield nothing: what is odd about a collection is a note of every run."""
