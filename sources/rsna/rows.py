@@ -190,7 +190,7 @@ def _age(table: TableFile, text: str) -> int | None:
 
 def _whole(text: str) -> str:
     """Return a cell, a whole number without its decimals."""
-    found = WHOLE.fullmatch(text)
+    found = WHOLE.fullmatch(text) if "." in text else None
     return found[1] if found else text
 
 

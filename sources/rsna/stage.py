@@ -36,7 +36,7 @@ def is_here(folder: Path) -> bool:
 
 def is_table(path: Path) -> bool:
     """Return whether a file is the table, or a folder holds it."""
-    return bool(_tables(path)) if path.is_dir() else _looks_so(path)
+    return bool(_tables(path)) if path.is_dir() else path.is_file() and _looks_so(path)
 
 
 def plan(options: Organize, rename: OpenNames) -> Plan:
@@ -56,8 +56,8 @@ def read(options: Organize) -> Records:
         UserError: There is no table, it cannot be used, or none of its images is there.
     """
     rows = read_rows(_table(options.source, options.csv))
-    facts = {"rows": len(rows.records),
-             "views": dict(sorted(Counter(one.view for one in rows.records.values()).items()))}  # fmt: skip
+    views = Counter(record.view for record in rows.records.values())
+    facts = {"rows": len(rows.records), "views": dict(sorted(views.items()))}
     records = list(rows.records.values())
     aside, notes = list(rows.set_aside), list(rows.notes)
     if not options.dry_run:
@@ -135,7 +135,7 @@ def _tables(folder: Path) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
     except OSError:
         return []
-    return [path for path in paths if path.name[:1] != "." and _looks_so(path)]
+    return [path for path in paths if path.name[:1] != "." and path.is_file() and _looks_so(path)]
 
 
 def _looks_so(path: Path) -> bool:
