@@ -17,11 +17,12 @@ from models.bootstrap import (
 )
 from models.evaluation.scored import finite
 from models.metrics import Floats, aucs
-from pipeline.manifest import LABELS, Row
+from pipeline.manifest import Row
 
 MASS, CALCIFICATION = "mass", "calcification"
 SEVERAL = "several"  # of an image whose lesions differ
 UNSTATED = "not stated"
+YOUNGEST, OLDEST = 40, 80  # years: the decades of screening, by which ages are told apart
 FEW = 10  # malignant or benign images, below which an AUC says little
 
 
@@ -50,6 +51,18 @@ def _of_lesions(column: str, finding: str) -> Callable[[Row], list[str] | None]:
     return values
 
 
+def _of_age(row: Row) -> list[str]:
+    """Return the decade of a patient's age, those below and above screening ages together."""
+    if row.age is None:
+        return []
+    if row.age < YOUNGEST:
+        return [f"{YOUNGEST - 1} and under"]
+    if row.age >= OLDEST:
+        return [f"{OLDEST} and over"]
+    decade = row.age // 10 * 10
+    return [f"{decade} to {decade + 9}"]
+
+
 FACTORS = {
     "finding": _of_image("finding"),
     "density": _of_image("density"),
@@ -61,6 +74,10 @@ FACTORS = {
     "mass margins": _of_lesions("margins", MASS),
     "calcification type": _of_lesions("shape", CALCIFICATION),
     "calcification distribution": _of_lesions("margins", CALCIFICATION),
+    "age": _of_age,
+    "implant": _of_image("implant"),
+    "site": _of_image("site"),
+    "machine": _of_image("machine"),
 }
 
 
@@ -83,7 +100,7 @@ def strata(rows: Sequence[Row], scores: Floats, replicates: int, seed: int) -> l
     """
     found = [(factor, level, members) for factor in FACTORS
              for level, members in _levels(rows, factor)]  # fmt: skip
-    targets = np.array([row.label == LABELS[1] for row in rows], np.bool_)
+    targets = np.array([row.is_positive for row in rows], np.bool_)
     patients = np.array([row.patient_id for row in rows], np.str_)
     drawn: list[list[Floats]] = [[] for _ in found]
     for weights in patient_weights(patients.tolist(), replicates, seed) if found else ():
@@ -111,8 +128,13 @@ def _levels(rows: Sequence[Row], factor: str) -> list[tuple[str, NDArray[np.intp
     last = [name for name in (SEVERAL, UNSTATED) if name in levels]
     if set(levels) <= {UNSTATED}:
         return []
-    names = [*sorted(set(levels) - set(last)), *last]
+    names = [*sorted(set(levels) - set(last), key=_in_order), *last]
     return [(name, np.array(levels[name], np.intp)) for name in names]
+
+
+def _in_order(level: str) -> tuple[int, str]:
+    """Sort numbers of machines by their value."""
+    return len(level) if level.isdecimal() else 0, level
 
 
 def _figures(

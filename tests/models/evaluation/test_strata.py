@@ -54,6 +54,27 @@ def test_shapes_are_those_of_masses_and_types_those_of_calcifications():
     assert levels(rows, "calcification distribution") == [("CLUSTERED", 1), ("LINEAR", 1)]
 
 
+def test_where_how_and_of_whom_an_image_was_taken_are_factors():
+    ages = [39, 40, 49, 50, 79, 80, 93, None]
+    rows = [row(number, age=age, site="12"[number % 2], implant="no" if number else "yes",
+                machine=("170", "21")[number % 2])
+            for number, age in enumerate(ages)]  # fmt: skip
+    assert levels(rows, "age") == [
+        ("39 and under", 1), ("40 to 49", 2), ("50 to 59", 1), ("70 to 79", 1), ("80 and over", 2),
+        ("not stated", 1),
+    ]  # fmt: skip
+    assert levels(rows, "site") == [("1", 4), ("2", 4)]
+    assert levels(rows, "machine") == [("21", 4), ("170", 4)]
+    assert levels(rows, "implant") == [("no", 7), ("yes", 1)]
+
+
+@pytest.mark.parametrize("labels", [("normal", "abnormal"), ("not_malignant", "malignant")])
+def test_the_positive_label_is_that_of_the_question(labels):
+    rows = [row(number, view="CC", label=labels[number % 2]) for number in range(40)]
+    (found,) = strata(rows, np.arange(40) % 2, 10, 1)
+    assert (found["malignant"], found["auc"]["value"]) == (20, 1.0)
+
+
 def test_what_no_image_states_is_no_factor():
     found = strata([row(number, density=number + 1) for number in range(2)], np.zeros(2), 10, 1)
     assert [(one["factor"], one["level"]) for one in found] == [("density", "1"), ("density", "2")]
