@@ -7,12 +7,11 @@ it. Each folder is listed once; no file is opened.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from images.files import SUFFIXES
-from sources.records import ImageRecord
 
 DICOM = (".dcm", ".dicom")
 IMAGES = (*DICOM, *SUFFIXES)
@@ -63,15 +62,16 @@ class Found:
         return next(place for place in self.places.values() if kind(place) == most)
 
 
-def find_images(source: Path, records: Mapping[str, ImageRecord], table: str) -> Found:
+def find_images(source: Path, named: Iterable[tuple[str, str]], table: str) -> Found:
     """Find the files of the images that a table lists.
 
     Args:
         source: The folder.
-        records: Of the images, by image_id.
+        named: Patient and image of each row.
         table: Name of the table, for what it does not list.
     """
-    patients = {record.also_named[0] for record in records.values()}
+    pairs = set(named)
+    patients, listed = {patient for patient, _ in pairs}, {f"{who}_{one}" for who, one in pairs}
     found = Found()
     below = [
         entry.name
@@ -83,10 +83,10 @@ def find_images(source: Path, records: Mapping[str, ImageRecord], table: str) ->
         known = len(found.places) + found.twice.total()
         for entry in _entries(source, root, found):
             if entry.name in patients and entry.is_dir():
-                _take_patient(source, root, entry.name, records, found, table)
+                _take_patient(source, root, entry.name, listed, found, table)
             elif _is_image(entry):
                 name = _parts(entry.name)[0]
-                if name in records:
+                if name in listed:
                     _take(entry, root, name, True, found)
                 else:
                     strange.append((_joined(root, entry.name), f"is not in {table}"))
@@ -99,16 +99,15 @@ def find_images(source: Path, records: Mapping[str, ImageRecord], table: str) ->
 
 
 def _take_patient(
-    source: Path, root: str, patient: str, records: Mapping[str, ImageRecord], found: Found,
-    table: str,
-) -> None:  # fmt: skip
+    source: Path, root: str, patient: str, listed: Container[str], found: Found, table: str
+) -> None:
     """Take up the files in a patient's folder."""
     folder = _joined(root, patient)
     for entry in _entries(source, folder, found):
         if not _is_image(entry):
             continue
         name = f"{patient}_{_parts(entry.name)[0]}"
-        if name in records:
+        if name in listed:
             _take(entry, root, name, False, found)
         else:
             found.unlisted.append((f"{folder}/{entry.name}", f"is not in {table}"))

@@ -35,6 +35,8 @@ class Rows:
 
     path: Path  # of the table
     records: Mapping[str, ImageRecord]  # by image_id, without the place of the file
+    # (patient, image) as the table has them, of every row that names an image.
+    named: frozenset[tuple[str, str]]
     set_aside: tuple[tuple[str, str], ...]  # (image or line, reason)
     remarks: tuple[tuple[str, str], ...]  # (image, what to know of it)
     notes: tuple[str, ...]
@@ -57,8 +59,10 @@ def read_rows(path: Path) -> Rows:
     contradicted: dict[str, list[int]] = {}
     aside: list[tuple[str, str]] = []
     unread: dict[str, Counter[str]] = {}
+    named: set[tuple[str, str]] = set()
     for line in table.lines:
         cells = {name: _whole(line.cells[column]) for name, column in names.items()}
+        named.add((cells["patient_id"], cells["image_id"]))
         try:
             record = _record(table, cells, unread)
         except ValueError as error:
@@ -77,6 +81,7 @@ def read_rows(path: Path) -> Rows:
     return Rows(
         path=path,
         records={image_id: found[image_id][0] for image_id in sorted(found)},
+        named=frozenset(named),
         set_aside=tuple(aside),
         remarks=tuple(
             (image_id, f"{path.name}: {_lines(lines)} are alike: it counts once")

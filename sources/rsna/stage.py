@@ -61,7 +61,7 @@ def read(options: Organize) -> Records:
     records = list(rows.records.values())
     aside, notes = list(rows.set_aside), list(rows.notes)
     if not options.dry_run:
-        found = find_images(options.source, rows.records, rows.path.name)
+        found = find_images(options.source, rows.named, rows.path.name)
         if not found.places:
             first = records[0]
             raise UserError(
