@@ -10,6 +10,7 @@ from models.data.loading import EvalTransform, Split
 from models.inference import Compute
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
+from pipeline.manifest import LABELS, labels_of
 from pipeline.progress import Cell, Table
 from pipeline.provenance import SOURCE, dataset_hash
 from pipeline.records import digest, file_digest
@@ -113,6 +114,7 @@ def model_facts(
         "parameters": parameters,
         "trainable": trainable,
         "unit": first.unit,
+        **_question(data),
         "depth": organised_depth(data_record),
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
@@ -121,6 +123,12 @@ def model_facts(
         **fold.facts,
         "patients": {"train": data.train.patients, "val": data.val.patients},
     }
+
+
+def _question(data: TrainingData) -> dict[str, list[str]]:
+    """Return the labels of training where they are others than benign and malignant."""
+    labels = labels_of([*data.train.rows, *data.val.rows])
+    return {} if labels == LABELS else {"labels": list(labels)}
 
 
 def organised_depth(record: Mapping[str, Any]) -> int:

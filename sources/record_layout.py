@@ -1,7 +1,7 @@
 """From the planned records of a collection to the rows of a dataset."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,7 +106,7 @@ class RecordLayout(Layout):
     def _row(self, image: PlannedRecord, job: Job, facts: Facts) -> Row:
         record, rename = image.record, self.rename
         lesions = max(1, len(record.circles) + len(record.mask_files))
-        return Row(
+        row = Row(
             image_id=rename.whole(record.image_id),
             patient_id=rename.whole(record.patient_id),
             split=self.splits[image.patient_id],
@@ -131,6 +131,7 @@ class RecordLayout(Layout):
             implant=record.implant,
             collection=record.collection,
         )
+        return replace(row, **dict(record.also))
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class ImageRecord:
     # Of a film that somebody turned or mirrored: the image_id of the record that stands for it.
     variant_of: str = ""
     also_named: tuple[str, ...] = ()  # other names that a list of what to leave out may have
+    # Further columns of its row in the manifest, with their values.
+    also: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

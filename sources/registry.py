@@ -28,11 +28,14 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.manifest import MANIFEST
 from pipeline.options import Answers
+from pipeline.records import RECORD
 from pipeline.stages.collections import (
     CBIS_DDSM,
     FOLDERS,
     MENDELEY,
+    MERGED,
     MINI_MIAS,
     RSNA,
     TFRECORDS,
@@ -42,6 +45,7 @@ from pipeline.stages.data import PACKED, Organize
 
 # In the order of asking: images in class folders may be any of the others.
 MODULES = {
+    MERGED: "sources.merged",
     MINI_MIAS: "sources.mini_mias",
     RSNA: "sources.rsna.stage",
     TFRECORDS: "sources.tfrecords",
@@ -49,7 +53,7 @@ MODULES = {
     CBIS_DDSM: "sources.cbis_ddsm.stage",
     FOLDERS: "sources.folders.stage",
 }
-OWN_WORDS = (CBIS_DDSM, FOLDERS)  # say themselves what they lack, where they were named
+OWN_WORDS = (CBIS_DDSM, FOLDERS, MERGED)  # say themselves what they lack, where they were named
 MOST_FOLDERS = 200  # of a level, that are looked into for a collection one level too high
 MOST_NEAR = 400  # and on all levels together
 _known: dict[Path, tuple[int, str]] = {}
@@ -132,6 +136,9 @@ def open_collection(options: Organize) -> ModuleType:
             was looked for, what was found, and where a collection seems to lie.
     """
     source, given = options.source, options.collection
+    if (source / MANIFEST).is_file() and (source / RECORD).is_file():
+        problem = f"{source}: is a dataset that this tool made already, not a download"
+        raise UserError(problem, f"run: python main.py preprocess --data {source}")
     name = _named(given, source.absolute(), vars(options))
     # A table that was named tells more than the folder: images alone may lie there.
     sure = given == "auto" or options.csv is not None or name in OWN_WORDS

@@ -105,7 +105,7 @@ def main() -> int:
     for line in LAYERS:
         for room in line:
             below = sorted(rooms.get(room, ()), key=lambda one: LEVELS[one])
-            first, *more = wrap(", ".join(below) or "nothing", 55)
+            first, *more = wrap(", ".join(below) or "nothing", min(55, 74 - len(room)))
             print(f"{room:<18} -> {first}", *(f"{'':<22}{text}" for text in more), sep="\n")
         print()
     print("main runs each stage by name, once it is chosen.")

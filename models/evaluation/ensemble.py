@@ -112,6 +112,10 @@ def _facts(run: Run, members: Sequence[Run], known: Sequence[Mapping[str, Any]])
         "weights_hash": "",
         "parameters": sum(one["parameters"] for one in known),
         "trainable": sum(one["trainable"] for one in known),
-        **{name: first[name] for name in ("unit", "preprocess", "data", "data_hash")},
+        **{
+            name: first[name]
+            for name in ("unit", "preprocess", "data", "data_hash", "labels")
+            if name in first
+        },
         "patients": patients,
     }

@@ -24,7 +24,7 @@ from models.inference import (
 from models.mirrors import MIRRORS, mean_over_mirrors
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
-from pipeline.manifest import MANIFEST, Row
+from pipeline.manifest import LABELS, MANIFEST, QUESTIONS, Row, labels_of
 from pipeline.paths import from_here
 from pipeline.progress import Advance, Progress
 from pipeline.provenance import dataset_hash, read_fresh, refuse_changed
@@ -162,6 +162,7 @@ def _score_member(
     record = read_fresh(data, "preprocess", "organize")
     # In the split of the run's own fold: the images of any other fold were trained on.
     rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
+    refuse_other_question(run, model.facts, data, rows)
     refuse_leaks(run, model.facts, data, rows)
     compute = scoring_compute()
     place(model.network, compute)
@@ -175,6 +176,33 @@ def _score_member(
     known = pace.images_per_second if compute.device.type == "cpu" else None
     paces = {run.folder: known} if known else {}
     return ScoredRun(run, model.facts, data, found, record, rows, splits, paces)
+
+
+def trained_labels(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the labels that a run was trained for, the negative one first."""
+    negative, positive = facts.get("labels", LABELS)
+    return negative, positive
+
+
+def refuse_other_question(
+    run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]
+) -> None:
+    """Refuse data whose positive label means something else than that of the training.
+
+    Malignant against benign and malignant against all others can be held against each other.
+
+    Raises:
+        UserError: It is so.
+    """
+    negative, positive = trained_labels(facts)
+    others, asked = labels_of(rows)
+    if asked != positive:
+        questions = [name for name, labels in QUESTIONS.items() if labels[1] == positive]
+        raise UserError(
+            f"{data}: its labels are {others} and {asked}, and {run.name} was trained to tell "
+            f"{positive} from {negative}",
+            f"organise it again with --question {' or '.join(questions)}",
+        )
 
 
 def refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:

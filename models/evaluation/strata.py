@@ -64,6 +64,7 @@ def _of_age(row: Row) -> list[str]:
 
 
 FACTORS = {
+    "collection": _of_image("collection"),
     "finding": _of_image("finding"),
     "density": _of_image("density"),
     "view": _of_image("view"),
