@@ -81,7 +81,7 @@ def load_split(
         [row.path for row in wanted], others, workers, progress
     )
     kept = tuple(wanted[index] for index in good)
-    targets = np.array([row.label == "malignant" for row in kept], np.float32)
+    targets = np.array([row.is_positive for row in kept], np.float32)
     # To whoever takes images from it, the view is an array.
     return Split(kept, cast("NDArray[np.uint8]", images), targets, tuple(set_aside))
 

@@ -28,7 +28,7 @@ from models.inference import choose_compute, run_over
 from models.metrics import Floats
 from models.registry import MODELS
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, SPLITS, Row, read_manifest
+from pipeline.manifest import SPLITS, Row, read_manifest
 from pipeline.progress import Advance, Progress
 from pipeline.provenance import dataset_hash
 from pipeline.records import RECORD, digest, file_digest, read_json, write_json
@@ -233,7 +233,7 @@ def _entry(name: str, make: Callable[[], Scores]) -> dict[str, Any]:
 
 
 def _malignant(rows: Iterable[Row]) -> NDArray[np.bool_]:
-    return np.array([row.label == LABELS[1] for row in rows], np.bool_)
+    return np.array([row.is_positive for row in rows], np.bool_)
 
 
 def _by_level(parts: Mapping[str, Sequence[Row]], level: Callable[[Row], str]) -> Scores:
@@ -338,7 +338,7 @@ def shuffled_labels(rows: Sequence[Row], seed: int) -> NDArray[np.bool_]:
     # be easier to tell from the truth than a model that knows nothing is.
     ill: dict[str, bool] = {}
     for row in rows:
-        ill[row.patient_id] = ill.get(row.patient_id, False) or row.label == LABELS[1]
+        ill[row.patient_id] = ill.get(row.patient_id, False) or row.is_positive
     patients = sorted(ill)
     dealt = np.random.default_rng(seed).permutation([ill[one] for one in patients])
     label = dict(zip(patients, dealt.tolist(), strict=True))

@@ -71,7 +71,7 @@ def write_predictions(
     """
     lines = []
     for row, before, score in zip(rows, raw.tolist(), scores.tolist(), strict=True):
-        target, called = int(row.label == "malignant"), int(score >= threshold)
+        target, called = int(row.is_positive), int(score >= threshold)
         lines.append((row.image_id, row.patient_id, row.laterality, row.view, row.label, target,
                       repr(score), called, repr(before)))  # fmt: skip
     write_table(path, COLUMNS, lines)

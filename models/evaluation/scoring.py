@@ -47,7 +47,7 @@ class Logits:
     @property
     def targets(self) -> NDArray[np.bool_]:
         """(N,), true for malignant."""
-        return np.array([row.label == "malignant" for row in self.rows], bool)
+        return np.array([row.is_positive for row in self.rows], bool)
 
 
 @dataclass(frozen=True)

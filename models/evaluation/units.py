@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.manifest import LABELS, Row
+from pipeline.manifest import Row
 
 UNITS = ("image", "breast", "patient")
 _KEYS: dict[str, Callable[[Row], tuple[str, ...]]] = {
@@ -44,7 +44,7 @@ def grouped(rows: Sequence[Row], scores: NDArray[np.float64], unit: str, how: st
     index = np.array([places.setdefault(_KEYS[unit](row), len(places)) for row in rows], np.intp)
     first = np.unique(index, return_index=True)[1]
     targets = np.zeros(len(places), np.bool_)
-    targets[index[[row.label == LABELS[1] for row in rows]]] = True
+    targets[index[[row.is_positive for row in rows]]] = True
     if how == "mean":
         found = np.bincount(index, scores, len(places)) / np.bincount(index, minlength=len(places))
     elif how == "max":
