@@ -32,7 +32,7 @@ from pipeline import records
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
 from pipeline.holding import release
-from pipeline.manifest import LABELS, MANIFEST, SPLITS, Row, image_path, write_manifest
+from pipeline.manifest import MANIFEST, SPLITS, Row, image_path, labels_of, write_manifest
 from pipeline.paths import inside
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.provenance import made_from, pixels_digest
@@ -176,7 +176,7 @@ def _examples(options: Preprocess, rows: Sequence[Row], number: int) -> list[Pre
         ranked.append((turn, row))
     by_label = [
         [row for _, row in sorted(ranked, key=lambda entry: entry[0]) if row.label == label]
-        for label in LABELS
+        for label in labels_of(rows)
     ]
     most = max(map(len, by_label))
     mingled = [rows[at] for at in range(most) for rows in by_label if at < len(rows)]
@@ -228,19 +228,20 @@ def _update_preview(options: Preprocess, made: Sequence[JobResult], ledger: Ledg
 
 def _result(options: Preprocess, rows: Sequence[Row], set_aside: int, fold: Fold) -> Result:
     """Summarise the rows that the stage has written."""
+    labels = labels_of(rows)
     lines: list[tuple[Cell, ...]] = []
     for split in SPLITS:
         here = [row for row in rows if row.split == split]
-        labels = [row.label for row in here if not row.parent]
-        counts = (len(labels), *(labels.count(label) for label in LABELS))
-        lines.append((split, *counts, len(here) - len(labels)))
+        alone = [row.label for row in here if not row.parent]
+        counts = (len(alone), *(alone.count(label) for label in labels))
+        lines.append((split, *counts, len(here) - len(alone)))
     augmented = sum(bool(row.parent) for row in rows)
     images = len(rows) - augmented
     size = f"{options.size} x {options.size} pixels" if options.size else "full size"
     headline = f"{images} images preprocessed to {size}"
     if augmented:
         headline += f", with {augmented} augmented copies"
-    columns = ("split", "images", *LABELS, "augmented")
+    columns = ("split", "images", *labels, "augmented")
     title = "Preprocessed images" + (f", val is {fold.name}" if fold.number else "")
     return Result(
         folder=options.out,
