@@ -166,7 +166,7 @@ def _remove_stale(
 
 
 def _examples(options: Preprocess, rows: Sequence[Row], number: int) -> list[PreviewImage]:
-    """Return some images to show, benign and malignant in turn, one of each patient at first."""
+    """Return some images to show, of both labels in turn, one of each patient at first."""
     train = [row for row in rows if row.split == "train"] or list(rows)
     seen: dict[str, int] = {}
     ranked = []
@@ -228,20 +228,19 @@ def _update_preview(options: Preprocess, made: Sequence[JobResult], ledger: Ledg
 
 def _result(options: Preprocess, rows: Sequence[Row], set_aside: int, fold: Fold) -> Result:
     """Summarise the rows that the stage has written."""
-    labels = labels_of(rows)
-    lines: list[tuple[Cell, ...]] = []
+    both, lines = labels_of(rows), list[tuple[Cell, ...]]()
     for split in SPLITS:
         here = [row for row in rows if row.split == split]
-        alone = [row.label for row in here if not row.parent]
-        counts = (len(alone), *(alone.count(label) for label in labels))
-        lines.append((split, *counts, len(here) - len(alone)))
+        labels = [row.label for row in here if not row.parent]
+        counts = (len(labels), *(labels.count(label) for label in both))
+        lines.append((split, *counts, len(here) - len(labels)))
     augmented = sum(bool(row.parent) for row in rows)
     images = len(rows) - augmented
     size = f"{options.size} x {options.size} pixels" if options.size else "full size"
     headline = f"{images} images preprocessed to {size}"
     if augmented:
         headline += f", with {augmented} augmented copies"
-    columns = ("split", "images", *labels, "augmented")
+    columns = ("split", "images", *both, "augmented")
     title = "Preprocessed images" + (f", val is {fold.name}" if fold.number else "")
     return Result(
         folder=options.out,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
-from models.metrics import METRICS, Floats, measure, measure_sorted
+from models.metrics import METRICS, PF1, Floats, measure, measure_sorted
 
 Counts = NDArray[np.unsignedinteger[Any]]
 TAIL = 0.025  # on either side of a 95 % interval
@@ -120,10 +120,10 @@ def estimates(
         seed: Of the bootstrap.
     """
     values = measure(targets, scores, threshold, np.ones((1, len(scores))))
-    names = np.asarray(patients)
+    measures, names = (*METRICS, PF1), np.asarray(patients)
     if not enough_patients(targets, names):
         nan = float("nan")
-        return {name: Estimate(float(values[name][0]), nan, nan) for name in METRICS}
+        return {name: Estimate(float(values[name][0]), nan, nan) for name in measures}
     order = np.argsort(-scores, kind="stable")  # once, not for every chunk
     drawn = [
         measure_sorted(targets[order], scores[order], threshold, weights)
@@ -135,7 +135,7 @@ def estimates(
         name: with_interval(
             float(values[name][0]), np.concatenate([part[name] for part in drawn]), tail
         )
-        for name in METRICS
+        for name in measures
     }
 
 

@@ -17,6 +17,10 @@ METRICS = (
     "precision", "f1", "mcc", "sensitivity_at_specificity", "specificity_at_sensitivity", "brier",
     "ece",
 )  # fmt: skip
+PF1 = "pf1"  # probabilistic F1: measured always, told of where few images are positive
+# What leads there, in this order; accuracy comes last, as guessing has one that looks good.
+WHERE_RARE = ("pr_auc", PF1, "f1", *(one for one in METRICS if one not in ("pr_auc", "f1",
+              "accuracy")), "accuracy")  # fmt: skip
 FIXED_RATE = 0.90  # the specificity that sensitivity is given at, and the other way round
 FALSE_ALARMS = 0.20  # the highest false positive rate that the partial AUC looks at
 BINS = 10  # of equal width, of the calibration error and of reliability diagrams
@@ -132,6 +136,26 @@ def bin_of(scores: Floats) -> NDArray[np.intp]:
     return np.clip((scores * BINS).astype(np.intp), 0, BINS - 1)
 
 
+def _mass(targets: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return (N, 2): the probability of each image where it is malignant, and of any image."""
+    return np.column_stack([scores * targets, scores])
+
+
+def _probabilistic_f1(mass: Floats, malignant: Floats) -> Floats:
+    """Return F1 (R,) without a threshold: each image counts as called by its probability.
+
+    Yacouby & Axman 2020 (Eval4NLP, p. 79), as Kaggle's RSNA Screening Mammography took it:
+    precision is the probability on malignant images over that on all, recall the same over the
+    number of malignant images. Written as 2 TP / (2 TP + FP + FN), which needs neither.
+
+    Args:
+        mass: (R, 2) weighted sums of `_mass`.
+        malignant: (R,) weight of malignant images.
+    """
+    found, said = mass.T
+    return np.where(malignant > 0, _ratio(2 * found, said + malignant), np.nan)
+
+
 def _errors(targets: NDArray[np.bool_], scores: Floats) -> Floats:
     """Return (N, 1 + BINS): the squared error of each image, and its error in its bin's column."""
     table = np.zeros((len(scores), 1 + BINS))
@@ -152,9 +176,9 @@ def measure(
         weights: (R, N), at least 0.
 
     Returns:
-        For each of METRICS (R,); NaN where a class it needs has no weight. Precision and F1 are
-        0 where no image is called malignant and MCC is 0 where all get the same call, as in
-        scikit-learn.
+        For each of METRICS, and for PF1, (R,); NaN where a class it needs has no weight. Precision
+        and F1 are 0 where no image is called malignant and MCC is 0 where all get the same call,
+        as in scikit-learn.
     """
     order = np.argsort(-scores, kind="stable")
     ordered = np.take(np.asarray(weights, np.float64), order, axis=1)
@@ -166,6 +190,7 @@ def measure_sorted(
 ) -> dict[str, Floats]:
     """Do the same for images in the order of falling scores; the weights are written over."""
     errors = weights @ _errors(targets, scores)  # (R, 1 + BINS)
+    mass = weights @ _mass(targets, scores)  # (R, 2)
     thresholds, positives, negatives = _cumulated(targets, scores, weights)
     # The operating point stays fixed in all replicates: it was chosen on other patients.
     called = np.full(len(weights), np.count_nonzero(thresholds >= threshold))
@@ -193,6 +218,7 @@ def measure_sorted(
         "brier": _ratio(errors[:, 0], total),  # Brier 1950
         # Each bin's |share malignant - mean probability|, by its images (Naeini et al. 2015).
         "ece": _ratio(np.abs(errors[:, 1:]).sum(axis=1), total),
+        PF1: _probabilistic_f1(mass, positives[:, -1]),
     }
 
 

@@ -10,7 +10,7 @@ from models.data.loading import EvalTransform, Split
 from models.inference import Compute
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
-from pipeline.manifest import LABELS, labels_of
+from pipeline.labels import Labels
 from pipeline.progress import Cell, Table
 from pipeline.provenance import SOURCE, dataset_hash
 from pipeline.records import digest, file_digest
@@ -70,7 +70,7 @@ class TrainingData:
 
     @property
     def positive_weight(self) -> float:
-        """Benign for each malignant training image: weighs the classes equally in the loss."""
+        """Negative for each positive training image: weighs the classes equally in the loss."""
         malignant = float(self.train.targets.sum())
         return (len(self.train) - malignant) / malignant
 
@@ -119,6 +119,7 @@ def model_facts(
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
         "data_hash": dataset_hash(options.data),
+        **Labels.of(data.train.rows).record,
         "pixels": {"train": data.train.content, "val": data.val.content},
         **fold.facts,
         "patients": {"train": data.train.patients, "val": data.val.patients},

@@ -114,14 +114,13 @@ def labels_of(rows: Iterable[Labelled]) -> tuple[str, str]:
     Those of benign against malignant stand for rows that tell no question, or contradict
     themselves.
     """
-    return labels_among(row.label for row in rows)
+    return pair_of(row.label for row in rows) or LABELS
 
 
-def labels_among(names: Iterable[str]) -> tuple[str, str]:
-    """Return the two labels that some are of; see `labels_of`."""
-    there = set(names)
-    fitting = (pair for pair in QUESTIONS.values() if there <= set(pair))
-    return next(fitting, LABELS)
+def pair_of(labels: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first pair of QUESTIONS that labels are of; None where they are of no one pair."""
+    there = set(labels)
+    return next((pair for pair in QUESTIONS.values() if there <= set(pair)), None)
 
 
 def image_path(split: str, label: str, image_id: str) -> str:

@@ -14,6 +14,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=10**10)]
 FoldNumber = Annotated[int, Meta(ge=0, le=9999)]
 Unit = Literal["mammogram", "crop"]
+# A dataset's two labels, the negative one first. Counts stand under "benign" and "malignant"
+# whatever they are.
+LabelPair = tuple[Literal["benign", "not_malignant", "normal"], Literal["malignant", "abnormal"]]
+BENIGN_MALIGNANT: LabelPair = ("benign", "malignant")
 
 
 class Counts(Struct):
@@ -134,6 +138,7 @@ class Model(Struct):
     tuning: Search | None = None
     recipe: dict[str, Any] = {}
     members: list[str] | None = None
+    labels: LabelPair = BENIGN_MALIGNANT
 
 
 class ExportedInput(Input):
@@ -153,6 +158,7 @@ class ExportedFacts(Struct):
     unit: Unit
     preprocess: dict[str, Any] | None
     depth: Literal[8, 16] = 16
+    labels: LabelPair = BENIGN_MALIGNANT
 
 
 class CalibrationFacts(Struct):
@@ -177,8 +183,8 @@ class SplitFigures(Struct):
 
     images: Count
     patients: Count
-    benign: Count
-    malignant: Count
+    benign: Count  # of the negative label
+    malignant: Count  # of the positive one
     metrics: dict[str, Interval]
 
 
@@ -243,6 +249,7 @@ class Metrics(Struct):
     notes: list[str]
     test_images: str = ""
     preprocess: dict[str, Any] | None = None
+    labels: LabelPair = BENIGN_MALIGNANT
 
 
 ByGroup = dict[str, dict[str, Interval]]  # group of images -> score of a map

@@ -120,7 +120,7 @@ def _differences(
         said = {one.image_id: one.probability for one in run.predictions["test"]}
         if all(row.image_id in said for row in rows):
             found[run.name] = np.array([said[row.image_id] for row in rows])
-    targets = np.array([row.label == "malignant" for row in rows])
+    targets = np.array([row.is_positive for row in rows])
     patients = [row.patient_id for row in rows]
     table = np.stack([scores, *found.values()])
     areas = [auc(targets, line) for line in table]

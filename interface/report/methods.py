@@ -139,7 +139,7 @@ def _threshold(rule: str) -> str:
     if rule.startswith(("sensitivity", "specificity")):
         end = "highest" if rule.startswith("sensitivity") else "lowest"
         return f"the {end} probability with a {rule}"
-    if rule.startswith("fewest"):
+    if rule.startswith(("fewest", "highest")):
         return f"the probability with the {rule}"
     return rule if rule.startswith("a probability") else f"a probability of {rule}"
 

@@ -17,7 +17,7 @@ from models.evaluation.units import grouped
 from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
-from pipeline.manifest import LABELS, SPLITS, Row, write_manifest
+from pipeline.manifest import SPLITS, Row, labels_of, write_manifest
 from pipeline.options import checked
 from pipeline.paths import inside
 from pipeline.progress import Progress, Table
@@ -50,7 +50,7 @@ def split_by_image(rows: Sequence[Row], seed: int) -> list[Row]:
         seed: Of the dealing.
     """
     random, dealt = np.random.default_rng(seed), []
-    for label in LABELS:
+    for label in labels_of(rows):
         own = [row for row in rows if row.label == label and not row.parent]
         homes = [row.split for row in sorted(own, key=lambda row: SPLITS.index(row.split))]
         for place, row in zip(random.permutation(len(own)), own, strict=True):

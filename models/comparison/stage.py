@@ -11,7 +11,7 @@ import numpy as np
 from models.comparison.entries import Entry, read_entries
 from models.comparison.significance import Pair, compare_all, in_words
 from models.evaluation.scored import finite, interval_text
-from models.metrics import METRICS
+from models.metrics import METRICS, PF1
 from pipeline.errors import UserError
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.records import (
@@ -31,10 +31,12 @@ LOW_FIRST = {"brier", "ece"}
 RUN_COLUMNS = (
     "run", "kind", "preprocessing", "test_images", "data", "data_hash", "unit", "number",
     "patients", "malignant",
-    *(f"{name}{part}" for name in METRICS for part in ("", "_low", "_high")),
 )  # fmt: skip
+PARTS = ("", "_low", "_high")  # of a measure in runs.csv, behind its name
 PAIR_COLUMNS = ("first", "second", "difference", "low", "high", "p_bootstrap", "p_delong",
                 "p_mcnemar", "p_adjusted", "p_choice")  # fmt: skip
+CALLED = ("sensitivity", "specificity")  # at the operating point
+AREAS = {"auc": "AUC", "pr_auc": "PR AUC"}
 SHOWN_RUNS, SHOWN_PAIRS = 40, 10  # on the terminal
 
 
@@ -62,7 +64,10 @@ def compare(options: Compare, progress: Progress) -> Result:
 
         leak = price_of_leakage(options, find_run(options.runs, options.run), progress)
     open_folder(options.out, "compare", options)
-    write_table(options.out / "runs.csv", RUN_COLUMNS, [_line(one, options) for one in entries])
+    measures = (*METRICS, *([PF1] if any(entry.scored.rare for entry in entries) else []))
+    columns = (*RUN_COLUMNS, *(f"{name}{part}" for name in measures for part in PARTS))
+    lines = [_line(one, measures, options) for one in entries]
+    write_table(options.out / "runs.csv", columns, lines)
     write_table(options.out / "pairs.csv", PAIR_COLUMNS, [_pair_line(pair) for pair in pairs])
     write_set_aside(options.out, refused)
     counts = {"runs": sum(entry.kind == "run" for entry in entries), "pairs": len(pairs)}
@@ -176,10 +181,10 @@ def _labels(entries: Sequence[Entry]) -> dict[str, str]:
     }
 
 
-def _line(entry: Entry, options: Compare) -> tuple[Cell, ...]:
-    found, tested = entry.scored.figures, entry.tested
+def _line(entry: Entry, measures: Sequence[str], options: Compare) -> tuple[Cell, ...]:
+    found, tested = entry.scored.figures(rare=True), entry.tested
     figures = [
-        found["metrics"][name][part] for name in METRICS for part in ("value", "low", "high")
+        found["metrics"][name][part] for name in measures for part in ("value", "low", "high")
     ]
     return (entry.name, entry.kind, tested.preprocessing, tested.images, tested.data,
             tested.data_hash, options.unit, found["images"], found["patients"],
@@ -192,28 +197,37 @@ def _pair_line(pair: Pair) -> tuple[Cell, ...]:
 
 
 def _table(entries: Sequence[Entry], groups: Sequence[Sequence[Entry]], options: Compare) -> Table:
-    own = options.sort if options.sort not in ("auc", "name", "sensitivity", "specificity") else ""
+    # Where few images are positive, PR AUC leads and ROC AUC, of which it says little, goes.
+    rare = any(entry.scored.rare for entry in entries if entry.kind == "run")
+    leading = "pr_auc" if rare else "auc"
+    own = options.sort if options.sort not in {"auc", "name", *CALLED, leading} else ""
+    own = own or (PF1 if rare else "")
     labels, images = _labels(entries), _images(entries, groups)
-    columns = ["Run", *(["Images"] if images else []), "AUC", "95 % interval", "Sens.", "Spec."]
+    columns = ["Run", *(["Images"] if images else []), AREAS[leading], "95 % interval",
+               "Sens.", "Spec."]  # fmt: skip
     if own:
-        columns.append(own.replace("_", " "))
+        columns.append("pF1" if own == PF1 else own.replace("_", " "))
     rows = []
     runs = [entry for entry in entries if entry.kind == "run"]
     hidden = {id(entry) for entry in runs[SHOWN_RUNS:]}
     for entry in (one for one in entries if id(one) not in hidden):
         measures = entry.scored.estimates
-        area = measures["auc"]
+        area = measures[leading]
         cells: list[Cell] = [labels[entry.name].replace("/", "\n")]
         if images:
             cells.append(images[entry.tested.images, entry.tested.preprocessing])
         cells += [finite(area.value), interval_text(area.low, area.high)]
-        for measure in ("sensitivity", "specificity"):
+        for measure in CALLED:
             run = entry.kind == "run"  # a baseline has no operating point
             cells.append(finite(measures[measure].value) if run else "-")
         if own:
             cells.append(finite(measures[own].value))
         rows.append(tuple(cells))
     title = f"Test {options.unit}s, by {options.sort}"
+    if rare:
+        shares = {one.scored.malignant / len(one.scored.targets) for one in runs}
+        listed = " or ".join(f"{share:.3f}" for share in sorted(shares))
+        title += f"; PR AUC by chance: {listed}"
     if hidden:
         title += f": {SHOWN_RUNS} of {len(runs)} runs, all are in runs.csv"
     return Table(title, tuple(columns), tuple(rows))

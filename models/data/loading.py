@@ -29,7 +29,7 @@ class Split:
 
     rows: tuple[Row, ...]  # one for each image
     images: NDArray[np.uint8]  # (N, S, S) uint8 in [0, 255]; an index into them gives a copy
-    targets: NDArray[np.float32]  # (N,) float32, 1 for malignant
+    targets: NDArray[np.float32]  # (N,) float32, 1 for the positive label (malignant)
     set_aside: tuple[tuple[str, str], ...]  # what could not be read, with the reason
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from models.inference import save_facts
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.options import split_several
 from pipeline.progress import Progress, Result
 from pipeline.records import close_folder, digest, open_folder, read_json
@@ -112,10 +113,7 @@ def _facts(run: Run, members: Sequence[Run], known: Sequence[Mapping[str, Any]])
         "weights_hash": "",
         "parameters": sum(one["parameters"] for one in known),
         "trainable": sum(one["trainable"] for one in known),
-        **{
-            name: first[name]
-            for name in ("unit", "preprocess", "data", "data_hash", "labels")
-            if name in first
-        },
+        **{name: first[name] for name in ("unit", "preprocess", "data", "data_hash")},
+        **Labels.recorded(first).record,
         "patients": patients,
     }

@@ -10,6 +10,7 @@ from models.evaluation.scoring import Logits, ScoredRun
 from models.inference import save_facts
 from models.registry import MODELS
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.manifest import read_manifest
 from pipeline.progress import Progress
 from pipeline.provenance import dataset_hash, read_fresh
@@ -37,7 +38,8 @@ def read_external(options: Evaluate, progress: Progress) -> ScoredRun:
     found = dataset_hash(data) if data else _images(splits)
     run = create_run(options.runs, name, options.seed)
     open_folder(run.folder, "evaluate", options)
-    facts = _facts(name, path, data, found, rows[0].unit if rows else "mammogram")
+    labels = Labels.of(rows or [row for one in splits.values() for row in one.rows])
+    facts = _facts(name, path, data, found, rows[0].unit if rows else "mammogram") | labels.record
     save_facts(run.folder, facts)
     counts = {f"{split}_images": len(logits.rows) for split, logits in splits.items()}
     close_folder(run.folder, "evaluate", options, counts, file_digest(path), 0.0)

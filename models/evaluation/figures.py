@@ -25,6 +25,7 @@ from models.evaluation.decision_curve import net_benefit
 from models.evaluation.scored import ScoredSplit, interval_text
 from models.metrics import cumulated, rank
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.records import atomic
 from pipeline.tables import read_table
 
@@ -39,7 +40,12 @@ BINS = 20  # of the histogram of probabilities
 
 
 def write_figures(
-    folder: Path, model: str, images: Mapping[str, ScoredSplit], raw: NDArray[np.float64], seed: int
+    folder: Path,
+    model: str,
+    images: Mapping[str, ScoredSplit],
+    raw: NDArray[np.float64],
+    seed: int,
+    labels: Labels,
 ) -> None:
     """Write the figures of an evaluated run into `folder/figures`.
 
@@ -49,6 +55,7 @@ def write_figures(
         images: By split: test, and validation where there is one.
         raw: (N,) probabilities of the test images before calibration.
         seed: Of the bootstrap behind the bands.
+        labels: What the two classes are called.
     """
     from matplotlib import rc_context  # here, so that scoring begins a second earlier
     from matplotlib.figure import Figure
@@ -57,10 +64,10 @@ def write_figures(
     drawings: dict[str, Callable[[Any], None]] = {
         "roc": lambda axes: draw_roc(axes, images, seed),
         "pr": lambda axes: draw_precision_recall(axes, images, seed),
-        "confusion": lambda axes: draw_confusion(axes, test),
-        "reliability": lambda axes: draw_reliability(axes, test, raw, seed),
-        "decision": lambda axes: draw_decision(axes, test, seed),
-        "probabilities": lambda axes: draw_probabilities(axes, test),
+        "confusion": lambda axes: draw_confusion(axes, test, labels),
+        "reliability": lambda axes: draw_reliability(axes, test, raw, seed, labels),
+        "decision": lambda axes: draw_decision(axes, test, seed, labels),
+        "probabilities": lambda axes: draw_probabilities(axes, test, labels),
     }
     history = read_history(folder / "history.csv")
     if len(history.get("epoch", ())) > 1:
@@ -73,11 +80,11 @@ def write_figures(
             title = f"{model}: {axes.get_title()}"
             axes.set_title(title, fontsize=9)
             found = [one.get_legend_handles_labels() for one in figure.axes]
-            handles, labels = ([*chain(*parts)] for parts in zip(*found, strict=True))
-            if labels:
-                figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False,
+            handles, texts = ([*chain(*parts)] for parts in zip(*found, strict=True))
+            if texts:
+                figure.legend(handles, texts, loc="outside lower center", ncols=2, frameon=False,
                               fontsize=8, columnspacing=1, handlelength=1.5)  # fmt: skip
-                title += ". " + "; ".join(labels)
+                title += ". " + "; ".join(texts)
             lay_out(figure)
             save(figure, folder / FOLDER / name, title)
 
@@ -171,7 +178,7 @@ def draw_precision_recall(axes: Any, images: Mapping[str, ScoredSplit], seed: in
     _unit_square(axes)
 
 
-def draw_confusion(axes: Any, test: ScoredSplit) -> None:
+def draw_confusion(axes: Any, test: ScoredSplit, labels: Labels) -> None:
     """Draw the confusion matrix of the test images at the operating point."""
     cells = test.confusion
     matrix = np.array([[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]])  # rows: truth
@@ -183,13 +190,15 @@ def draw_confusion(axes: Any, test: ScoredSplit) -> None:
         text = f"{count}\n{shares[row, column]:.0%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=13,
                   color="white" if dark else "black")  # fmt: skip
-    axes.set_xticks((0, 1), ("benign", "malignant"))
-    axes.set_yticks((0, 1), ("benign", "malignant"), rotation=90, va="center")
+    axes.set_xticks((0, 1), labels.names)
+    axes.set_yticks((0, 1), labels.names, rotation=90, va="center")
     axes.set(xlabel=f"Called at {test.point.threshold:.3f}", ylabel="Truth", title="test images")
 
 
-def draw_reliability(axes: Any, test: ScoredSplit, raw: NDArray[np.float64], seed: int) -> None:
-    """Draw the share of malignant images against the predicted probability, in equal bins.
+def draw_reliability(
+    axes: Any, test: ScoredSplit, raw: NDArray[np.float64], seed: int, labels: Labels
+) -> None:
+    """Draw the share of positive images against the predicted probability, in equal bins.
 
     DeGroot & Fienberg 1983.
 
@@ -198,6 +207,7 @@ def draw_reliability(axes: Any, test: ScoredSplit, raw: NDArray[np.float64], see
         test: With calibrated scores.
         raw: (N,) probabilities before calibration.
         seed: Of the bootstrap behind the intervals.
+        labels: What the two classes are called.
     """
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfect")
     changed = not np.allclose(raw, test.scores)
@@ -215,13 +225,13 @@ def draw_reliability(axes: Any, test: ScoredSplit, raw: NDArray[np.float64], see
     axes.vlines(found.means, found.low, found.high, color=TEST, linewidth=0.8)
     for mean, share, count in zip(found.means, found.shares, found.counts, strict=True):
         axes.annotate(str(count), (mean, share), xytext=(4, 4), textcoords="offset points")
-    axes.set(xlabel="Predicted probability", ylabel="Share malignant (number: images)",
+    axes.set(xlabel="Predicted probability", ylabel=f"Share {labels.positive} (number: images)",
              title="reliability on test")  # fmt: skip
     _unit_square(axes)
 
 
-def draw_decision(axes: Any, test: ScoredSplit, seed: int) -> None:
-    """Draw the net benefit beside calling all or none malignant (Vickers & Elkin 2006)."""
+def draw_decision(axes: Any, test: ScoredSplit, seed: int, labels: Labels) -> None:
+    """Draw the net benefit beside calling all or none positive (Vickers & Elkin 2006)."""
     share = float(test.targets.mean())
     once, everybody = np.ones((1, len(test.scores))), np.ones_like(test.scores)
     (own,) = net_benefit(test.targets, test.scores, THRESHOLDS, once)
@@ -229,8 +239,9 @@ def draw_decision(axes: Any, test: ScoredSplit, seed: int) -> None:
     axes.plot(THRESHOLDS, own, color=TEST, label="by the scores")
     if enough(test.unit):
         _fill(axes, benefit_band(test.unit, THRESHOLDS, seed))
-    axes.plot(THRESHOLDS, all_called, color=VAL, linestyle="--", label="all called malignant")
-    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":", label="none called malignant")
+    called = f"called {labels.positive}"
+    axes.plot(THRESHOLDS, all_called, color=VAL, linestyle="--", label=f"all {called}")
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":", label=f"none {called}")
     _mark_threshold(axes, test)
     top = max(share, 0.05)
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", title="decision curve on test",
@@ -243,10 +254,10 @@ def _mark_threshold(axes: Any, test: ScoredSplit) -> None:
                  label=f"operating point ({threshold:.3f})")  # fmt: skip
 
 
-def draw_probabilities(axes: Any, test: ScoredSplit) -> None:
-    """Draw the histogram of the probabilities of test images: malignant up, benign down."""
+def draw_probabilities(axes: Any, test: ScoredSplit, labels: Labels) -> None:
+    """Draw the histogram of the probabilities of test images: positive ones up, others down."""
     for name, members, sign, color in (
-        ("malignant", test.targets, 1, VAL), ("benign", ~test.targets, -1, "#5f7f9c")
+        (labels.names[1], test.targets, 1, VAL), (labels.names[0], ~test.targets, -1, "#5f7f9c")
     ):  # fmt: skip
         counts, edges = np.histogram(test.scores[members], BINS, (0, 1))
         axes.bar(edges[:-1], sign * counts, 0.94 / BINS, align="edge", color=color, label=name)
@@ -254,7 +265,9 @@ def draw_probabilities(axes: Any, test: ScoredSplit) -> None:
     _mark_threshold(axes, test)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.set_major_formatter(lambda value, _place: f"{abs(value):g}")
-    axes.set(xlabel="Probability of malignancy", ylabel="Images", title="probabilities on test")
+    axes.set(
+        xlabel=f"Probability of {labels.condition}", ylabel="Images", title="probabilities on test"
+    )
 
 
 def read_history(path: Path) -> dict[str, list[float]]:

@@ -12,6 +12,7 @@ CHOICES = {
     "sensitivity": "sensitivity of at least {target} on validation",
     "specificity": "specificity of at least {target} on validation",
     "cost": "fewest false alarms + {target} x missed cancers on validation",
+    "f1": "highest F1 on validation",
     "half": "a probability of 0.5",
 }
 HALF = 0.5
@@ -67,7 +68,7 @@ def _last_called(choice: str, target: float, tp: Floats, fp: Floats) -> int:
     """Return how many distinct scores are called malignant, less 1: -1 for none.
 
     Args:
-        choice: "sensitivity", "specificity" or "cost".
+        choice: "sensitivity", "specificity", "f1" or "cost".
         target: Of it.
         tp: (K,) malignant images at or above each score, highest score first.
         fp: (K,) benign ones.
@@ -77,5 +78,8 @@ def _last_called(choice: str, target: float, tp: Floats, fp: Floats) -> int:
         return int(np.count_nonzero(tp < (target - SLACK) * tp[-1]))
     if choice == "specificity":
         return int(np.count_nonzero(fp <= (1 - target + SLACK) * fp[-1])) - 1
+    if choice == "f1":
+        found = 2 * tp / (tp + fp + tp[-1])
+        return int(np.flatnonzero(found >= found.max() * (1 - SLACK))[-1])
     costs = np.append(0, fp) + target * (tp[-1] - np.append(0, tp))  # from calling none on
     return int(np.flatnonzero(costs <= costs.min() * (1 + SLACK))[-1]) - 1

@@ -9,7 +9,8 @@ import numpy as np
 
 from models.metrics import Floats
 from pipeline.errors import UserError, shown
-from pipeline.manifest import SPLITS, Row
+from pipeline.labels import Labels, known_label
+from pipeline.manifest import LABELS, SPLITS, Row, pair_of
 from pipeline.records import write_table
 from pipeline.tables import TableFile, read_table
 
@@ -23,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 READ_BACK = "image_id", "patient_id", "label", "probability", "laterality", "view"
 NEEDED = ("image_id", "patient_id", "label", "probability")
-LABELS = {"0": "benign", "1": "malignant", "benign": "benign", "malignant": "malignant"}
+NUMBERED = ("0", "1")  # a label as a number: the negative one, the positive one
 LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
 Line = tuple[Row, float]  # an image and its probability
 REMEDY = f"give a CSV with the columns {', '.join(NEEDED)} (and split: val or test)"
@@ -39,7 +40,7 @@ def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
     table = read_table(path, READ_BACK, "evaluate the run again")
     for line in table.lines:
         cells, where = line.cells, f"{path}: line {line.number}"
-        label = LABELS.get(cells["label"])
+        label = _label(cells["label"], Labels())
         if label is None or not cells["image_id"] or not cells["patient_id"]:
             raise UserError(f"{where}: is no prediction", "evaluate the run again")
         rows.append(
@@ -80,9 +81,9 @@ def write_predictions(
 def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits], str]":
     """Read predictions that were made elsewhere.
 
-    The label is benign or malignant, 0 or 1; the probability is of malignancy. Without a column
-    `split` all images are test images. Further columns are left aside, but for laterality and
-    view.
+    The label is one of the dataset's two, benign or malignant without one, or 0 or 1; the
+    probability is of the positive one. Without a column `split` all images are test images.
+    Further columns are left aside, but for laterality and view.
 
     Args:
         path: Of a CSV file.
@@ -99,9 +100,10 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits
     lines: dict[str, Line] = {}
     homes: dict[str, str] = {}
     table = read_table(path, NEEDED, REMEDY)
+    labels = Labels.of(rows) if rows else _labels_in(table)
     for one in table.lines:
         where = f"{path}: line {one.number}"
-        row, _ = line = _line(where, one.cells, known, table)
+        row, _ = line = _line(where, one.cells, known, table, labels)
         if row.image_id in lines:
             raise UserError(f"{where}: {shown(row.image_id)} stands there twice", REMEDY)
         if homes.setdefault(row.patient_id, row.split) != row.split:
@@ -119,17 +121,33 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits
     return {name: _logits(found) for name, found in splits.items() if found}, table.note
 
 
+def _label(text: str, labels: Labels) -> str | None:
+    """Return a label that is named, or numbered; None where it is neither."""
+    if text in NUMBERED:
+        return labels.label(bool(NUMBERED.index(text)))
+    return known_label(text)
+
+
+def _labels_in(table: TableFile) -> Labels:
+    """Return the two labels of a file that has no dataset beside it, by those that it names."""
+    named = {known_label(line.cells["label"]) for line in table.lines} - {None}
+    return Labels(*(pair_of(filter(None, named)) or LABELS))
+
+
 def _line(
-    where: str, record: Mapping[str, str], known: Mapping[str, Row], table: TableFile
+    where: str,
+    record: Mapping[str, str],
+    known: Mapping[str, Row],
+    table: TableFile,
+    labels: Labels,
 ) -> Line:
     for name in ("image_id", "patient_id"):
         if not record[name]:
             raise UserError(f"{where}: {name} is empty", REMEDY)
-    label = LABELS.get(record["label"].lower())
-    if label is None:
-        raise UserError(
-            f"{where}: label is {shown(record['label'])!r}, not benign or malignant", REMEDY
-        )
+    label = _label(record["label"], labels)
+    if label is None or label not in (labels.negative, labels.positive):
+        names = " or ".join(labels.names)
+        raise UserError(f"{where}: label is {shown(record['label'])!r}, not {names}", REMEDY)
     split = record.get("split", "").lower() or "test"
     if split not in SCORED:
         raise UserError(f"{where}: split is {shown(record['split'])!r}, not val or test", REMEDY)

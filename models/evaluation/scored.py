@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from models.bootstrap import Estimate, estimates
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.units import Unit
-from models.metrics import METRICS, confusion
+from models.metrics import METRICS, PF1, confusion
+from pipeline.labels import is_rare
 from pipeline.manifest import Row
 from pipeline.records import digest
 
@@ -57,9 +58,22 @@ class ScoredSplit:
         return confusion(self.targets, self.scores, self.point.threshold)
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
-        malignant = int(self.targets.sum())
+    def malignant(self) -> int:
+        """How many items are malignant (positive)."""
+        return int(self.targets.sum())
+
+    @property
+    def rare(self) -> bool:
+        """Whether few of its items are positive; see `pipeline.labels.is_rare`."""
+        return is_rare(self.malignant, len(self.targets))
+
+    def figures(self, rare: bool = False) -> dict[str, Any]:
+        """Return what metrics.json says of it.
+
+        Args:
+            rare: Whether few test images are positive: then probabilistic F1 is among it.
+        """
+        malignant = self.malignant
         return {
             "images": len(self.targets),
             "patients": len(self.patients),
@@ -67,7 +81,7 @@ class ScoredSplit:
             "malignant": malignant,
             "metrics": {
                 name: {part: finite(value) for part, value in asdict(self.estimates[name]).items()}
-                for name in METRICS
+                for name in (*METRICS, *([PF1] if rare else []))
             },
             "confusion": self.confusion,
         }

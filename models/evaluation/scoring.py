@@ -24,7 +24,8 @@ from models.inference import (
 from models.mirrors import MIRRORS, mean_over_mirrors
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
-from pipeline.manifest import LABELS, MANIFEST, QUESTIONS, Row, labels_of
+from pipeline.labels import Labels, note_on_labels
+from pipeline.manifest import MANIFEST, Row
 from pipeline.paths import from_here
 from pipeline.progress import Advance, Progress
 from pipeline.provenance import dataset_hash, read_fresh, refuse_changed
@@ -64,6 +65,11 @@ class ScoredRun:
     splits: Mapping[str, Logits]
     # Images a second in whole batches on a processor, by the folder of the run that scored them.
     paces: Mapping[Path, float] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> Labels:
+        """The two labels of the images."""
+        return Labels.of(self.rows or [row for one in self.splits.values() for row in one.rows])
 
 
 class _Pace:
@@ -162,8 +168,7 @@ def _score_member(
     record = read_fresh(data, "preprocess", "organize")
     # In the split of the run's own fold: the images of any other fold were trained on.
     rows, _ = read_rows(data, record, run.fold.number)  # any other fold was trained on
-    refuse_other_question(run, model.facts, data, rows)
-    refuse_leaks(run, model.facts, data, rows)
+    refuse_unfit(run, model.facts, data, rows)
     compute = scoring_compute()
     place(model.network, compute)
     pace = _Pace(scoring_batch(model.size))
@@ -178,35 +183,8 @@ def _score_member(
     return ScoredRun(run, model.facts, data, found, record, rows, splits, paces)
 
 
-def trained_labels(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the labels that a run was trained for, the negative one first."""
-    negative, positive = facts.get("labels", LABELS)
-    return negative, positive
-
-
-def refuse_other_question(
-    run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]
-) -> None:
-    """Refuse data whose positive label means something else than that of the training.
-
-    Malignant against benign and malignant against all others can be held against each other.
-
-    Raises:
-        UserError: It is so.
-    """
-    negative, positive = trained_labels(facts)
-    others, asked = labels_of(rows)
-    if asked != positive:
-        questions = [name for name, labels in QUESTIONS.items() if labels[1] == positive]
-        raise UserError(
-            f"{data}: its labels are {others} and {asked}, and {run.name} was trained to tell "
-            f"{positive} from {negative}",
-            f"organise it again with --question {' or '.join(questions)}",
-        )
-
-
-def refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:
-    """Refuse images of patients that were trained on, and data without the splits needed.
+def refuse_unfit(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[Row]) -> None:
+    """Refuse images of patients that were trained on, or with other labels, or without a split.
 
     Raises:
         UserError: It is so.
@@ -214,6 +192,7 @@ def refuse_leaks(run: Run, facts: Mapping[str, Any], data: Path, rows: Sequence[
     for split in SPLITS:
         if not any(row.split == split for row in rows):
             raise UserError(f"{data / MANIFEST}: holds no {split} images", "give another --data")
+    note_on_labels(run.name, Labels.recorded(facts), Labels.of(rows))
     trained = set(facts["patients"]["train"])
     for split in ("test", "val"):
         known = sorted({row.patient_id for row in rows if row.split == split} & trained)

@@ -30,10 +30,11 @@ from models.evaluation.scoring import (
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
 from models.inference import prepare_process, scoring_compute
-from models.metrics import METRICS, auc, measure
+from models.metrics import METRICS, PF1, WHERE_RARE, auc, measure
 from models.registry import NO_WEIGHTS, Head
 from pipeline.errors import UserError
 from pipeline.folds import Fold
+from pipeline.labels import Labels, note_on_labels
 from pipeline.leftovers import remove_left_over
 from pipeline.manifest import labels_of
 from pipeline.progress import Progress, Result, Table
@@ -50,7 +51,7 @@ TITLES = {
     "specificity": "Specificity", "precision": "Precision", "f1": "F1", "mcc": "MCC",
     "sensitivity_at_specificity": "Sens. at 0.90 spec.",
     "specificity_at_sensitivity": "Spec. at 0.90 sens.", "brier": "Brier score",
-    "ece": "Calibration error",
+    "ece": "Calibration error", "pf1": "Probabilistic F1",
 }  # fmt: skip
 TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 # Options that do not change what an image looks like.
@@ -111,7 +112,8 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
         write_predictions(
             folder / f"predictions_{name}.csv", rows, raw[name], scored.scores, point.threshold
         )
-    write_figures(folder, scored_run.run.model, images, raw["test"], options.seed)
+    labels = scored_run.labels
+    write_figures(folder, scored_run.run.model, images, raw["test"], options.seed, labels)
     set_aside = sorted({one for part in scored_run.splits.values() for one in part.set_aside})
     _add_set_aside(folder, set_aside)
     measured = _measured(options, scored_run, calibration, by_unit, raw, notes)
@@ -219,8 +221,9 @@ def _measured(
         unit: {"threshold": found["test"].point.threshold, "rule": found["test"].point.rule}
         for unit, found in by_unit.items()
     }
+    rare = by_unit["image"]["test"].rare
     figures = {
-        unit: {name: scored.figures for name, scored in found.items()}
+        unit: {name: scored.figures(rare) for name, scored in found.items()}
         for unit, found in by_unit.items()
     }
     external = facts["strategy"] == ELSEWHERE
@@ -231,6 +234,7 @@ def _measured(
         **run.fold.facts,
         "data": str(scored_run.data.resolve()) if scored_run.data else "",
         "data_hash": scored_run.data_hash,
+        **scored_run.labels.record,
         "test_images": images_digest(test.rows),
         "preprocess": _preprocess_options(scored_run.record),
         "unit": facts["unit"],
@@ -263,7 +267,7 @@ def uncalibrated(targets: NDArray[np.bool_], scores: Floats) -> dict[str, float 
 
 
 def _headline(facts: Mapping[str, Any], test: ScoredSplit) -> str:
-    area, count = test.estimates["auc"], len(test.targets)
+    area, count = test.estimates["pr_auc" if test.rare else "auc"], len(test.targets)
     where = f"on {count} images of {len(test.patients)} patients"
     control = "Control with an untrained head: " if facts["untrained_head"] else ""
     if np.isnan(area.value):
@@ -271,6 +275,10 @@ def _headline(facts: Mapping[str, Any], test: ScoredSplit) -> str:
     interval = "too few patients for an interval"
     if not np.isnan(area.low):
         interval = f"95 % interval {interval_text(area.low, area.high)}"
+    if test.rare:
+        soft, chance = test.estimates[PF1].value, f"; chance {test.malignant / count:.3f}"
+        what = f"Test PR AUC {area.value:.3f} ({interval}{chance}), pF1 {soft:.3f}"
+        return f"{control}{what} {where}"
     return f"{control}Test AUC {area.value:.3f} ({interval}) {where}"
 
 
@@ -278,7 +286,7 @@ def _table(images: Mapping[str, ScoredSplit], fold: Fold) -> Table:
     shown = [name for name in reversed(SPLITS) if name in images]
     rows = [
         (TITLES[name], *(cell for split in shown for cell in _cells(images[split], name)))
-        for name in METRICS
+        for name in (WHERE_RARE if images["test"].rare else METRICS)
     ]
     titles = {"test": "Test", "val": "Validation"}
     columns = ("Measure", *(cell for split in shown for cell in (titles[split], "95 % interval")))
@@ -294,12 +302,15 @@ def _cells(scored: ScoredSplit, name: str) -> tuple[float | None, str]:
 
 
 def _units_table(by_unit: ByUnit) -> Table:
-    rows = []
+    rare = by_unit["image"]["test"].rare
+    leading, rows = "pr_auc" if rare else "auc", []
     for unit, found in by_unit.items():
         test = found["test"]
         called = (finite(test.estimates[name].value) for name in ("sensitivity", "specificity"))
-        rows.append((unit, len(test.targets), *_cells(test, "auc"), *called))
-    columns = ("Test, by", "Number", "AUC", "95 % interval", "Sensitivity", "Specificity")
+        chance = (test.malignant / len(test.targets),) if rare else ()
+        rows.append((unit, len(test.targets), *_cells(test, leading), *chance, *called))
+    area = ("PR AUC", "95 % interval", "Chance") if rare else ("AUC", "95 % interval")
+    columns = ("Test, by", "Number", *area, "Sensitivity", "Specificity")
     return Table("Images, breasts, patients", columns, tuple(rows))
 
 
@@ -322,6 +333,8 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
         notes.append("the head was left random on purpose: this is the control, which is chance")
     elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
         notes.append("the frozen layers are random: a control, not transfer learning")
+    if images["test"].rare:
+        notes.append(_note_on_rarity(images["test"], scored_run.labels))
     if scored_run.data is not None and facts["strategy"] != ELSEWHERE:
         notes += _notes_on_data(scored_run)
     if not has_patients(scored_run.record):
@@ -336,10 +349,24 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
     return notes
 
 
+def _note_on_rarity(test: ScoredSplit, labels: Labels) -> str:
+    share = test.malignant / len(test.targets)
+    patients = len({one for one, is_one in zip(test.unit.patients, test.targets, strict=True)
+                    if is_one})  # fmt: skip
+    return (
+        f"{test.malignant:,} of {len(test.targets):,} test images ({share:.1%}, of {patients} "
+        f"patients) are {labels.positive}: calling none of them so has an accuracy of "
+        f"{1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by chance {share:.3f}, "
+        "and at probabilistic F1"
+    )
+
+
 def _notes_on_data(scored_run: ScoredRun) -> list[str]:
     facts, record, notes = scored_run.facts, scored_run.record, []
     if scored_run.data_hash != facts["data_hash"]:
         notes.append("this is not the dataset that the run was trained on")
+        asked = note_on_labels(scored_run.run.name, Labels.recorded(facts), scored_run.labels)
+        notes += [asked] if asked else []
         seen = {row.patient_id for row in scored_run.rows if row.split == "test"}
         if shared := seen & set(facts["patients"]["val"]):
             notes.append(f"{len(shared)} test patients helped to choose the weights (validation)")

@@ -29,7 +29,7 @@ class Unit:
 def grouped(rows: Sequence[Row], scores: NDArray[np.float64], unit: str, how: str) -> Unit:
     """Put the images of each breast or patient together.
 
-    A breast or a patient is malignant where any of its images is.
+    A breast or a patient is malignant (positive) where any of its images is.
 
     Args:
         rows: One for each image, M of them.

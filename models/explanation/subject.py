@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.loading import Split, load_split
-from models.evaluation.scoring import members_of, refuse_leaks
+from models.evaluation.scoring import members_of, refuse_unfit
 from models.explanation.chosen import Case, read_cases
 from models.explanation.lesions import Lesions, read_lesions
 from models.inference import WEIGHTS_FILE, Compute, TrainedModel, choose_compute, load_run, place
@@ -102,7 +102,7 @@ def read_subject(options: Explain, progress: Progress) -> Subject:
         command = f"evaluate again with: python main.py evaluate --run {from_here(run.folder)}"
         raise UserError(f"{data}: has changed since {run.name} was evaluated", command)
     rows, _ = read_rows(data, record, run.fold.number)
-    refuse_leaks(run, model.facts, data, rows)
+    refuse_unfit(run, model.facts, data, rows)
     compute = choose_compute(options.device, "fp32")
     place(model.network, compute)
     splits = {

@@ -22,15 +22,8 @@ from models.bootstrap import estimates
 from models.metrics import Floats
 from models.shortcuts.features import features_of, one_hot
 from pipeline.errors import UserError
-from pipeline.manifest import (
-    MANIFEST,
-    POSITIVE,
-    QUESTIONS,
-    SPLITS,
-    Row,
-    labels_among,
-    read_manifest,
-)
+from pipeline.labels import ALL_LABELS, Labels
+from pipeline.manifest import LABELS, MANIFEST, POSITIVE, SPLITS, Row, pair_of, read_manifest
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.stages.data import Preprocess, Probe
@@ -57,7 +50,7 @@ class Sample:
     """One image, as far as the probe looks at it."""
 
     patient_id: str  # its patient
-    label: str  # one of the two of its dataset: "benign" or "malignant"
+    label: str  # one of its dataset's two labels
     height: int  # of the image file, in pixels
     width: int  # of the image file, in pixels
     thumbnail: Thumbnail  # (h, w) uint8, from `images.thumbnails.thumbnail`
@@ -138,6 +131,8 @@ class Findings:
 def check_shortcuts(options: Probe, progress: Progress) -> Result:
     """Probe a dataset: one that a stage made, or any folder of {train,val}/{benign,malignant}.
 
+    The folders may be those of any other question's two labels.
+
     Returns:
         The verdicts, with the warnings as notes; shortcuts.json and shortcuts.png lie in the
         dataset's folder.
@@ -207,6 +202,12 @@ def _rows_of(folder: Path) -> tuple[list[Row], list[str]]:
     if not rows:
         where = f"{folder}: holds neither {MANIFEST} nor images in train/benign and train/malignant"
         raise UserError(where, "run: python main.py organize")
+    labels = sorted({row.label for row in rows})
+    if pair_of(labels) is None:
+        raise UserError(
+            f"{folder}: its images lie in the classes {', '.join(labels)}, and a probe takes two",
+            "run: python main.py organize, which asks what to tell apart",
+        )
     note = f"there is no {MANIFEST}: patients are told by P_number in the names of the images"
     if nameless:
         note += f"; {nameless:,} of {len(rows):,} have none, and each counts as its own patient"
@@ -214,9 +215,8 @@ def _rows_of(folder: Path) -> tuple[list[Row], list[str]]:
 
 
 def _image_files(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    labels = sorted({label for pair in QUESTIONS.values() for label in pair})
     for split in LOOKED_AT:
-        for label in labels:
+        for label in ALL_LABELS:
             for path in sorted((folder / split / label).glob("[!.]*")):
                 if path.suffix.lower() in (*SUFFIXES, ".dcm"):
                     yield path, split, label
@@ -276,13 +276,17 @@ def write_findings(folder: Path, findings: Findings, samples: Sequence[Sample]) 
     if findings.groups:
         classes = {
             label: [sample.thumbnail for sample in samples if sample.label == label]
-            for label in labels_among(sample.label for sample in samples)
+            for label in _pair_of(samples)
         }
         title = findings.summary or "nothing predicts the label"
         write_mean_images(folder / PICTURE, title, classes)
     else:
         (folder / PICTURE).unlink(missing_ok=True)
     write_json(folder / SHORTCUTS, findings.facts())
+
+
+def _pair_of(samples: Iterable[Sample]) -> tuple[str, str]:
+    return pair_of(sample.label for sample in samples) or LABELS
 
 
 def _verb(group: str) -> str:
@@ -304,8 +308,8 @@ def probe(samples: Sequence[Sample], seed: int) -> Findings:
     patients = np.array([sample.patient_id for sample in samples], np.str_)
     counts = [len(np.unique(patients[malignant == value])) for value in (False, True)]
     if min(counts) < LEAST:
-        labels = labels_among(sample.label for sample in samples)
-        found = ", ".join(f"{count} {label}" for count, label in zip(counts, labels, strict=True))
+        names = Labels(*_pair_of(samples)).names
+        found = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=True))
         return Findings({}, f"too few patients ({found}; it takes {LEAST} of each)")
     # Imported here: worker processes of preprocessing load this module and fit nothing.
     from sklearn.model_selection import StratifiedGroupKFold

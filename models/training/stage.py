@@ -48,7 +48,8 @@ from models.weights import load_weights
 from pipeline.errors import UserError
 from pipeline.folds import Fold, read_rows
 from pipeline.holding import release
-from pipeline.manifest import MANIFEST, Row, labels_of
+from pipeline.labels import Labels
+from pipeline.manifest import MANIFEST, Row
 from pipeline.options import checked, defaults
 from pipeline.progress import Progress, Result
 from pipeline.provenance import read_fresh, refuse_changed
@@ -261,12 +262,12 @@ def check_rows(data: Path, rows: Sequence[Row]) -> None:
     """Refuse, before anything is decoded, what cannot be trained on."""
     if not any(row.split == "val" for row in rows):
         raise UserError(f"{data / MANIFEST}: holds no validation images", "organise more patients")
-    both = labels_of(rows)
-    labels = {row.label for row in rows if row.split == "train"}
-    if missing := [label for label in both if label not in labels]:
+    both, labels = Labels.of(rows), {row.label for row in rows if row.split == "train"}
+    there = both.negative in labels, both.positive in labels
+    if missing := [name for name, known in zip(both.names, there, strict=True) if not known]:
         raise UserError(
-            f"{data / MANIFEST}: training needs {' and '.join(both)} images, and its train split "
-            f"holds no {' and no '.join(missing)} one",
+            f"{data / MANIFEST}: training needs {' and '.join(both.names)} images, and its train "
+            f"split holds no {' and no '.join(missing)} one",
             "organise more patients",
         )
 

@@ -56,6 +56,7 @@ class Evaluate(Common):
             "sensitivity": "where a sensitivity is reached",
             "specificity": "where a specificity is reached",
             "cost": "where missed cancers and false alarms cost least",
+            "f1": "where F1 is highest: for a search among few cancers",
             "half": "at a probability of 0.5",
         },
     )
@@ -130,6 +131,7 @@ class Compare(Common):
             "specificity": "specificity",
             "balanced_accuracy": "balanced accuracy",
             "mcc": "Matthews correlation",
+            "pf1": "probabilistic F1",
             "brier": "Brier score, lowest first",
             "ece": "calibration error, lowest first",
             "name": "name",
