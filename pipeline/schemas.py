@@ -208,6 +208,7 @@ class Exported(Struct):
     aggregate: Literal["max", "mean"]
     tta: Literal["none", "flips"]
     splits: dict[str, SplitFigures]
+    labels: LabelPair = BENIGN_MALIGNANT
 
 
 class UnitFigures(Point):
@@ -269,7 +270,7 @@ class MapChecks(Struct):
     deletion: dict[str, Interval]
     insertion: dict[str, Interval]
     randomised: list[RandomUnit]
-    mirror: Interval
+    single_mirror: Interval | None = None  # earlier versions: "mirror", of means, so always 1
 
 
 class Explanations(Struct):
@@ -287,6 +288,7 @@ class Explanations(Struct):
     leads: dict[str, ByGroup]
     checks: MapChecks | None
     masks_set_aside: Count
+    labels: LabelPair = BENIGN_MALIGNANT
 
 
 class Best(Struct):

@@ -13,7 +13,7 @@ from interface.report.sheets import Note, Sheet, run_row
 from models.evaluation.tested import kept_baselines
 from pipeline.manifest import Row
 
-WITHOUT_THRESHOLD = ("auc", "pr_auc", "brier", "ece")  # a baseline has no operating point
+WITHOUT_THRESHOLD = ("auc", "pr_auc", "brier", "ece", "pf1")  # a baseline has no operating point
 CHANCE = ("background", "untrained", "shuffled")  # that must not be better than guessing
 PREDICTS = 0.55  # the lower end of an AUC's interval above which evaluate, too, calls it so
 REPLICATES = 1000  # of the bootstrap of models against baselines

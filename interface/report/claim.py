@@ -6,10 +6,12 @@ Radiology: Artificial Intelligence 2(2):e200029. The items are in words of our o
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from interface.report.data import Dataset
+from interface.report.data import Dataset, Step
 from interface.report.groups import Group
+from interface.report.runs import RunView
 from interface.report.sheets import Sheet, SheetRow
 from interface.report.words import count, listed
+from pipeline.stages.collections import CBIS_DDSM, CITED, collection_name
 
 AUTHORS = "To be written by the authors"
 ITEMS = (
@@ -94,18 +96,19 @@ def _of_data(dataset: Dataset) -> dict[int, str]:
         13: f"What could not be read was set aside with its reason: {_set_aside(dataset)}",
         20: "; ".join(f"{name} {splits[split].in_words}" for split, name in
                       (("train", "training"), ("val", "validation"), ("test", "test"))),
-        21: "Patient: no patient is in two partitions",
+        21: _level(organised),
         33: "Section Data of this page, tables cohort and exclusions",
     }  # fmt: skip
     if organised is None:
         return answers
     options = organised.record["options"]
-    answers[10] = (
-        f"One image is a {options.get('unit')} with {organised.findings}; "
-        f"{organised.cohort.in_words}"
-    )
+    answers[10] = f"One image is a {organised.content}; {organised.cohort.in_words}"
     if dataset.synthetic:
         return answers | {7: "Synthetic: drawn by a program; no patient is in it"}
+    if (name := collection_name(organised.record)) != CBIS_DDSM:
+        source, kind = CITED[name]
+        labels = " or ".join(organised.labels.names)
+        return answers | {7: f"{source}: {kind}", 14: f"What the collection gives: {labels}"}
     return answers | {
         5: "Retrospective",
         7: "CBIS-DDSM (Lee et al. 2017, Sci Data 4:170177), a public collection",
@@ -114,6 +117,12 @@ def _of_data(dataset: Dataset) -> dict[int, str]:
             "is; benign without callback counts as "
             + ("benign" if options.get("without_callback") == "benign" else "left out"),
     }  # fmt: skip
+
+
+def _level(organised: Step | None) -> str:
+    if organised is None or organised.has_patients:
+        return "Patient: no patient is in two partitions"
+    return "Image: the collection tells no patients"
 
 
 def _set_aside(dataset: Dataset) -> str:
@@ -152,7 +161,7 @@ def _of_results(study: Study) -> dict[int, str]:
              f"95 % intervals, {best.replicates:,} bootstrap replicates over patients")
             + ("; paired comparison, Holm's correction" if group.significance else ""),
         35: "Validation and test: table Metrics of each run",
-        36: f"{best.title}: AUC {best.test.of('auc').in_words}, sensitivity "
+        36: f"{best.title}: {_areas(best)}AUC {best.test.of('auc').in_words}, sensitivity "
             f"{best.test.of('sensitivity').in_words}, specificity "
             f"{best.test.of('specificity').in_words}",
         37: "Surest errors of each run, with their images",
@@ -165,3 +174,10 @@ def _of_results(study: Study) -> dict[int, str]:
     if checks:
         answers[30] = " and ".join(checks).capitalize()
     return answers
+
+
+def _areas(run: RunView) -> str:
+    """Return what leads where few test images are positive; empty elsewhere."""
+    if not run.rare:
+        return ""
+    return f"PR AUC {run.test.of('pr_auc').in_words}, pF1 {run.test.of('pf1').in_words}, "

@@ -13,9 +13,11 @@ from interface.report.pictures import SHEET, data_uri, jpeg
 from interface.report.scores import interval_of
 from interface.report.words import count, were
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.manifest import DESCRIPTION, SPLITS, Row, read_manifest, read_masks
 from pipeline.provenance import collection_record, dataset_hash, locate, out_of_date
 from pipeline.records import RECORD, SET_ASIDE, read_json, read_record
+from pipeline.stages.collections import CBIS_DDSM, collection_name
 from pipeline.tables import read_table
 from pipeline.workspace import SHORTCUTS
 
@@ -33,6 +35,7 @@ class Cohort:
     benign: int
     malignant: int
     augmented: int
+    labels: Labels  # what `benign` and `malignant`, negative and positive, are called
 
     @property
     def malignant_share(self) -> float:
@@ -44,7 +47,7 @@ class Cohort:
         """How large it is: "361 images of 201 patients (145 malignant, 216 benign)"."""
         return (
             f"{count(self.images, 'image')} of {count(self.patients, 'patient')} "
-            f"({self.malignant:,} malignant, {self.benign:,} benign)"
+            f"({self.malignant:,} {self.labels.names[1]}, {self.benign:,} {self.labels.names[0]})"
         )
 
 
@@ -62,11 +65,38 @@ class Step:
     @property
     def cohort(self) -> Cohort:
         """All its images."""
-        return cohort_of(self.rows)
+        return cohort_of(self.rows, self.labels)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The two labels of its images."""
+        return Labels.of(self.rows)
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether the collection tells which patient an image is of."""
+        return bool(self.record["counts"].get("has_patients", True))
+
+    @property
+    def apart(self) -> str:
+        """How far its splits are held apart, in words."""
+        if self.has_patients:
+            return "no patient is in two splits"
+        return "the collection tells no patients: images of one patient may be in two splits"
+
+    @property
+    def content(self) -> str:
+        """What one image is, in words: "mammogram with masses"."""
+        unit = str(self.record["options"].get("unit", "mammogram"))
+        if self.rows:
+            unit = self.rows[0].unit
+        return f"{unit} with {self.findings}"
 
     @property
     def findings(self) -> str:
         """Which findings its images show, in words: "masses and calcifications"."""
+        if collection_name(self.record) != CBIS_DDSM:
+            return "a finding" if self.labels == Labels() else "or without a finding"
         return FINDINGS.get(str(self.record["options"].get("finding")), "findings")
 
     @property
@@ -95,7 +125,8 @@ class Step:
     def splits(self) -> dict[str, Cohort]:
         """Its images by split."""
         return {
-            split: cohort_of([row for row in self.rows if row.split == split]) for split in SPLITS
+            split: cohort_of([row for row in self.rows if row.split == split], self.labels)
+            for split in SPLITS
         }
 
 
@@ -157,16 +188,17 @@ def masks_of(dataset: Dataset) -> dict[str, list[Path]]:
     return {}
 
 
-def cohort_of(rows: Sequence[Row]) -> Cohort:
-    """Count images and patients; augmented copies only as such."""
+def cohort_of(rows: Sequence[Row], labels: Labels) -> Cohort:
+    """Count images and patients, of a dataset with these labels; augmented copies only as such."""
     originals = [row for row in rows if not row.parent]
-    labels = Counter(row.label for row in originals)
+    counts = Counter(row.is_positive for row in originals)
     return Cohort(
         images=len(originals),
         patients=len({row.patient_id for row in originals}),
-        benign=labels["benign"],
-        malignant=labels["malignant"],
+        benign=counts[False],
+        malignant=counts[True],
         augmented=len(rows) - len(originals),
+        labels=labels,
     )
 
 

@@ -8,13 +8,17 @@ from typing import Any
 from interface.report.baselines import Baseline, against, baselines_of
 from interface.report.runs import RunView
 from interface.report.scores import UNITS, Scores
-from interface.report.sheets import Sheet, SheetRow, forest_of, run_row
+from interface.report.sheets import Sheet, SheetRow, forest_of, rare_forest_of, run_row
 from interface.report.significance import Significance, significance
 from interface.report.words import count
 
 SHOWN = {
     "auc": "AUC", "pr_auc": "PR AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
     "balanced_accuracy": "Balanced accuracy", "mcc": "MCC", "brier": "Brier", "ece": "ECE",
+}  # fmt: skip
+RARE_SHOWN = {  # where few images are positive
+    "pr_auc": "PR AUC", "pf1": "pF1", "f1": "F1", "auc": "AUC", "sensitivity": "Sensitivity",
+    "specificity": "Specificity", "precision": "Precision", "ece": "ECE",
 }  # fmt: skip
 PART = "Sanity baselines: scores without a trained network"
 
@@ -73,16 +77,18 @@ def _group(runs: Sequence[RunView], folder: Path, place: int) -> Group:
 
 def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -> Sheet:
     test = runs[0].units[unit].splits["test"]
-    intervals = [run.units[unit].splits["test"].of("auc") for run in runs]
-    measured = [one for one in baselines if one.units]
-    forest = forest_of(
-        "Interval of the test AUC", [*intervals, *(one.units[unit]["auc"] for one in measured)]
-    )
+    shown = RARE_SHOWN if runs[0].rare else SHOWN
+    leading = next(iter(shown))
+    intervals = [run.units[unit].splits["test"].of(leading) for run in runs]
+    every = [*intervals, *(one.units[unit][leading] for one in baselines if one.units)]
+    forest = forest_of(f"Interval of the test {shown[leading]}", every)
+    if runs[0].rare:
+        forest = rare_forest_of(f"Interval of the test {shown[leading]}", every, test.base_rate)
     several = len({run.tested.preprocessing for run in runs}) > 1
     rows = []
     for run, area in zip(runs, intervals, strict=True):
         scores = run.units[unit].splits["test"]
-        cells = [scores.of(name) for name in SHOWN]
+        cells = [scores.of(name) for name in shown]
         row = run_row(run, cells, whisker=forest.whisker(area))
         if several:
             row = replace(row, detail=f"{row.detail}, {run.tested.preprocessing or 'unknown'}")
@@ -92,17 +98,17 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
         rows.append(
             SheetRow(
                 head=one.title,
-                cells=[figures.get(name) for name in SHOWN],
+                cells=[figures.get(name) for name in shown],
                 detail=one.problem,
                 part=PART,
-                whisker=forest.whisker(figures["auc"]) if figures else None,
+                whisker=forest.whisker(figures[leading]) if figures else None,
             )
         )
     how = {"max": "highest", "mean": "mean"}.get(runs[0].aggregate, runs[0].aggregate)
     score = "" if unit == "image" else f" A {unit}'s score is the {how} of its images'."
     caption = (
         f"Held-out test set: {count(test.images, unit)} of {count(test.patients, 'patient')}, "
-        f"{test.malignant:,} malignant, so that guessing has a PR AUC of "
+        f"{test.malignant:,} {runs[0].labels.positive}, so that guessing has a PR AUC of "
         f"{test.base_rate or 0:.3f}.{score} "
         + (
             f"Small figures: 95\u00a0% intervals, {runs[0].replicates:,} bootstrap replicates over "
@@ -111,7 +117,7 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
             else "There are no intervals: the patients are too few."
         )
     )
-    columns = ["Run", *SHOWN.values()]
+    columns = ["Run", *shown.values()]
     return Sheet(f"comparison_{unit}{mark}", caption, columns, rows, forest)
 
 

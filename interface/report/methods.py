@@ -9,6 +9,8 @@ from interface.report.recipes import Options, preprocessing_of, said, training_o
 from interface.report.runs import RunView
 from interface.report.significance import titles_of
 from interface.report.words import count, listed
+from pipeline.labels import Labels
+from pipeline.stages.collections import CBIS_DDSM, CITED, collection_name
 
 AGGREGATES = {"max": "highest", "mean": "mean"}
 CALIBRATIONS = {
@@ -47,17 +49,18 @@ def _data(group: Group, dataset: Dataset | None) -> Iterator[str]:
     organised = dataset.step("organize")
     if dataset.synthetic:
         yield "The collection was synthetic: a program drew it, and it shows no patient."
-    elif organised is not None:
+    elif organised is not None and collection_name(organised.record) == CBIS_DDSM:
         yield (
             "The Curated Breast Imaging Subset of DDSM (CBIS-DDSM; Lee et al. 2017, Sci Data "
             "4:170177) was used, a retrospective collection of digitised film mammograms."
         )
+    elif organised is not None:
+        cited, kind = CITED[collection_name(organised.record)]
+        yield f"The data were {cited}: {kind}."
     if organised is not None:
-        options = organised.record["options"]
         expected = organised.record["counts"].get("expected")
         known = f" The case descriptions listed {expected:,} of them." if expected else ""
-        unit = options.get("unit", "mammogram")
-        yield f"One image was a {unit} with {organised.findings}.{known}"
+        yield f"One image was a {organised.content}.{known}"
     for step in dataset.steps:
         what = "organising" if step.stage == "organize" else "preprocessing"
         excluded = step.lost or "none was excluded"
@@ -68,7 +71,7 @@ def _data(group: Group, dataset: Dataset | None) -> Iterator[str]:
 def _splits(group: Group, dataset: Dataset) -> Iterator[str]:
     assert dataset.final is not None
     splits = dataset.final.splits
-    official = "" if dataset.synthetic else " the collection's official one:"
+    official = " the collection's official one:" if _is_official(dataset) else ""
     yield f"The test set was{official} {splits['test'].in_words}."
     if any(run.fold.number for run in group.runs):
         folds = max(run.fold.count for run in group.runs)
@@ -78,10 +81,27 @@ def _splits(group: Group, dataset: Dataset) -> Iterator[str]:
             f"Of the other patients, {splits['train'].in_words} were used for training and "
             f"{splits['val'].in_words} for validation."
         )
-    yield (
-        "No patient was in two partitions; an image counted as malignant where any of its lesions "
-        "was."
-    )
+    yield _counting(dataset)
+
+
+def _is_official(dataset: Dataset) -> bool:
+    """Return whether the test set is one that the collection came with."""
+    organised = dataset.step("organize")
+    of_cbis = organised is None or collection_name(organised.record) == CBIS_DDSM
+    return of_cbis and not dataset.synthetic
+
+
+def _counting(dataset: Dataset) -> str:
+    """Say how far partitions are apart, and when an image counted as positive."""
+    assert dataset.final is not None
+    labels, organised = dataset.final.labels, dataset.step("organize")
+    apart = "No patient was in two partitions"
+    if organised is not None and not organised.has_patients:
+        apart = "The collection tells no patients, so one patient's images may be in two partitions"
+    if labels.positive == "abnormal":
+        return f"{apart}; an image counted as abnormal where it showed a finding."
+    rest = "" if labels == Labels() else ", and as not malignant else, normal images included"
+    return f"{apart}; an image counted as malignant where any of its lesions was{rest}."
 
 
 def _models(runs: Sequence[RunView]) -> Iterator[str]:
@@ -109,8 +129,10 @@ def _operating_point(group: Group) -> Iterator[str]:
                            "aggregate": run.aggregate, "tta": run.tta}
         for run in group.runs
     }  # fmt: skip
+    positive = best.labels.positive
     yield said(
-        known, lambda given: f"images were called malignant at or above {_threshold(given['rule'])}"
+        known,
+        lambda given: f"images were called {positive} at or above {_threshold(given['rule'])}",
     )
     yield f"For {titles[best.name]}, this was {best.threshold:.3f}."
     yield said(known, _calibrated)
@@ -178,6 +200,13 @@ def _statistics(group: Group, versions: Mapping[str, str]) -> Iterator[str]:
         yield (
             "On the same images, the AUC was measured of sanity baselines, which are scores "
             f"without a trained network: {listed(measured)}."
+        )
+    if run.rare:
+        yield (
+            f"As few test images were {run.labels.positive}, the leading measures were the area "
+            "under the precision-recall curve, as average precision, whose level by chance is "
+            f"the prevalence ({run.test.base_rate or 0:.3f}), and probabilistic F1 (Yacouby & "
+            "Axman 2020)."
         )
     yield (
         "Calibration was measured by the Brier score and the expected calibration error in ten "

@@ -50,8 +50,10 @@ from interface.report.tables import (
 )
 from interface.report.verdicts import alarms_of, result_of
 from interface.report.words import count
+from pipeline.labels import Labels
 from pipeline.progress import Progress
 from pipeline.records import plain_options
+from pipeline.stages.collections import CBIS_DDSM, collection_name
 from pipeline.stages.evaluation import Report
 
 TEMPLATE, PREVIEW = "report.html.j2", "preview.png"
@@ -111,7 +113,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
     whole = {
         "folds_sheet": repeats_sheet(repeats_of(runs)),
         "cost": cost_sheet(runs),
-        "published": published_sheet(main.runs) if _real(dataset) else None,
+        "published": published_sheet(main.runs) if _of_published(dataset, main.best) else None,
         "claim": claim_sheet(Study(main, dataset, versions)),
     }
     preprocessing = {
@@ -127,6 +129,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "searches": searches,
         "datasets": list(datasets.values()),
         "synthetic": bool(dataset and dataset.synthetic),
+        "sourced": bool(dataset and dataset.step("organize") and not dataset.problems),
         "methods": written,
         "shortcuts": shortcuts,
         "descriptions": {str(folder): description_of(one) for folder, one in datasets.items()},
@@ -191,9 +194,12 @@ def _of_groups(groups: Iterable[Group]) -> list[Sheet | None]:
     return sheets
 
 
-def _real(dataset: Dataset | None) -> bool:
-    """Return whether the images are known to be those of the real collection."""
-    return dataset is not None and not dataset.problems and not dataset.synthetic
+def _of_published(dataset: Dataset | None, run: RunView) -> bool:
+    """Return whether the images are known to be those that published results are on: CBIS-DDSM."""
+    if dataset is None or dataset.problems or dataset.synthetic or run.labels != Labels():
+        return False
+    organised = dataset.step("organize")
+    return organised is None or collection_name(organised.record) == CBIS_DDSM
 
 
 def _sections(
@@ -218,6 +224,8 @@ def _thumbnails(dataset: Dataset) -> Thumbnails:
 def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> Section:
     caption = f"Options of training {run.title}: all but folders and workers"
     outcomes = samples(run, thumbnails)
+    organised = dataset.step("organize") if dataset else None
+    collection = collection_name(organised.record) if organised else CBIS_DDSM
     shown = None
     if run.record["stage"] == "train":
         used = settings("train", run.options, ("hyperparameters",))
@@ -226,7 +234,7 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
         run=run,
         figures=pictures_of(run.folder, RUN_FIGURES),
         outcomes=outcomes,
-        legend=_legend(outcomes, bool(dataset and dataset.synthetic)),
+        legend=_legend(outcomes, bool(dataset and dataset.synthetic), collection),
         metrics=metrics_sheet(run),
         strata=strata_sheet(run),
         strata_line=strata_line(run),
@@ -236,14 +244,14 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
     )
 
 
-def _legend(outcomes: Sequence[Outcome], synthetic: bool) -> str:
+def _legend(outcomes: Sequence[Outcome], synthetic: bool, collection: str) -> str:
     """Say what the outlines in sample images are; empty where there is none."""
     shown = [sample.picture for outcome in outcomes for sample in outcome.samples]
     if not any(picture.outlined for picture in shown):
         return ""
     by = "the mask that the program drew" if synthetic else (
         "the radiologist's mark in the collection, which for masses an algorithm refined (Lee et "
-        "al. 2017)"
+        "al. 2017)" if collection == CBIS_DDSM else "as the collection marks it"
     )  # fmt: skip
     bare = "" if all(picture.outlined for picture in shown) else " Without a line there is no mask."
     return f"Outline of a lesion: {by}; the models do not see it.{bare}"
@@ -259,6 +267,7 @@ def _changed(dataset: Dataset, run: RunView) -> str:
 def _folds(dataset: Dataset, runs: Sequence[RunView]) -> list[FoldLine]:
     """Count, by what each run recorded, the folds of a dataset: its folder knows only one split."""
     rows = dataset.final.rows if dataset.final else ()
+    labels = Labels.of(rows)
     lines: dict[tuple[str, frozenset[str]], FoldLine] = {}
     for run in sorted(runs, key=lambda run: run.fold.number):
         if run.data != dataset.folder or not run.fold.number:
@@ -266,8 +275,8 @@ def _folds(dataset: Dataset, runs: Sequence[RunView]) -> list[FoldLine]:
         scored = {prediction.image_id for prediction in run.predictions["val"]}
         lines[run.fold.name, run.trained_patients] = FoldLine(
             run.fold.name,
-            cohort_of([row for row in rows if row.patient_id in run.trained_patients]),
-            cohort_of([row for row in rows if row.image_id in scored]),
+            cohort_of([row for row in rows if row.patient_id in run.trained_patients], labels),
+            cohort_of([row for row in rows if row.image_id in scored], labels),
         )
     return list(lines.values())
 

@@ -12,11 +12,13 @@ from xml.etree import ElementTree
 from interface.report.runs import Prediction, RunView
 from interface.report.scores import Interval, interval_of
 from interface.report.sheets import Note, Sheet, SheetRow, cell_text
+from models.evaluation.predictions import maps_are_older
 from pipeline.errors import UserError
+from pipeline.labels import KEYS, Labels
 from pipeline.manifest import Row
 from pipeline.paths import inside
 from pipeline.records import RECORD, atomic, read_json
-from pipeline.stages.explanation import EVIDENCE
+from pipeline.stages.explanation import evidence_in_words
 from pipeline.tables import read_table
 
 FOLDER = "figures"
@@ -32,22 +34,15 @@ RUN_FIGURES = {
 }
 THUMBNAIL, SHEET = 256, 1600  # longest side in pixels
 EACH = 3  # test images of each outcome
-OUTCOMES = (
-    (True, True, "Malignant, called malignant"),
-    (True, False, "Malignant, called benign"),
-    (False, False, "Benign, called benign"),
-    (False, True, "Benign, called malignant"),
-)
+OUTCOMES = {"TP": (True, True), "FN": (True, False), "TN": (False, False), "FP": (False, True)}
 
 HEAT_MAPS = "explanations"  # folder of a run
 MAP_SIDE, MOST_MAPS = 384, 120  # pixels of a picture; pictures of a run on the page
 MAP_COLUMNS = ("image_id", "patient_id", "laterality", "view", "label", "probability", "outcome",
           "evidence", "file")  # fmt: skip
-MAP_OUTCOMES = {"TP": OUTCOMES[0], "FN": OUTCOMES[1], "TN": OUTCOMES[2], "FP": OUTCOMES[3]}
 MAP_KINDS = {"map": "Heat-map", "blob": "Centred blob", "breast": "Breast mask",
          "untrained": "Untrained network"}  # fmt: skip
 MAP_SCORES = {"pointing": "Pointing game", "energy": "Energy in the lesion", "iou": "IoU"}
-MAP_GROUPS = {"all": "All images", "benign": "Benign", "malignant": "Malignant"}
 MAP_METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiRes-CAM",
            "occlusion": "occlusion"}  # fmt: skip
 
@@ -206,7 +201,7 @@ def _lesion(mask: Path, row: Row) -> list[Any]:
 def samples(run: RunView, thumbnails: Thumbnails) -> list[Outcome]:
     """Return the surest test images of each outcome: the highest or lowest probabilities."""
     found = []
-    for malignant, positive, title in OUTCOMES:
+    for malignant, positive in OUTCOMES.values():
         cell = [
             item
             for item in run.predictions["test"]
@@ -215,8 +210,14 @@ def samples(run: RunView, thumbnails: Thumbnails) -> list[Outcome]:
         sign = -1 if positive else 1
         cell.sort(key=lambda item: (sign * item.probability, item.image_id))
         shown = [Sample(item, thumbnails.of(item.image_id)) for item in cell[:EACH]]
+        title = _outcome(malignant, positive, run.labels)
         found.append(Outcome(title, malignant == positive, len(cell), shown))
     return found
+
+
+def _outcome(malignant: bool, positive: bool, labels: Labels) -> str:
+    """Return a cell of the confusion matrix in words: "Malignant, called benign"."""
+    return f"{labels.name(malignant).capitalize()}, called {labels.name(positive)}"
 
 
 def jpeg(path: Path, side: int, outlines: Sequence[Any] = ()) -> str:
@@ -268,7 +269,7 @@ class HeatMap:
     title: str  # the same in words
     name: str  # patient, side and view
     probability: float  # of malignancy
-    evidence: str  # "malignant" or "benign"
+    evidence: str  # the label that it is of, as people read it
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,8 @@ class Explanations:
     drawn: int  # how many there are, shown or not
     sheet: Sheet | None  # their scores; None where no mask is known
     checks: str  # what the checks found, in a sentence; empty without them
+    older: bool  # whether the run was evaluated again since, with other probabilities or calls
+    again: str  # the command that makes them again
 
 
 def explanations_of(run: RunView) -> Explanations | None:
@@ -293,16 +296,18 @@ def explanations_of(run: RunView) -> Explanations | None:
         facts = read_json(folder / "explanations.json")
         lines = [line.cells for line in read_table(folder / "explanations.csv", MAP_COLUMNS).lines]
         drawn = sorted((line for line in lines if line["file"]), key=_errors_first(run))
-        shown = [found for line in drawn[:MOST_MAPS] if (found := _heat_map(folder, line))]
+        each = (_heat_map(folder, line, run.labels) for line in drawn[:MOST_MAPS])
+        shown = [found for found in each if found]
         sheet = _sheet(run, facts) if facts["scored"] else None
     except (UserError, KeyError, ValueError):
         return None
-    counts = {name: sum(one.outcome == name for one in shown) for name in MAP_OUTCOMES}
+    counts = {name: sum(one.outcome == name for one in shown) for name in OUTCOMES}
     method = MAP_METHODS.get(facts["method"], facts["method"])
-    evidence = EVIDENCE[facts["evidence"]]
+    evidence = evidence_in_words(facts["evidence"], Labels.recorded(facts))
     return Explanations(
-        method, evidence, shown, counts, len(drawn), sheet, _checks(facts["checks"])
-    )
+        method, evidence, shown, counts, len(drawn), sheet, _checks(facts["checks"]),
+        maps_are_older(run.folder), f"python main.py explain --run {run.folder}",
+    )  # fmt: skip
 
 
 def _errors_first(run: RunView) -> Any:
@@ -313,13 +318,14 @@ def _errors_first(run: RunView) -> Any:
     return key
 
 
-def _heat_map(folder: Path, line: Mapping[str, str]) -> HeatMap | None:
+def _heat_map(folder: Path, line: Mapping[str, str], labels: Labels) -> HeatMap | None:
     if not (source := _picture(inside(folder, line["file"]))):
         return None
     name = f"{line['patient_id']} {line['laterality']} {line['view']}"
-    title = MAP_OUTCOMES[line["outcome"]][2]
+    title = _outcome(*OUTCOMES[line["outcome"]], labels)
     probability = float(line["probability"])
-    return HeatMap(source, line["outcome"], title, name, probability, line["evidence"])
+    evidence = line["evidence"].replace("_", " ")
+    return HeatMap(source, line["outcome"], title, name, probability, evidence)
 
 
 def _picture(path: Path) -> str:
@@ -347,7 +353,7 @@ def _sheet(run: RunView, facts: Mapping[str, Any]) -> Sheet:
             [interval_of(facts["scores"][kind][group][score]) for score in MAP_SCORES],
             part=part,
         )
-        for group, part in MAP_GROUPS.items()
+        for group, part in _groups(Labels.recorded(facts)).items()
         for kind, title in MAP_KINDS.items()
     ]
     caption = (
@@ -359,16 +365,23 @@ def _sheet(run: RunView, facts: Mapping[str, Any]) -> Sheet:
     return Sheet(f"{run.slug}/heat_maps", caption, ("Map", *MAP_SCORES.values()), rows)
 
 
+def _groups(labels: Labels) -> dict[str, str]:
+    """Return the groups of images by their names in JSON, as they are called on the page."""
+    names = ("All images", *(name.capitalize() for name in labels.names))
+    return dict(zip(("all", *KEYS), names, strict=True))
+
+
 def _checks(checks: Mapping[str, Any] | None) -> str:
     if not checks:
         return ""
     parts = []
-    mirror, last = checks["mirror"]["value"], checks["randomised"][-1]["correlation"]
+    mirror = (checks.get("single_mirror") or {}).get("value")
+    last = checks["randomised"][-1]["correlation"]
     for name in ("deletion", "insertion"):
         own, blob = (checks[name][kind]["value"] for kind in ("map", "blob"))
         parts.append(f"area under the {name} curve {own:.2f} (centred blob {blob:.2f})")
     if mirror is not None:
-        parts.append(f"correlation with the map of the mirror image {mirror:.2f}")
+        parts.append(f"correlation of single maps of mirror images {mirror:.2f}")
     if last is not None:
         parts.append(f"rank correlation with the maps of random weights {last:.2f}")
     return f"Checks on {checks['images']} test images: {'; '.join(parts)}."

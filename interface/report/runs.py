@@ -19,6 +19,7 @@ from interface.report.words import count
 from models.evaluation.tested import Tested, tested_of
 from pipeline.errors import UserError
 from pipeline.folds import Fold
+from pipeline.labels import KEYS, Labels, is_rare
 from pipeline.records import read_json
 from pipeline.runs import Run
 from pipeline.tables import read_table
@@ -45,8 +46,8 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The truth as the manifest has it."""
-        return "malignant" if self.malignant else "benign"
+        """The truth by the names of the usual pair, whatever the dataset's two labels are."""
+        return KEYS[self.malignant]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class RunView:
     cost: Mapping[str, Any]  # by the names of COST_NAMES; None where it was not measured
     predictions: Mapping[str, list[Prediction]]  # by split; empty where the file is missing
     history: list[dict[str, float]]  # one mapping of finite figures for each epoch
+    labels: Labels  # of the images that it was evaluated on
 
     @property
     def scores(self) -> Mapping[str, Scores]:
@@ -101,6 +103,11 @@ class RunView:
     def test(self) -> Scores:
         """Figures of the test images."""
         return self.scores["test"]
+
+    @property
+    def rare(self) -> bool:
+        """Whether few test images are positive: then PR AUC leads."""
+        return is_rare(self.test.malignant, self.test.images)
 
     @property
     def threshold(self) -> float:
@@ -258,6 +265,7 @@ def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Read metrics.json."""
     return {
         "model": str(measured["model"]),
+        "labels": Labels.recorded(measured),
         "replicates": int(measured["replicates"]),
         "seed": int(measured["seed"]),
         "notes": [str(note) for note in measured["notes"]],

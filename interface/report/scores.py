@@ -20,6 +20,7 @@ METRIC_NAMES = {
     "specificity_at_sensitivity": "Specificity at a sensitivity of 0.90",
     "brier": "Brier score (lower is better)",
     "ece": "Expected calibration error (lower is better)",
+    "pf1": "Probabilistic F1 (pF1)",
 }
 COST_NAMES = {
     "parameters": "Parameters",

@@ -102,6 +102,13 @@ def forest_of(
     )
 
 
+def rare_forest_of(title: str, intervals: Sequence[Interval], chance: float | None) -> Forest:
+    """Return a scale from 0 to 1 that PR AUCs fit on, with what guessing reaches marked."""
+    scale = forest_of(title, intervals, floor=0.0).scale
+    ticks = tuple(Tick(scale(area), f"{area:g}") for area in (0.0, 0.5, 1.0))
+    return Forest(title, scale, ticks, scale(chance or 0.0))
+
+
 @dataclass(frozen=True)
 class SheetRow:
     """One row."""

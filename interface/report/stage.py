@@ -156,9 +156,23 @@ def _metric_rows(runs: Iterable[RunView]) -> Iterable[tuple[Any, ...]]:
 def _terminal_table(runs: Sequence[RunView]) -> Table:
     """Return the test AUC of each run, with its fold where any run has one."""
     rows, folds = [], any(run.fold.number for run in runs)
+    if any(run.rare for run in runs):
+        return _rare_table(runs)
     for run in runs:
         fold = (run.fold.number or "-",) if folds else ()
         area = run.test.of("auc")
         rows.append((run.name, *fold, run.test.images, area.value, area.range_text))
     columns = ("run", *(("fold",) if folds else ()), "images", "AUC", "95 % interval")
     return Table("Test AUC", columns, tuple(rows))
+
+
+def _rare_table(runs: Sequence[RunView]) -> Table:
+    """Return the test PR AUC of each run, where of some few images are positive."""
+    rows = []
+    for run in runs:
+        area, chance = run.test.of("pr_auc"), run.test.base_rate
+        soft = run.test.of("pf1").value  # not measured where more of them are
+        rows.append((run.title, run.test.images, area.value, area.range_text, chance, soft,
+                     run.test.of("auc").value))  # fmt: skip
+    columns = ("run", "images", "PR AUC", "95 % interval", "chance", "pF1", "AUC")
+    return Table("Test PR AUC", columns, tuple(rows))

@@ -6,6 +6,7 @@ from interface.report.data import Cohort, Dataset
 from interface.report.runs import RunView
 from interface.report.scores import COST_NAMES, METRIC_NAMES, UNITS, Scores
 from interface.report.sheets import Cell, Sheet, SheetRow, forest_of, run_row
+from models.metrics import WHERE_RARE
 
 STAGES = {"organize": "Organised", "preprocess": "Preprocessed"}
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -22,7 +23,7 @@ def cohort_sheets(datasets: Sequence[Dataset]) -> list[Sheet]:
             Sheet(
                 f"cohort{mark}",
                 f"Images and patients after each step, {dataset.folder}",
-                ["Step", "Images", "Patients", "Benign", "Malignant", "Augmented copies"],
+                ["Step", "Images", "Patients", *_names(dataset), "Augmented copies"],
                 list(_counted(dataset)),
             )
         )
@@ -37,6 +38,10 @@ def cohort_sheets(datasets: Sequence[Dataset]) -> list[Sheet]:
                 )
             )
     return sheets
+
+
+def _names(dataset: Dataset) -> list[str]:
+    return [name.capitalize() for name in dataset.steps[-1].labels.names]
 
 
 def _counted(dataset: Dataset) -> Iterator[SheetRow]:
@@ -69,10 +74,13 @@ def metrics_sheet(run: RunView) -> Sheet:
         (f"Test, {UNITS[unit]}", run.units[unit].splits["test"]) for unit in ("breast", "patient")
     ]
     known = dict.fromkeys(name for _, scores in columns for name in scores.metrics)
-    names = {name: text for name, text in METRIC_NAMES.items() if name in known}
+    order = WHERE_RARE if run.rare else METRIC_NAMES
+    names = {name: METRIC_NAMES[name] for name in order if name in known}
     names |= {name: name for name in known if name not in METRIC_NAMES}
     rows = [
-        SheetRow("Number, malignant", [f"{s.images:,}, {s.malignant:,}" for _, s in columns]),
+        SheetRow(
+            f"Number, {run.labels.positive}", [f"{s.images:,}, {s.malignant:,}" for _, s in columns]
+        ),
         *(SheetRow(text, [s.of(name) for _, s in columns]) for name, text in names.items()),
     ]
     points = "; ".join(f"{unit} {run.units[unit].threshold:.3f}" for unit in UNITS)
@@ -101,9 +109,10 @@ def strata_sheet(run: RunView) -> Sheet | None:
     ]
     caption = (
         "AUC of the test images of each kind. So many intervals are looked at that some lie far "
-        "off by chance; grey rows have too few malignant or benign images to say anything."
+        f"off by chance; grey rows have too few {run.labels.positive} or {run.labels.names[0]} "
+        "images to say anything."
     )
-    columns = ["Stratum", "AUC", "Images", "Patients", "Malignant"]
+    columns = ["Stratum", "AUC", "Images", "Patients", run.labels.positive.capitalize()]
     return Sheet(f"{run.slug}/strata", caption, columns, rows, forest)
 
 

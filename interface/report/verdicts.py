@@ -46,7 +46,8 @@ def alarms_of(
         shortcuts: The probes of every dataset.
         synthetic: For every dataset, whether a program drew it.
     """
-    found = [*_shortcuts(shortcuts), *_from_nothing(groups), *_unbeaten(groups[0])]
+    found = [*_shortcuts(shortcuts), *_from_nothing(groups)]
+    found += [*_rare(groups[0]), *_unbeaten(groups[0])]
     if any(synthetic):
         drawn = "Every image was"
         if not all(synthetic):
@@ -85,6 +86,20 @@ def _from_nothing(groups: Sequence[Group]) -> Iterator[Alarm]:
         if name in areas:
             text = f"It reaches a test AUC of {areas[name]}: {meaning}."
             yield Alarm(True, title, text, ("models", "the baselines"))
+
+
+def _rare(group: Group) -> Iterator[Alarm]:
+    """Say why accuracy means nothing where few test images are positive."""
+    test, share = group.best.test, group.best.test.base_rate
+    if group.best.rare and share is not None:
+        positive = group.best.labels.positive
+        yield Alarm(
+            False,
+            f"Only {share:.1%} of the test images are {positive}, so accuracy means nothing here.",
+            f"Calling none of the {count(test.images, 'image')} {positive} has an accuracy of "
+            f"{1 - share:.3f}. What counts is how much higher PR AUC is than {share:.3f}, which "
+            "guessing reaches, and probabilistic F1.",
+        )
 
 
 def _unbeaten(group: Group) -> Iterator[Alarm]:
@@ -141,6 +156,13 @@ def result_of(group: Group) -> tuple[str, str, str]:
     chosen = f", the {how.format(len(group.runs))}," if several else ""
     test = best.test
     unit = "crop" if best.unit == "crop" else "image"
+    if best.rare:
+        what = f"{test.of('pr_auc').in_words}, where guessing has {test.base_rate or 0:.3f}"
+        return (
+            f"{who}{chosen} reaches a test PR AUC of",
+            f"{what}, and a probabilistic F1 of {test.of('pf1').in_words}",
+            f"on {count(test.images, unit)} of {count(test.patients, 'patient')}",
+        )
     return (
         f"{who}{chosen} reaches a test AUC of",
         test.of("auc").in_words,

@@ -9,8 +9,10 @@ from interface.report.data import Dataset, trace
 from interface.webapp.wording import plain, share_of_malignant
 from models.prediction.reading import known_options
 from models.registry import TARGET_LAYERS
+from pipeline.labels import Labels
 from pipeline.records import read_json
 from pipeline.runs import MODEL_FILE, Run
+from pipeline.stages.collections import CBIS_DDSM, CITED, RSNA, collection_name
 from pipeline.stages.data import Preprocess
 
 CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
@@ -73,7 +75,7 @@ def _way(facts: Facts) -> Iterator[str]:
     methods = dict.fromkeys(_method(str(one["architecture"])) for one in facts.models)
     yield (
         f"The heat-map is {' and '.join(methods)}: where the last layers of the network found "
-        "evidence of malignancy, the mean of the film's and its mirror image's. It is coarse, it "
+        f"evidence {_labels(facts).evidence(True)}, the mean of the film's and its mirror image's. It is coarse, it "
         "outlines no lesion, and its colours do not compare between films."
     )
 
@@ -100,8 +102,14 @@ def _training(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
     patients = {split: len(names) for split, names in model.get("patients", {}).items()}
     if dataset is not None and dataset.synthetic:
         yield "**Synthetic films: a program drew them, and they show no patient.**"
-    elif dataset is not None and dataset.step("organize"):
-        yield "CBIS-DDSM: digitised film mammograms of the 1990s (Lee et al. 2017)."
+    elif dataset is not None and (organised := dataset.step("organize")):
+        name = collection_name(organised.record)
+        cited, kind = CITED[name]
+        yield (
+            "CBIS-DDSM: digitised film mammograms of the 1990s (Lee et al. 2017)."
+            if name == CBIS_DDSM
+            else f"{cited}: {kind}."
+        )
     else:
         yield "Where its films came from is not known here: their folders are gone."
     if patients:
@@ -111,7 +119,8 @@ def _training(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
             f"{counted.get('val', 'others')} for validation; each image was a {model['unit']}."
         )
     if dataset is not None and (organised := dataset.step("organize")):
-        yield f"They showed {organised.findings}."
+        shown = "films with " if organised.findings.startswith("or ") else ""
+        yield f"They showed {shown}{organised.findings}."
     weights = str(model["weights"])
     yield f"Training began from {ANCHORS.get(weights, f'the weights {plain(weights)}')}."
     yield share_of_malignant(facts.metrics)
@@ -122,13 +131,25 @@ def _limits(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
         "**Diagnosis, screening, triage, or any other decision about a person.** It is research "
         "software; no authority has examined it, and it is no medical device."
     )
-    films = "synthetic films" if dataset is not None and dataset.synthetic else "digitised films"
+    organised = dataset.step("organize") if dataset is not None else None
+    of_rsna = organised is not None and collection_name(organised.record) == RSNA
+    films = "digital mammograms" if of_rsna else "digitised films"
+    if dataset is not None and dataset.synthetic:
+        films = "synthetic films"
+    others = "digitised films" if of_rsna else "digital mammography"
     other = "whole mammograms" if facts.model["unit"] == "crop" else "crops of a mammogram"
     yield (
-        f"Images other than its training showed. It knows {films} alone: no digital mammography, "
+        f"Images other than its training showed. It knows {films} alone: no {others}, "
         f"tomosynthesis, ultrasound or MRI, and no {other}."
     )
+    unseen = ""
+    if _labels(facts) == Labels():
+        unseen = ", and a film without a finding was not among those that it learnt from"
     yield (
-        "Ruling a cancer out: it sees one film, and no other view, earlier film, age or symptom, "
-        "and a film without a finding was not among those that it learnt from."
+        "Ruling a cancer out: it sees one film, and no other view, earlier film, age or symptom"
+        f"{unseen}."
     )
+
+
+def _labels(facts: Facts) -> Labels:
+    return Labels.recorded(facts.model)

@@ -15,9 +15,6 @@ from models.prediction.predictor import Prediction, Predictor
 FIRST_HEAT = 45  # percent that the hottest pixel of a heat-map covers at first
 MOST_HEAT = 70  # at most: the film is always seen beneath
 MOST_ZOOM = 8.0
-SCALE = (
-    "<span class='scale'><span>less</span><i></i><span>more evidence of malignancy</span></span>"
-)
 MEANS_NOTHING = "The probability means nothing here."
 
 
@@ -35,7 +32,7 @@ def show_film(film: Film, answer: Answer | None, predictor: Predictor, film_id: 
     heat = None if answer is None else answer.heat
     view = _controls(film, answer, film_id)
     with place:
-        _figure(film, picture(film.pixels, view, heat), "" if heat is None else SCALE)
+        _figure(film, picture(film.pixels, view, heat), "" if heat is None else _scale(predictor))
     if answer is not None:
         with result:
             _result(answer.said, predictor)
@@ -48,6 +45,11 @@ def _figure(film: Film, shown: NDArray[np.uint8], scale: str) -> None:
         f"<figure class='film'><img src='{image}' alt='{alt}'>"
         f"<figcaption><span>{title}</span>{scale}</figcaption></figure>"
     )
+
+
+def _scale(predictor: Predictor) -> str:
+    evidence = f"more evidence of {predictor.labels.condition}"
+    return f"<span class='scale'><span>less</span><i></i><span>{evidence}</span></span>"
 
 
 def _warn(said: Prediction) -> None:
@@ -75,7 +77,7 @@ def _result(said: Prediction, predictor: Predictor) -> None:
         lines += f"<p class='sure'>How sure is it? {html.escape(' '.join(sure))}</p>"
     st.html(
         f"<section class='result {state}'><div class='number'>{number}"
-        f"<small>{kind} of malignancy</small></div>"
+        f"<small>{kind} of {predictor.labels.condition}</small></div>"
         f"<div>{lines}</div></section>"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from interface.webapp.films import Film
 from models.prediction.predictor import Prediction, Predictor
 from models.prediction.results import Line
+from pipeline.labels import Labels, is_rare
 
 CHANCE = 0.5  # AUC of a coin
 ON_VALIDATION = " on validation"
@@ -33,7 +34,8 @@ def figures(value: float, other: float) -> tuple[str, str]:
 def verdict(said: Prediction, predictor: Predictor) -> str:
     """Say what a film was called, and why."""
     value, threshold = figures(said.probability, predictor.threshold)
-    called, place = ("malignant", "at or above") if said.malignant else ("benign", "below")
+    called = predictor.labels.name(said.malignant)
+    place = "at or above" if said.malignant else "below"
     return f"Called {called}: {value} is {place} {threshold}, {_chosen(predictor.rule)}."
 
 
@@ -68,22 +70,23 @@ def worth(metrics: Mapping[str, Any]) -> list[str]:
     found.append(f"Test AUC {area['value']:.2f}{span}, measured on {images} of {patients}.")
     if area["low"] is not None and area["low"] <= CHANCE:
         found.append("The interval includes 0.50, which is chance.")
-    counts = test["confusion"]
+    counts, (negative, positive) = test["confusion"], Labels.recorded(metrics).names
     found.append(
-        f"At this operating point it called {counts['tp']} of {test['malignant']} malignant test "
-        f"images malignant, and {counts['fp']} of {test['benign']} benign ones."
+        f"At this operating point it called {counts['tp']} of {test['malignant']} {positive} test "
+        f"images {positive}, and {counts['fp']} of {test['benign']} {negative} ones."
     )
     return found
 
 
 def share_of_malignant(metrics: Mapping[str, Any]) -> str:
-    """Say for how many malignant images among all the probabilities hold."""
+    """Say for how many positive (malignant) images among all the probabilities hold."""
     images = sum(metrics["splits"][split]["images"] for split in metrics["splits"])
     malignant = sum(metrics["splits"][split]["malignant"] for split in metrics["splits"])
-    percent = round(100 * malignant / max(1, images))
+    percent, positive = round(100 * malignant / max(1, images)), Labels.recorded(metrics).positive
+    rest = "" if is_rare(malignant, images) else " In screening far fewer are."
     return (
-        f"Its probabilities hold where {percent} in 100 images are malignant, as in the images "
-        "that it was calibrated and tested on. In screening far fewer are."
+        f"Its probabilities hold where {percent} in 100 images are {positive}, as in the images "
+        f"that it was calibrated and tested on.{rest}"
     )
 
 

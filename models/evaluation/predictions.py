@@ -24,6 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 READ_BACK = "image_id", "patient_id", "label", "probability", "laterality", "view"
 NEEDED = ("image_id", "patient_id", "label", "probability")
+CALLS = {"0": "N", "1": "P"}  # negative or positive, as the end of an outcome says it
 NUMBERED = ("0", "1")  # a label as a number: the negative one, the positive one
 LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
 Line = tuple[Row, float]  # an image and its probability
@@ -56,6 +57,32 @@ def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
         )
         scores.append(_probability(where, cells["probability"], table))
     return rows, scores
+
+
+def maps_are_older(folder: Path) -> bool:
+    """Return whether the heat-maps of a run were made before its last evaluation changed something.
+
+    They were where their table has other images, probabilities or calls than predictions_test.csv.
+
+    Args:
+        folder: Of an evaluated run.
+    """
+    table = folder / "explanations" / "explanations.csv"
+    predicted = folder / "predictions_test.csv"
+    if not table.is_file() or not predicted.is_file():
+        return False
+    explained = {
+        line.cells["image_id"]: (float(line.cells["probability"]), line.cells["outcome"][-1:])
+        for line in read_table(table, ("image_id", "probability", "outcome")).lines
+    }
+    now = {
+        line.cells["image_id"]: (
+            float(line.cells["probability"]),
+            CALLS.get(line.cells["predicted"]),
+        )
+        for line in read_table(predicted, ("image_id", "probability", "predicted")).lines
+    }
+    return any(now.get(name) != said for name, said in explained.items())
 
 
 def write_predictions(

@@ -17,7 +17,7 @@ from models.evaluation.domain import learn_domain
 from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
-from models.evaluation.predictions import write_predictions
+from models.evaluation.predictions import maps_are_older, write_predictions
 from models.evaluation.scored import ScoredSplit, finite, images_digest, interval_text
 from models.evaluation.scoring import (
     SPLITS,
@@ -56,6 +56,7 @@ TITLES = {
 TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 # Options that do not change what an image looks like.
 PLACES = {"data", "out", "seed", "workers", "fold"}
+OLDER_MAPS = "the heat-maps of this run are of its evaluation before this one: explain it again"
 FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
 
 ByUnit = Mapping[str, Mapping[str, ScoredSplit]]  # by unit, then by split
@@ -127,7 +128,7 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
                "units": measured["units"],
                "seconds": round(time.perf_counter() - started, 1)},
         tables=(_table(images, fold), _units_table(by_unit), *_beside_table(beside, scored_run)),
-        notes=tuple(notes),
+        notes=(*notes, *([OLDER_MAPS] if maps_are_older(folder) else [])),
         set_aside=len(set_aside),
         **_next(scored_run, options),
     )  # fmt: skip

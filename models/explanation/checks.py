@@ -117,16 +117,20 @@ def rank_correlation(first: Maps, second: Maps, where: Masks) -> float:
 def mirror_correlations(
     model: TrainedModel,
     images: Images,
-    maps: Maps,
     compute: Compute,
     method: str,
     evidence: Sequence[str],
     advance: Advance,
 ) -> Floats:
-    """Return (N,) Pearson's correlation of the map of each mirror image with the mirrored map."""
+    """Return (N,) Pearson's correlation of the map of each mirror image with the mirrored map.
+
+    It is that of single maps. The maps that are shown are means over an image and its mirror
+    image, whose correlation is 1 by construction and says nothing of the network.
+    """
     turned = np.ascontiguousarray(images[:, :, ::-1])
-    found = heat_maps(model, turned, compute, method, evidence, advance)
-    each = [correlation(*one) for one in zip(found[:, :, ::-1], maps, strict=True)]
+    single = heat_maps(model, images, compute, method, evidence, mirrored=False)
+    found = heat_maps(model, turned, compute, method, evidence, advance, mirrored=False)
+    each = [correlation(*one) for one in zip(found[:, :, ::-1], single, strict=True)]
     return np.array(each, np.float64)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from models.evaluation.predictions import read_predicted
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS
+from pipeline.labels import KEYS
+from pipeline.manifest import POSITIVE
 from pipeline.options import nearest, split_several
 from pipeline.stages.explanation import ALL_IMAGES, SUREST, Explain
 
@@ -22,24 +23,25 @@ class Case:
     patient_id: str
     laterality: str
     view: str
-    label: str  # "benign" or "malignant"
+    label: str  # one of its dataset's two labels
     probability: float  # of malignancy, as evaluation has it
     threshold: float  # the operating point
 
     @property
     def malignant(self) -> bool:
-        """The truth."""
-        return self.label == LABELS[1]
+        """The truth: whether it has the positive label."""
+        return self.label in POSITIVE
 
     @property
     def called(self) -> str:
-        """What the run calls it: "benign" or "malignant"."""
-        return LABELS[int(self.probability >= self.threshold)]
+        """What the run calls it: "benign" for the negative label, "malignant" for the positive."""
+        return KEYS[int(self.probability >= self.threshold)]
 
     @property
     def outcome(self) -> str:
         """A key of OUTCOMES."""
-        correct, positive = self.called == self.label, self.called == LABELS[1]
+        positive = self.called == KEYS[1]
+        correct = positive == self.malignant
         return f"{'T' if correct else 'F'}{'P' if positive else 'N'}"
 
 

@@ -29,7 +29,7 @@ def check_maps(
     Returns:
         "images" (how many were looked at); "deletion" and "insertion" of the heat-map and of the
         centred blob; "randomised", a rank correlation for each unit that lost what it learnt;
-        "mirror", the correlation of maps of mirror images.
+        "single_mirror", the correlation of single maps of images and of their mirror images.
     """
     cases = sample(subject.cases, options)
     names, patients = [case.image_id for case in cases], [case.patient_id for case in cases]
@@ -53,7 +53,7 @@ def check_maps(
                 model, images, maps[MAP], breasts, compute, *way, options.seed, step
             )
         ]
-        mirrored = mirror_correlations(model, images, maps[MAP], compute, *way, step)
+        mirrored = mirror_correlations(model, images, compute, *way, step)
     known = ~np.isnan(mirrored)
     seen = [who for who, is_known in zip(patients, known, strict=True) if is_known]
     draws = options.replicates, options.seed
@@ -67,7 +67,7 @@ def check_maps(
             for place, name in enumerate(("deletion", "insertion"))
         },
         "randomised": changed,
-        "mirror": as_json(mean_of(mirrored[known], seen, *draws)),
+        "single_mirror": as_json(mean_of(mirrored[known], seen, *draws)),
     }
 
 

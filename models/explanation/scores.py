@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.bootstrap import INTERVAL_PATIENTS, Estimate, patient_weights, tail_of, with_interval
 from models.metrics import Floats
-from pipeline.manifest import LABELS
+from pipeline.labels import KEYS
 
 Heat = NDArray[np.float32]  # (S, S) in [0, 1]
 Mask = NDArray[np.bool_]  # (S, S)
@@ -21,7 +21,7 @@ TOLERANCE = 0.03
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # of the heat
 SCORES = {"pointing": "Pointing game", "energy": "Energy in the lesion", "iou": "IoU"}
 ALL = "all"
-GROUPS = (ALL, *LABELS)
+GROUPS = (ALL, *KEYS)  # in JSON; the negative label's images, and the positive one's
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ScoredMaps:
         """Return (N,) which images are of a group: all, benign or malignant."""
         if group == ALL:
             return np.ones(len(self.malignant), np.bool_)
-        return np.equal(self.malignant, group == LABELS[1])
+        return np.equal(self.malignant, group == KEYS[1])
 
     def figures(self, replicates: int, seed: int, beside: "ScoredMaps | None" = None) -> Any:
         """Return each score of each group with its interval, as JSON can hold it.

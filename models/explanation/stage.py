@@ -25,9 +25,10 @@ from models.explanation.scores import (
 from models.explanation.subject import Subject, read_subject
 from models.inference import prepare_process
 from models.registry import TARGET_LAYERS
+from pipeline.labels import Labels
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, open_folder, write_json, write_set_aside, write_table
-from pipeline.stages.explanation import EVIDENCE, OCCLUSION, Explain
+from pipeline.stages.explanation import MALIGNANT, OCCLUSION, Explain, evidence_in_words
 
 FOLDER, TABLE, SCORED = "explanations", "explanations.csv", "explanations.json"
 COLUMNS = (
@@ -119,7 +120,8 @@ def _write_table(
         judged = (own.pointing, own.energy, own.iou[place]) if own else ("", "", "")
         file = f"{case.image_id}.png" if case.image_id in drawn else ""
         (evidence,) = subject.evidence(wanted, [case.image_id])
-        said = repr(case.probability), case.outcome, evidence
+        shown = subject.labels.label(evidence == MALIGNANT)
+        said = repr(case.probability), case.outcome, shown
         lines.append((case.image_id, case.patient_id, case.laterality, case.view, case.label,
                       *said, file, *peak, *judged))  # fmt: skip
     write_table(folder / TABLE, COLUMNS, lines)
@@ -141,6 +143,7 @@ def _facts(
         "model": subject.run.model,
         "method": options.method,
         "evidence": options.evidence,
+        **subject.labels.record,
         "layer": None if options.method == OCCLUSION else asdict(layer),
         "images": len(subject.cases),
         "drawn": drawn,
@@ -173,13 +176,13 @@ def _headline(facts: Mapping[str, Any], drawn: int) -> str:
 def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
     if not facts["scored"]:
         return ()
-    tables = []
+    tables, groups = [], _groups(facts)
     for score, title in SCORES.items():
         rows = []
         for kind, name in KINDS.items():
             found = facts["scores"][kind]
             rows.append((name, *(_cell(found[group][score]) for group in GROUPS)))
-        columns = ("Map", *(group.capitalize() for group in GROUPS))
+        columns = ("Map", *groups)
         tables.append(Table(f"{title} (95 % interval)", columns, tuple(rows)))
     return (*tables, _leads_table(facts), *_check_tables(facts["checks"]))
 
@@ -190,8 +193,13 @@ def _leads_table(facts: Mapping[str, Any]) -> Table:
         (kind, *(_cell(found[group]["pointing"], ", ") for group in GROUPS))
         for kind, found in facts["leads"].items()
     )
-    columns = ("Over", *(group.capitalize() for group in GROUPS))
-    return Table("Pointing game, heat-map's lead (95 % interval)", columns, rows)
+    title = "Pointing game, heat-map's lead (95 % interval)"
+    return Table(title, ("Over", *_groups(facts)), rows)
+
+
+def _groups(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the groups of images are called on the screen, in the order of GROUPS."""
+    return tuple(name.capitalize() for name in (ALL, *Labels.recorded(facts).names))
 
 
 def _cell(found: Mapping[str, float | None], to: str = "-") -> str:
@@ -208,7 +216,7 @@ def _check_tables(checks: Mapping[str, Any] | None) -> list[Table]:
         for name in ("deletion", "insertion")
         for kind, found in checks[name].items()
     ]
-    rows.append(("Mirror image, correlation", _cell(checks["mirror"])))
+    rows.append(("Single map of the mirror image, correlation", _cell(checks["single_mirror"])))
     last = checks["randomised"][-1]
     value = last["correlation"]
     shown = "-" if value is None else f"{value:.2f}"
@@ -224,7 +232,8 @@ def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
     if cold:
         notes.append(
             f"{cold} of {len(found)} maps are empty: the network finds no evidence "
-            f"{EVIDENCE[facts['evidence']]}; they count as equally warm everywhere"
+            f"{evidence_in_words(facts['evidence'], Labels.recorded(facts))}; they count as "
+            "equally warm everywhere"
         )
     if facts["masks_set_aside"]:
         notes.append(f"{facts['masks_set_aside']} images have masks that cannot be used")

@@ -16,7 +16,8 @@ from models.explanation.lesions import Lesions, read_lesions
 from models.inference import WEIGHTS_FILE, Compute, TrainedModel, choose_compute, load_run, place
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
-from pipeline.manifest import LABELS, Row
+from pipeline.labels import KEYS, Labels
+from pipeline.manifest import Row
 from pipeline.paths import from_here
 from pipeline.progress import Progress
 from pipeline.provenance import dataset_hash, read_fresh
@@ -38,7 +39,8 @@ class Subject:
     splits: Mapping[str, Split]  # validation and test images
     lesions: Lesions  # in them
     cases: Sequence[Case]  # the test images with what the run said of them
-    calls: Mapping[str, str]  # by image_id, of validation too: "benign" or "malignant"
+    calls: Mapping[str, str]  # by image_id, of validation too: "benign" or "malignant" of KEYS
+    labels: Labels  # of the dataset
 
     def images(self, split: str, names: Sequence[str]) -> NDArray[np.uint8]:
         """Return some images of a split, (N, S, S) uint8."""
@@ -49,7 +51,7 @@ class Subject:
         """Return the evidence to show of images: what is wanted, or what the run calls each."""
         if wanted != CALLED:
             return [wanted] * len(names)
-        return [self.calls.get(name, LABELS[1]) for name in names]
+        return [self.calls.get(name, KEYS[1]) for name in names]
 
     def row(self, image_id: str) -> Row:
         """Return the manifest's row of an image."""
@@ -113,7 +115,7 @@ def read_subject(options: Explain, progress: Progress) -> Subject:
     scored = [*cases, *_cases(run, measured, "val", splits["val"])]
     calls = {case.image_id: case.called for case in scored}
     lesions = read_lesions(data, record, shown, model.size, progress)
-    return Subject(run, model, compute, data, splits, lesions, cases, calls)
+    return Subject(run, model, compute, data, splits, lesions, cases, calls, Labels.of(rows))
 
 
 def _cases(run: Run, measured: Mapping[str, Any], name: str, split: Split) -> list[Case]:

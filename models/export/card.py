@@ -12,6 +12,7 @@ from models.export.cohort import Cohort
 from models.export.facts import weights_name
 from models.registry import IMAGENET, NO_WEIGHTS
 from models.without_compiler import timm
+from pipeline.labels import Labels, is_rare
 from pipeline.options import applies, defaults, items_of, text_for
 from pipeline.runs import Run
 from pipeline.stages.data import Preprocess
@@ -73,7 +74,10 @@ def model_card(exported: Exported) -> str:
 def _metadata(exported: Exported) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
-    figures = exported.measured["splits"][TEST]["metrics"]
+    test = exported.measured["splits"][TEST]
+    figures, of_hub = test["metrics"], dict(OF_HUB)
+    if is_rare(test["malignant"], test["images"]):  # where guessing would look good by it
+        del of_hub["accuracy"]
     results = [
         EvalResult(
             task_type="image-classification",
@@ -84,7 +88,7 @@ def _metadata(exported: Exported) -> Any:
             metric_name=TITLES[name],
             metric_value=round(figures[name]["value"], 4),
         )
-        for name, hub_name in OF_HUB.items()
+        for name, hub_name in of_hub.items()
         if figures[name]["value"] is not None
     ]
     model = exported.model
@@ -107,8 +111,12 @@ def _view(exported: Exported) -> dict[str, Any]:
     test = measured["splits"][TEST]
     return {
         "title": exported.run.model,
-        "summary": f"A classifier of mammograms: the probability that a {_image_of(model)} shows a "
-        f"malignant finding rather than a benign one. {cohort.warning}".strip(),
+        "summary": f"A classifier of mammograms: the probability that a {_image_of(model)} "
+        f"{_question(model)}. {cohort.warning}".strip(),
+        "positive": Labels.recorded(model).positive,
+        "few": " or ".join(reversed(Labels.recorded(measured).names)),
+        "of_findings": Labels.recorded(model) == Labels(),
+        "apart": cohort.apart,
         "facts": _facts(exported),
         "data": cohort.text,
         "splits": _splits(exported),
@@ -119,7 +127,7 @@ def _view(exported: Exported) -> dict[str, Any]:
         f"replicates, seed {measured['seed']}.",
         "aggregate": AGGREGATES[measured["aggregate"]],
         "units": _units(measured),
-        "strata": _strata(measured["strata"]),
+        "strata": _strata(measured["strata"], Labels.recorded(measured).positive),
         "threshold": f"{point['threshold']:.4g}",
         "rule": point["rule"],
         "calibration": _calibration(calibration, measured["uncalibrated"].get(TEST), test),
@@ -139,15 +147,23 @@ def _image_of(model: Mapping[str, Any]) -> str:
     return "crop around a lesion" if model["unit"] == "crop" else "whole mammogram"
 
 
+def _question(model: Mapping[str, Any]) -> str:
+    """Return what a probability is of, to go on with after "a whole mammogram"."""
+    labels = Labels.recorded(model)
+    if labels == Labels():
+        return "shows a malignant finding rather than a benign one"
+    return f"is {labels.names[1]} rather than {labels.names[0]}"
+
+
 def _facts(exported: Exported) -> list[tuple[str, str]]:
-    model = exported.model
+    model, labels = exported.model, Labels.recorded(exported.model)
     trained = "the head is random on purpose: a control" if model.get("untrained_head") else (
         STRATEGIES.get(str(model["strategy"]), str(model["strategy"])))  # fmt: skip
     return [
         ("network", str(model["architecture"])),
         ("parameters", f"{model['parameters']:,}, of which {model['trainable']:,} were trained"),
         ("input", f"one grey channel, {model['input']['size']} x {model['input']['size']} pixels"),
-        ("output", "one logit of malignancy; features before the head"),
+        ("output", f"one logit of {labels.condition}; features before the head"),
         ("training", trained),
         ("starting weights", _start(model)),
         ("run", exported.run.name),
@@ -182,12 +198,19 @@ def _splits(exported: Exported) -> str:
     for split, found in measured["splits"].items():
         name = "validation" if split == VAL else split
         rows.append((name, *(found[key] for key in ("images", "patients", "benign", "malignant"))))
-    return table(("split", "images", "patients", "benign", "malignant"), rows)
+    return table(("split", "images", "patients", *Labels.recorded(measured).names), rows)
 
 
 def _result(test: Mapping[str, Any]) -> str:
     counted = f"on {test['images']} test images of {test['patients']} patients"
     area = test["metrics"]["auc"]
+    if is_rare(test["malignant"], test["images"]) and "pf1" in test["metrics"]:
+        share, metrics = test["malignant"] / test["images"], test["metrics"]
+        return (
+            f"PR AUC **{_interval(metrics['pr_auc'])}**, where guessing has {share:.3f}, and "
+            f"probabilistic F1 {_interval(metrics['pf1'])}, {counted}. Calling none of them "
+            f"positive has an accuracy of {1 - share:.3f}, so accuracy says nothing here."
+        )
     if area["value"] is None:
         return f"There is no AUC {counted}: they show one class only."
     return f"ROC AUC **{_interval(area)}** {counted}."
@@ -198,6 +221,7 @@ def _metrics(splits: Mapping[str, Any]) -> str:
     rows = [
         (title, *(_interval(splits[split]["metrics"][name]) for split in shown))
         for name, title in TITLES.items()
+        if all(name in splits[split]["metrics"] for split in shown)
     ]
     names = ["test (95 % interval)", "validation (95 % interval)"]
     return table(("images", *names[: len(shown)]), rows)
@@ -214,14 +238,15 @@ def _units(measured: Mapping[str, Any]) -> str:
     return table(columns, rows)
 
 
-def _strata(strata: Iterable[Mapping[str, Any]]) -> str:
+def _strata(strata: Iterable[Mapping[str, Any]], positive: str) -> str:
     rows = [
         (f"{one['factor']} {one['level']}", one["images"], one["patients"], one["malignant"],
          _interval(one["auc"]))
         for one in strata
         if not one["small"]
     ]  # fmt: skip
-    return table(("part", "images", "patients", "malignant", "ROC AUC"), rows) if rows else ""
+    columns = ("part", "images", "patients", positive, "ROC AUC")
+    return table(columns, rows) if rows else ""
 
 
 def _calibration(

@@ -8,14 +8,16 @@ from images.jobs import pixel_options
 from models.onnx_scorer import TOOL
 from models.registry import IMAGENET, NO_WEIGHTS
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.records import read_json, tool_version, versions
 from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
 
 FORMAT = 1  # of these facts; another number where an older reader would misunderstand them
+WORTH = ("auc",)  # of the measures of the test images
 KEPT = (
     "model", "architecture", "strategy", "trained_from", "untrained_head", "head", "input",
     "weights_hash", "precision", "parameters", "trainable", "unit", "depth", "data_hash", "fold",
-    "folds", "recipe",
+    "folds", "recipe", "labels",
 )  # fmt: skip
 
 
@@ -60,6 +62,7 @@ def exported_facts(
         "units": {unit: _point(found) for unit, found in measured["units"].items()},
         "aggregate": measured["aggregate"],
         "tta": measured["tta"],
+        **Labels.recorded(measured).record,
         "splits": {"test": _worth(measured["splits"]["test"])},
     }
 
@@ -72,7 +75,8 @@ def weights_name(model: Mapping[str, Any]) -> str:
 
 def _worth(test: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said beside each prediction: how good the run was, and on how many."""
-    return {**test, "metrics": {"auc": test["metrics"]["auc"]}}
+    kept = {name: test["metrics"][name] for name in WORTH if name in test["metrics"]}
+    return {**test, "metrics": kept}
 
 
 def _point(found: Mapping[str, Any]) -> dict[str, Any]:

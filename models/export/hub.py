@@ -7,6 +7,7 @@ from typing import Any
 from models.inference import TrainedModel
 from models.registry import MAMMO_CNN
 from models.without_compiler import timm
+from pipeline.labels import Labels
 
 FILES = ("config.json", "model.safetensors")
 # What timm says of the weights that it gives, and is not true of these.
@@ -32,7 +33,7 @@ def write_timm(model: TrainedModel, folder: Path) -> None:
 
     After an upload to the hub that is `timm.create_model("hf-hub:USER/NAME", pretrained=True)`. It
     takes (B, 1, S, S) float32 images, normalised by the mean and std of config.json, and gives
-    (B, 1) logits of malignancy.
+    (B, 1) logits of the positive label.
 
     Args:
         model: Whose `timm_problem` is none, on the processor.
@@ -55,7 +56,7 @@ def write_timm(model: TrainedModel, folder: Path) -> None:
     timm.models.save_for_hf(
         network,
         str(folder),
-        model_config={"label_names": ["malignant"]},
+        model_config={"label_names": [Labels.recorded(model.facts).positive]},
         model_args={"in_chans": 1},
         safe_serialization=True,
     )

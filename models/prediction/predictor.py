@@ -14,6 +14,7 @@ from models.onnx_scorer import AGAIN, OnnxModel
 from models.onnx_scorer import MODEL as ONNX_FILE
 from models.prediction.reading import FilmImage, Look
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.options import split_several
 from pipeline.records import RECORD, digest, file_digest, read_json
 from pipeline.runs import METRICS, MODEL_FILE, Run, find_run, run_problem
@@ -42,7 +43,7 @@ class Scorer(Protocol):
 class Prediction:
     """What a run says of one image."""
 
-    probability: float  # of malignancy, calibrated
+    probability: float  # of the positive label (malignancy), calibrated
     raw: float  # before calibration
     malignant: bool  # whether the probability reaches the operating point
     members: tuple[float, ...]  # probabilities of an ensemble's members; empty for one network
@@ -65,6 +66,7 @@ class Predictor:
     domain: Domain | None
     # What it is worth on held-out images: metrics.json, or what an exported model says of it.
     metrics: Mapping[str, Any]
+    labels: Labels  # that it learnt to tell apart
 
     @property
     def has_network(self) -> bool:
@@ -159,8 +161,10 @@ def _of_exported(path: Path) -> Predictor:
     known = read_json(record)["counts"].get("content") if record.is_file() else None
     if known not in (None, content):  # it would open, and score wrongly
         raise UserError(f"{path}: is damaged, or not the file that was exported here", AGAIN)
-    looks, scorers = (Look.of(model.facts["model"]),), (_OnnxScorer(model),)
-    return _predictor(str(model.facts["run"]), content, looks, scorers, path.parent, model.facts)
+    facts = model.facts
+    looks, scorers = (Look.of(facts["model"]),), (_OnnxScorer(model),)
+    labels = Labels.recorded(facts["model"])
+    return _predictor(str(facts["run"]), content, looks, scorers, path.parent, facts, labels)
 
 
 def _predictor(
@@ -170,6 +174,7 @@ def _predictor(
     scorers: tuple[Scorer, ...],
     folder: Path,
     metrics: Mapping[str, Any],
+    labels: Labels,
 ) -> Predictor:
     """Join networks with what evaluation found; `content` is a digest of all but the domain."""
     domain, point = Domain.load(folder), metrics["operating_point"]
@@ -184,6 +189,7 @@ def _predictor(
         tta=str(metrics["tta"]),
         domain=domain,
         metrics=metrics,
+        labels=labels,
     )
 
 
@@ -197,7 +203,8 @@ def _of_run(run: Run) -> Predictor:
     weights = [file_digest(_there(folder / WEIGHTS_FILE)) for folder in folders]
     content = digest(weights, file_digest(run.folder / METRICS))
     looks, scorers = tuple(map(Look.of, facts)), tuple(map(NetworkScorer, folders))
-    return _predictor(run.name, content, looks, scorers, run.folder, metrics)
+    labels = Labels.recorded(facts[0])
+    return _predictor(run.name, content, looks, scorers, run.folder, metrics, labels)
 
 
 def _there(path: Path) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 
 from models.prediction.inputs import Found
 from models.prediction.predictor import Predictor
-from pipeline.manifest import LABELS
 from pipeline.progress import Table
 from pipeline.records import write_json, write_table, write_table_or_none
 
@@ -31,7 +30,7 @@ class Line:
     @property
     def called(self) -> str:
         """The decision at the operating point."""
-        return LABELS[bool(self.said["malignant"])]
+        return self.predictor.labels.name(bool(self.said["malignant"]))
 
     @property
     def span(self) -> tuple[float | None, float | None]:
@@ -104,8 +103,8 @@ def _joined(members: Sequence[Line]) -> dict[str, Any]:
     scores = [float(line.said["probability"]) for line in members]
     score = max(scores) if metrics["aggregate"] == "max" else sum(scores) / len(scores)
     threshold = float(metrics["units"]["breast"]["threshold"])
-    return {"images": len(members), "probability": score, "called": LABELS[score >= threshold],
-            "threshold": threshold}  # fmt: skip
+    called = members[0].predictor.labels.name(score >= threshold)
+    return {"images": len(members), "probability": score, "called": called, "threshold": threshold}
 
 
 def write_results(
@@ -129,7 +128,8 @@ def headline(lines: Sequence[Line], set_aside: int) -> str:
     unlike = len({line.image for line in lines if line.complaints})
     malignant = sum(line.said["malignant"] for line in lines)
     of = f"{len(lines)} predictions" if len(lines) != images else f"{images} image{_s(images)}"
-    text = f"{malignant} of {of} called malignant"
+    positive = dict.fromkeys(line.predictor.labels.positive for line in lines)
+    text = f"{malignant} of {of} called {' or '.join(positive)}"
     if unlike:
         text += f"; {unlike} {'is' if unlike == 1 else 'are'} unlike the training images"
     return f"{text}; {set_aside} could not be read" if set_aside else text
@@ -164,7 +164,7 @@ def _table(predictor: Predictor, lines: Sequence[Line]) -> Table:
         rows.append((_short(line.image), _digits(line.said["probability"]), *span,
                      line.called, mark))  # fmt: skip
     columns = ("Image", "Probability", *(["Members"] if spans else []), "Called", "Unlike")
-    title = f"{predictor.name}: malignant from {_digits(predictor.threshold)} on"
+    title = f"{predictor.name}: {predictor.labels.positive} from {_digits(predictor.threshold)} on"
     return Table(title, columns, tuple(rows))
 
 

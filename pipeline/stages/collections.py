@@ -1,7 +1,9 @@
 """The collections that the tool knows, and the stage that writes look-alikes of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.options import between, option, usable_output
 from pipeline.stages.shared import Common, advanced
@@ -18,6 +20,42 @@ COLLECTIONS = {
     MERGED: "several datasets that organize made, in one folder",
 }
 SHORT_NAMES = {MERGED: "datasets that organize made", FOLDERS: "images in class folders"}
+# How each is cited, and what its images are: what a report or a model card says of the data.
+CITED = {
+    CBIS_DDSM: (
+        "CBIS-DDSM (Lee et al. 2017, Sci Data 4:170177)", "digitised film mammograms of the 1990s"
+    ),
+    RSNA: (
+        "RSNA Screening Mammography Breast Cancer Detection (Kaggle, 2022)",
+        "digital screening mammograms",
+    ),
+    MENDELEY: (
+        "INbreast, MIAS and DDSM as Mendeley Data ywsbh3ndr8 gives them",
+        "mammograms of 227 pixels a side in variants that were turned and mirrored",
+    ),
+    MINI_MIAS: (
+        "mini-MIAS (Suckling et al. 1994, Int Congr Series 1069:375)",
+        "digitised film mammograms, MLO views",
+    ),
+    TFRECORDS: (
+        "DDSM Mammography (Kaggle, skooch)",
+        "patches of digitised film mammograms, negative ones from another archive",
+    ),
+    FOLDERS: ("images in class folders", "mammograms of a source that is not recorded"),
+    MERGED: ("several collections, merged", "mammograms of several sources"),
+}  # fmt: skip
+
+
+def collection_name(record: Mapping[str, Any]) -> str:
+    """Return which collection a dataset comes from, a key of COLLECTIONS.
+
+    Args:
+        record: stage.json of `organize`; before there were several it told of CBIS-DDSM's counts.
+    """
+    named = record.get("counts", {}).get("collection")
+    return named if isinstance(named, str) and named in COLLECTIONS else CBIS_DDSM
+
+
 SMALL, REAL = 640, 5000  # height of a synthetic film in pixels
 
 

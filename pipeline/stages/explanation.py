@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.labels import KEYS, Labels
 from pipeline.options import between, option
 from pipeline.records import made_by
 from pipeline.runs import LATEST, run_choices, run_problem
@@ -11,12 +12,9 @@ from pipeline.stages.shared import DEVICE, REPLICATES, RUNS, Common, advanced
 SUREST, ALL_IMAGES = "surest", "all"
 OCCLUSION, CALLED = "occlusion", "called"
 OWN_METHOD = "auto"
-EVIDENCE = {  # in words
-    CALLED: "for what it calls the image",
-    "malignant": "of malignancy",
-    "benign": "of a benign finding",
-}
-SIGNS = {"malignant": 1, "benign": -1}  # of what the logit of malignancy gains by evidence
+BENIGN, MALIGNANT = KEYS
+# Evidence of the positive label and of the negative one go by the names of the usual pair.
+SIGNS = {MALIGNANT: 1, BENIGN: -1}  # of what the logit of malignancy gains by evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +53,8 @@ class Explain(Common):
         "Evidence to show",
         choices={
             CALLED: "for what the run calls the image at its operating point",
-            "malignant": "of malignancy",
-            "benign": "of a benign finding",
+            MALIGNANT: "of malignancy, or of abnormality where that was learnt",
+            BENIGN: "of a benign finding, or against what was learnt",
         },
     )
     count: int = advanced(
@@ -80,3 +78,10 @@ class Explain(Common):
     replicates: int = REPLICATES("Bootstrap replicates for the 95 % intervals")
     device: str = DEVICE()
     runs: Path = RUNS()
+
+
+def evidence_in_words(evidence: str, labels: Labels) -> str:
+    """Return what `--evidence` means of a dataset, to go on with after "evidence"."""
+    if evidence == CALLED:
+        return "for what it calls the image"
+    return labels.evidence(evidence == MALIGNANT)
