@@ -75,8 +75,9 @@ def _way(facts: Facts) -> Iterator[str]:
     methods = dict.fromkeys(_method(str(one["architecture"])) for one in facts.models)
     yield (
         f"The heat-map is {' and '.join(methods)}: where the last layers of the network found "
-        f"evidence {_labels(facts).evidence(True)}, the mean of the film's and its mirror image's. It is coarse, it "
-        "outlines no lesion, and its colours do not compare between films."
+        f"evidence {_labels(facts).evidence(True)}, the mean of the film's and its mirror "
+        "image's. It is coarse, it outlines no lesion, and its colours do not compare between "
+        "films."
     )
 
 

@@ -70,6 +70,9 @@ def worth(metrics: Mapping[str, Any]) -> list[str]:
     found.append(f"Test AUC {area['value']:.2f}{span}, measured on {images} of {patients}.")
     if area["low"] is not None and area["low"] <= CHANCE:
         found.append("The interval includes 0.50, which is chance.")
+    if is_rare(test["malignant"], test["images"]) and "pr_auc" in test["metrics"]:
+        precise, share = test["metrics"]["pr_auc"], test["malignant"] / test["images"]
+        found.insert(0, f"Test PR AUC {precise['value']:.2f}, where guessing has {share:.3f}.")
     counts, (negative, positive) = test["confusion"], Labels.recorded(metrics).names
     found.append(
         f"At this operating point it called {counts['tp']} of {test['malignant']} {positive} test "

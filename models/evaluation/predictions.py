@@ -75,13 +75,10 @@ def maps_are_older(folder: Path) -> bool:
         line.cells["image_id"]: (float(line.cells["probability"]), line.cells["outcome"][-1:])
         for line in read_table(table, ("image_id", "probability", "outcome")).lines
     }
-    now = {
-        line.cells["image_id"]: (
-            float(line.cells["probability"]),
-            CALLS.get(line.cells["predicted"]),
-        )
-        for line in read_table(predicted, ("image_id", "probability", "predicted")).lines
-    }
+    now = {}
+    for line in read_table(predicted, ("image_id", "probability", "predicted")).lines:
+        call = CALLS.get(line.cells["predicted"])
+        now[line.cells["image_id"]] = float(line.cells["probability"]), call
     return any(now.get(name) != said for name, said in explained.items())
 
 

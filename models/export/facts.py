@@ -8,12 +8,12 @@ from images.jobs import pixel_options
 from models.onnx_scorer import TOOL
 from models.registry import IMAGENET, NO_WEIGHTS
 from pipeline.errors import UserError
-from pipeline.labels import Labels
+from pipeline.labels import Labels, is_rare
 from pipeline.records import read_json, tool_version, versions
 from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
 
 FORMAT = 1  # of these facts; another number where an older reader would misunderstand them
-WORTH = ("auc",)  # of the measures of the test images
+WORTH, WHERE_RARE = ("auc",), ("pr_auc", "pf1")  # of the measures of the test images
 KEPT = (
     "model", "architecture", "strategy", "trained_from", "untrained_head", "head", "input",
     "weights_hash", "precision", "parameters", "trainable", "unit", "depth", "data_hash", "fold",
@@ -75,7 +75,8 @@ def weights_name(model: Mapping[str, Any]) -> str:
 
 def _worth(test: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said beside each prediction: how good the run was, and on how many."""
-    kept = {name: test["metrics"][name] for name in WORTH if name in test["metrics"]}
+    told = [*WORTH, *(WHERE_RARE if is_rare(test["malignant"], test["images"]) else ())]
+    kept = {name: test["metrics"][name] for name in told if name in test["metrics"]}
     return {**test, "metrics": kept}
 
 

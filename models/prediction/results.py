@@ -7,6 +7,7 @@ from typing import Any
 
 from models.prediction.inputs import Found
 from models.prediction.predictor import Predictor
+from pipeline.labels import is_rare
 from pipeline.progress import Table
 from pipeline.records import write_json, write_table, write_table_or_none
 
@@ -198,13 +199,16 @@ def notes_on(found: Found, lines: Sequence[Line], predictors: Sequence[Predictor
 def worth(predictor: Predictor) -> str:
     """Return in words what a run was worth on held-out images."""
     test = predictor.metrics["splits"]["test"]
-    area = test["metrics"]["auc"]
+    area, kind, chance = test["metrics"]["auc"], "AUC", ""
+    if is_rare(test["malignant"], test["images"]) and "pr_auc" in test["metrics"]:
+        area, kind = test["metrics"]["pr_auc"], "PR AUC"
+        chance = f"; guessing has {test['malignant'] / test['images']:.3f}"
     if area["value"] is None:
         return f"no test AUC is known ({test['images']} images of {test['patients']} patients)"
     span = ""
     if area["low"] is not None:
         span = f" ({area['low']:.2f} to {area['high']:.2f})"
-    return f"test AUC {area['value']:.2f}{span} on {test['patients']} patients"
+    return f"test {kind} {area['value']:.2f}{span} on {test['patients']} patients{chance}"
 
 
 def _digits(value: float | None) -> str:
