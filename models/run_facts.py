@@ -10,13 +10,14 @@ from models.data.loading import EvalTransform, Split
 from models.inference import Compute
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
-from pipeline.labels import Labels
+from pipeline.labels import Labels, is_rare
 from pipeline.progress import Cell, Table
 from pipeline.provenance import SOURCE, dataset_hash
 from pipeline.records import digest, file_digest
 from pipeline.stages.training import Train
 
 FEW_PATIENTS = 20
+FEW_POSITIVES = 10  # of validation, below which single images decide what is chosen there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +191,29 @@ def notes_on(options: Train, row: ModelRow, data: TrainingData, from_scratch: bo
         )
     if (few := len(data.val.patients)) < FEW_PATIENTS:
         notes.append(f"validation has {few} patients only: its AUC is a rough figure")
+    notes += _notes_on_rarity(options, data)
     side = max(max(one.height, one.width) for one in data.train.rows)
     if side and side < data.train.images.shape[1]:
         size = data.train.images.shape[1]
         notes.append(f"images of {side} pixels were enlarged to {size}")
+    return notes
+
+
+def _notes_on_rarity(options: Train, data: TrainingData) -> list[str]:
+    """Return what few positive images ask for; nothing where there are many."""
+    train, val = (int(split.targets.sum()) for split in (data.train, data.val))
+    if not is_rare(train, len(data.train)):
+        return []
+    positive = Labels.of(data.train.rows).positive
+    notes = []
+    if options.balance == "none":
+        notes.append(
+            f"{train / len(data.train):.1%} of the training images are {positive} and the classes "
+            "are not balanced, so the model may call none so: give --balance weights or sampler"
+        )
+    if val < FEW_POSITIVES:
+        notes.append(
+            f"{val} of {len(data.val)} validation images are {positive}: the AUC that chooses the "
+            "epoch, the calibration and the operating point rest on those"
+        )
     return notes

@@ -9,6 +9,8 @@ from sklearn import metrics as reference
 from models.bootstrap import estimates, fewest_patients, patient_weights, tail_of
 from models.metrics import (
     METRICS,
+    PF1,
+    WHERE_RARE,
     auc,
     bin_of,
     confusion,
@@ -274,3 +276,57 @@ def test_the_better_state_has_the_higher_auc_then_the_smaller_loss():
     assert np.isnan(sure["val_auc"])
     assert np.isnan(sure["specificity"])
     assert rank(sure) > rank(unsure)
+
+
+def kaggle_pf1(labels, predictions):
+    """The metric of the RSNA Screening Mammography competition, as its page gave it (beta 1)."""
+    true_count, found, wrong = 0, 0.0, 0.0
+    for label, prediction in zip(labels, predictions, strict=True):
+        prediction = min(max(prediction, 0), 1)
+        if label:
+            true_count += 1
+            found += prediction
+        else:
+            wrong += prediction
+    precision = found / (found + wrong)
+    recall = found / true_count
+    if precision > 0 and recall > 0:
+        return 2 * (precision * recall) / (precision + recall)
+    return 0.0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4])
+def test_probabilistic_f1_is_that_of_kaggle(share):
+    generator = np.random.default_rng(3)
+    targets = generator.random(400) < share
+    scores = np.clip(generator.normal(0.1 + 0.4 * targets, 0.2), 0, 1)
+    counts = generator.integers(0, 4, (5, 400))
+    found = measure(targets, scores, THRESHOLD, counts.astype(float))[PF1]
+    expected = [
+        kaggle_pf1(np.repeat(targets, count), np.repeat(scores, count)) for count in counts
+    ]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_probabilistic_f1_of_certain_scores_is_f1_and_needs_a_positive():
+    targets, called = np.arange(50) % 7 == 0, np.arange(50) % 3 == 0
+    ones = np.ones((1, 50))
+    certain = measure(targets, called.astype(float), THRESHOLD, ones)
+    assert certain[PF1] == pytest.approx(certain["f1"])
+    assert measure(targets, np.zeros(50), THRESHOLD, ones)[PF1] == [0]
+    assert np.isnan(measure(np.zeros(50, bool), np.full(50, 0.3), THRESHOLD, ones)[PF1]).all()
+
+
+def test_where_few_are_positive_every_measure_is_told_once():
+    assert sorted(WHERE_RARE) == sorted((*METRICS, PF1))
+    assert WHERE_RARE[:2] == ("pr_auc", PF1)
+    assert WHERE_RARE[-1] == "accuracy"
+
+
+def test_probabilistic_f1_has_an_interval_over_patients():
+    generator = np.random.default_rng(1)
+    targets = np.repeat(generator.random(150) < 0.08, 2)
+    scores = np.clip(generator.normal(0.1 + 0.4 * targets, 0.1), 0, 1)
+    patients = [f"P_{number // 2}" for number in range(300)]
+    found = estimates(targets, scores, THRESHOLD, patients, 300, 1)[PF1]
+    assert found.low < found.value == pytest.approx(kaggle_pf1(targets, scores)) < found.high

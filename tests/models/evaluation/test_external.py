@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from models.evaluation.predictions import read_predictions
+from models.evaluation.predictions import read_predicted, read_predictions
 from models.evaluation.stage import evaluate
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
@@ -137,3 +137,54 @@ def test_what_a_spreadsheet_saved_is_understood(tmp_path, encoding, separator, d
     plain = separator == "," and encoding.startswith("utf-8")
     assert (note == "") == plain
     assert ("semicolons" in note) == (separator == ";")
+
+
+def rare_lines(count=400, every=50):
+    """One image a patient, one of `every` malignant; malignant ones score a little higher."""
+    found = []
+    for number in range(count):
+        malignant = number % every == 0
+        probability = (number * 37 % 100) / 200 + 0.4 * malignant
+        found.append(f"i{number},p{number},{int(malignant)},{probability:.4f}")
+    return found
+
+
+def test_where_few_are_malignant_pr_auc_and_pf1_lead(tmp_path):
+    result, found = measured(written(tmp_path / "m.csv", *rare_lines()), tmp_path / "runs")
+    assert result.headline.startswith("Test PR AUC 0.")
+    assert "chance 0.020), pF1 0." in result.headline
+    measures, units, *_ = result.tables
+    assert [row[0] for row in measures.rows][:2] == ["PR AUC", "Probabilistic F1"]
+    assert measures.rows[-1][0] == "Accuracy"
+    assert units.columns[2:5] == ("PR AUC", "95 % interval", "Chance")
+    (note,) = (note for note in result.notes if "accuracy" in note)
+    assert "8 of 400 test images (2.0%, of 8 patients) are malignant" in note
+    assert "an accuracy of 0.980" in note
+    soft = found["splits"]["test"]["metrics"]["pf1"]
+    assert soft["low"] < soft["value"] < soft["high"]
+    assert note in found["notes"]
+
+
+def test_with_ordinary_prevalence_files_and_screen_are_as_before(tmp_path):
+    result, found = measured(written(tmp_path / "m.csv", *lines()), tmp_path / "runs")
+    assert "pf1" not in found["splits"]["test"]["metrics"]
+    assert "labels" not in found
+    measures, units, *_ = result.tables
+    assert measures.rows[0][0] == "ROC AUC"
+    assert len(measures.rows) == 14
+    assert units.columns[2] == "AUC"
+
+
+def test_labels_of_another_question_are_understood(tmp_path):
+    names = ["not malignant", "MALIGNANT"]
+    text = [line.split(",") for line in lines()]
+    text = [",".join([*cells[:2], names[int(cells[2])], cells[3]]) for cells in text]
+    result, found = measured(written(tmp_path / "m.csv", *text), tmp_path / "runs")
+    assert found["labels"] == ["not_malignant", "malignant"]
+    assert read_json(result.folder / "model.json")["labels"] == found["labels"]
+    assert (found["splits"]["test"]["benign"], found["splits"]["test"]["malignant"]) == (6, 6)
+    with (result.folder / "predictions_test.csv").open(encoding="utf-8") as file:
+        said = [(line["label"], line["target"]) for line in csv.DictReader(file)]
+    assert set(said) == {("not_malignant", "0"), ("malignant", "1")}
+    again, _ = read_predicted(result.folder / "predictions_test.csv")
+    assert [row.is_positive for row in again] == [target == "1" for _, target in said]

@@ -19,6 +19,7 @@ from models.evaluation.figures import (
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.scored import ScoredSplit
 from models.evaluation.units import Unit
+from pipeline.labels import Labels
 
 HISTORY = "epoch,train_loss,val_loss,val_auc\n1,0.7,0.8,nan\n2,0.5,0.6,0.9\n"
 
@@ -73,13 +74,18 @@ def test_curves_have_the_areas_that_scikit_learn_gives():
 
 def test_the_confusion_matrix_shows_images_and_shares():
     drawn = axes()
-    draw_confusion(drawn, MIXED)
+    draw_confusion(drawn, MIXED, Labels("not_malignant", "malignant"))
     assert [text.get_text() for text in drawn.texts] == ["2\n67%", "1\n33%", "1\n33%", "2\n67%"]
+    for axis in (drawn.xaxis, drawn.yaxis):
+        assert [one.get_text() for one in axis.get_ticklabels()] == ["not malignant", "malignant"]
 
 
 def test_the_histogram_counts_malignant_images_up_and_benign_ones_down():
     drawn = axes()
-    draw_probabilities(drawn, scored([0, 0, 1, 1, 0, 1], [0.12, 0.62, 0.72, 0.92, 0.22, 0.42]))
+    test = scored([0, 0, 1, 1, 0, 1], [0.12, 0.62, 0.72, 0.92, 0.22, 0.42])
+    draw_probabilities(drawn, test, Labels("normal", "abnormal"))
+    assert [bars.get_label() for bars in drawn.containers] == ["abnormal", "normal"]
+    assert drawn.get_xlabel() == "Probability of abnormality"
     malignant, benign = ([bar.get_height() for bar in bars] for bars in drawn.containers)
     assert malignant == [int(place in (8, 14, 18)) for place in range(20)]
     assert benign == [-int(place in (2, 4, 12)) for place in range(20)]
@@ -99,7 +105,7 @@ def test_the_epoch_whose_weights_were_kept_is_marked():
 @pytest.mark.parametrize("test", [MIXED, ONE_CLASS], ids=["both classes", "one class"])
 def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
     (tmp_path / "history.csv").write_text(HISTORY)
-    write_figures(tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2, 1)
+    write_figures(tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2, 1, Labels())
     assert len(list((tmp_path / "figures").iterdir())) == 14
     png = cv2.imread(str(tmp_path / "figures" / "roc.png"), cv2.IMREAD_UNCHANGED)
     assert (png[0, 0] == 255).all()

@@ -118,3 +118,18 @@ def test_one_class_is_called_at_one_half(choice, label):
 def test_a_sensitivity_beyond_one_is_refused():
     with pytest.raises(ValueError, match=r"sensitivity of 1\.5"):
         choose("sensitivity", 1.5, *example())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f1_is_highest_and_of_equal_ones_the_most_sensitive(seed):
+    def f1(threshold):
+        table = confusion(targets, scores, threshold)
+        return 2 * table["tp"] / (2 * table["tp"] + table["fp"] + table["fn"])
+
+    targets, scores = example(seed=seed)
+    found = choose("f1", 0, targets, scores)
+    best = max(f1(one) for one in every_threshold(scores))
+    assert f1(found.threshold) == pytest.approx(best)
+    lower = [one for one in np.unique(scores) if one < found.threshold]
+    assert all(f1(one) < best - 1e-12 for one in lower)
+    assert found.rule == "highest F1 on validation"
