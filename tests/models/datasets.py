@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from pipeline.folds import write_folds
-from pipeline.manifest import LABELS, Row, image_path, read_manifest, write_manifest
+from pipeline.manifest import LABELS, POSITIVE, Row, image_path, read_manifest, write_manifest
 from pipeline.options import checked
 from pipeline.records import close_folder
 from pipeline.stages.data import Organize, Preprocess
@@ -34,7 +34,7 @@ def make_dataset(folder, patients=None, labels=LABELS, first=0, seed=5, stage="p
                 image_id = f"{patient_id}_LEFT_{view}"
                 path = image_path(split, label, image_id)
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                image = picture(label == "malignant", generator)
+                image = picture(label in POSITIVE, generator)
                 cv2.imwrite(str(folder / path), image)
                 row = Row(
                     image_id=image_id,

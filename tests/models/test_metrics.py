@@ -66,7 +66,7 @@ def calibration_error(targets, scores, weights):
 
 def check(targets, scores, weights):
     found = measure(targets, scores, THRESHOLD, weights)
-    assert tuple(found) == METRICS
+    assert tuple(found) == (*METRICS, PF1)
     for index, row in enumerate(weights):
         expected = by_scikit_learn(targets, scores, row)
         for name in METRICS:
@@ -302,9 +302,7 @@ def test_probabilistic_f1_is_that_of_kaggle(share):
     scores = np.clip(generator.normal(0.1 + 0.4 * targets, 0.2), 0, 1)
     counts = generator.integers(0, 4, (5, 400))
     found = measure(targets, scores, THRESHOLD, counts.astype(float))[PF1]
-    expected = [
-        kaggle_pf1(np.repeat(targets, count), np.repeat(scores, count)) for count in counts
-    ]
+    expected = [kaggle_pf1(np.repeat(targets, count), np.repeat(scores, count)) for count in counts]
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -329,4 +327,5 @@ def test_probabilistic_f1_has_an_interval_over_patients():
     scores = np.clip(generator.normal(0.1 + 0.4 * targets, 0.1), 0, 1)
     patients = [f"P_{number // 2}" for number in range(300)]
     found = estimates(targets, scores, THRESHOLD, patients, 300, 1)[PF1]
-    assert found.low < found.value == pytest.approx(kaggle_pf1(targets, scores)) < found.high
+    assert found.value == pytest.approx(kaggle_pf1(targets, scores))
+    assert found.low < found.value < found.high

@@ -105,7 +105,9 @@ def test_the_epoch_whose_weights_were_kept_is_marked():
 @pytest.mark.parametrize("test", [MIXED, ONE_CLASS], ids=["both classes", "one class"])
 def test_figures_are_white_and_large_enough_to_read(tmp_path, test):
     (tmp_path / "history.csv").write_text(HISTORY)
-    write_figures(tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2, 1, Labels())
+    write_figures(
+        tmp_path, "ResNet18_CFT", {"val": MIXED, "test": test}, test.scores**2, 1, Labels()
+    )
     assert len(list((tmp_path / "figures").iterdir())) == 14
     png = cv2.imread(str(tmp_path / "figures" / "roc.png"), cv2.IMREAD_UNCHANGED)
     assert (png[0, 0] == 255).all()

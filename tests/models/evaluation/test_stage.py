@@ -8,13 +8,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from main import main
+from models.evaluation.predictions import maps_are_older
 from models.evaluation.stage import evaluate
 from models.metrics import METRICS
 from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.progress import Silent
-from pipeline.records import read_json
+from pipeline.records import read_json, write_table
 from pipeline.runs import Run
 from pipeline.stages.evaluation import Evaluate
 from tests.models.datasets import make_dataset
@@ -275,3 +276,48 @@ def test_a_damaged_run_is_refused(run, name, content, problem):
     (run / name).write_bytes(content)
     with pytest.raises(UserError, match=problem):
         scored(run)
+
+
+def test_malignant_against_the_rest_is_scored_with_a_note(run, tmp_path):
+    labels = "not_malignant", "malignant"
+    other = make_dataset(tmp_path / "o", {"val": 4, "test": 4}, labels, first=500)
+    result = scored(run, data=other)
+    assert any(
+        "learnt to tell benign or malignant, and the images here are not malignant or" in note
+        for note in result.notes
+    )
+    found = read_json(run / "metrics.json")
+    assert found["labels"] == list(labels)
+    assert {line["label"] for line in predictions(run, "test")} == set(labels)
+
+
+def test_a_question_that_was_not_learnt_is_refused_in_one_line(run, tmp_path):
+    other = make_dataset(tmp_path / "o", {"val": 2, "test": 2}, ("normal", "abnormal"), first=500)
+    problem = "learnt to tell benign or malignant, and the images of this dataset are normal or"
+    with pytest.raises(UserError, match=problem) as told:
+        scored(run, data=other)
+    assert "\n" not in str(told.value)
+    assert not (run / "metrics.json").exists()
+
+
+def test_heat_maps_of_an_evaluation_before_are_named(run):
+    assert not any("heat-maps" in note for note in scored(run).notes)
+    columns = ("image_id", "probability", "outcome")
+
+    def explain_as_said():
+        """Write the table of heat-maps as `explain` does, as far as it is looked at."""
+        lines = [
+            (one["image_id"], one["probability"], f"T{'NP'[int(one['predicted'])]}")
+            for one in predictions(run, "test")
+        ]
+        write_table(run / "explanations" / "explanations.csv", columns, lines)
+
+    explain_as_said()
+    assert not maps_are_older(run)
+    assert not any("heat-maps" in note for note in scored(run).notes)
+    # A point that calls every image malignant: other outcomes of the same probabilities.
+    again = scored(run, operating_point="sensitivity", target=1.0, calibration="none")
+    assert any("heat-maps of this run are of its evaluation before" in one for one in again.notes)
+    assert maps_are_older(run)
+    explain_as_said()
+    assert not maps_are_older(run)

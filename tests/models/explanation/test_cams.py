@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.explanation.cams import CAMS, enlarged, heat_maps
-from models.explanation.checks import correlation
+from models.explanation.checks import correlation, mirror_correlations
 from models.inference import Compute, TrainedModel, image_logits, place
 from models.networks import build, freeze, head_name, normalisation, units
 from models.registry import MODELS, TARGET_LAYERS, Head, TargetLayer
@@ -168,3 +168,17 @@ def test_an_architecture_without_target_layer_is_refused():
     other = TrainedModel(model.network, {**model.facts, "architecture": "vgg11"})
     with pytest.raises(UserError, match="vgg11: has no target layer"):
         heat_maps(other, pictures(), COMPUTE)
+
+
+def test_the_mirror_check_is_of_single_maps():
+    model, images = model_of("resnet18.a1_in1k"), pictures()
+    way = COMPUTE, "gradcam++", ["malignant"] * len(images)
+    found = mirror_correlations(model, images, *way, lambda _steps: None)
+    turned = np.ascontiguousarray(images[:, :, ::-1])
+    single, other = (heat_maps(model, some, *way, mirrored=False) for some in (images, turned))
+    expected = [correlation(*pair) for pair in zip(single, other[:, :, ::-1], strict=True)]
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert np.nanmin(found) < 0.999, "a random network is not the same on both sides"
+    shown, shown_turned = (heat_maps(model, some, *way) for some in (images, turned))
+    mean = [correlation(*pair) for pair in zip(shown, shown_turned[:, :, ::-1], strict=True)]
+    assert np.nanmin(mean) > 0.999, "means are the same by construction"

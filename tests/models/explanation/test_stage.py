@@ -93,6 +93,7 @@ def test_pictures_table_and_scores_agree(runs, prepared):
     assert set(facts["leads"]) == {"blob", "breast", "untrained"}
     assert facts["checks"]["images"] == 2
     assert facts["checks"]["randomised"][0]["unit"] == "head"
+    assert facts["checks"]["single_mirror"]["value"] < 1
 
 
 @pytest.mark.slow

@@ -318,6 +318,10 @@ def test_the_command_line(run_here, turned, tmp_path):
     [
         ({}, "holds neither manifest.csv nor images"),
         ({"unfinished.json": "{}"}, "is not finished"),
+        (
+            {"train/normal/a.png": "", "train/benign/b.png": "", "val/malignant/c.png": ""},
+            "its images lie in the classes benign, malignant, normal, and a probe takes two",
+        ),
         ({"train/benign/a.png": "text"}, r"not one image can be read \(.*a.png: cannot be decoded"),
         (
             {"manifest.csv": "image_id,patient_id,split,label,path\na,P_1,test,benign,a.png\n"},
@@ -350,3 +354,20 @@ def test_several_groups_are_listed_and_all_of_them_only_where_none_tells_alone()
     assert together.warnings() == [
         "all features together predict the label: AUC 0.900 (0.800 to 0.970); see shortcuts.png"
     ]
+
+
+@pytest.mark.parametrize("labels", [("not_malignant", "malignant"), ("normal", "abnormal")])
+def test_classes_of_other_questions_are_told_apart_by_their_names(labels, tmp_path):
+    noise = np.random.default_rng(4)
+    for number in range(24):
+        positive = number % 2
+        image = noise.integers(0, 60, (90, 60)).astype(np.uint8)
+        image[:, :30] += 120
+        image = np.flipud(np.fliplr(image)) if positive else image
+        place = tmp_path / ("train", "val")[number % 4 > 1] / labels[positive]
+        place.mkdir(parents=True, exist_ok=True)
+        write_png(place / f"P_{number:05d}.png", np.ascontiguousarray(image))
+    result = checked(tmp_path)
+    assert result.facts["images"] == 24
+    assert result.facts["groups"]["orientation"]["told"]
+    assert (tmp_path / "shortcuts.png").is_file()

@@ -286,3 +286,27 @@ def test_a_gpu_that_is_not_there_is_refused(options_for, tmp_path):
 def test_data_that_was_not_finished_is_refused(options_for, tmp_path):
     with pytest.raises(UserError, match=r"run: python main\.py preprocess"):
         train(options_for(tmp_path, data=tmp_path / "nothing"), Silent())
+
+
+RARE = ("not_malignant",) * 49 + ("malignant",)
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampler", "none"])
+def test_two_percent_of_positives_can_be_trained_on(balance, options_for, tmp_path):
+    data = make_dataset(tmp_path / "data", {"train": 100, "val": 50}, RARE)
+    options = options_for(tmp_path / "runs", data=data, balance=balance, epochs=2, batch_size=8)
+    result = train(options, Silent())
+    for row in history_of(result.folder):  # batches without a positive among them
+        assert np.isfinite([float(row[name]) for name in ("train_loss", "val_loss")]).all()
+    assert 0 <= result.facts["best_val_auc"] <= 1
+    asked = [note for note in result.notes if "are not balanced" in note]
+    assert bool(asked) == (balance == "none")
+    assert any(note.startswith("2 of 100 validation images are malignant") for note in result.notes)
+    assert read_json(result.folder / "model.json")["labels"] == ["not_malignant", "malignant"]
+
+
+def test_classes_are_named_as_the_dataset_names_them(options_for, tmp_path):
+    data = make_dataset(tmp_path / "data", {"train": 4, "val": 2}, ("not_malignant",))
+    problem = "needs not malignant and malignant images, and its train split holds no malignant one"
+    with pytest.raises(UserError, match=problem):
+        train(options_for(tmp_path / "runs", data=data), Silent())
