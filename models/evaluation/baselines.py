@@ -28,6 +28,7 @@ from models.inference import choose_compute, run_over
 from models.metrics import Floats
 from models.registry import MODELS
 from pipeline.errors import UserError
+from pipeline.labels import Labels
 from pipeline.manifest import SPLITS, Row, read_manifest
 from pipeline.progress import Advance, Progress
 from pipeline.provenance import dataset_hash
@@ -40,16 +41,16 @@ SCORED = SPLITS[1:]
 BASELINES = {
     "majority": (
         "Majority class",
-        "The share of malignant training images, the same for every image.",
+        "The share of {positive} training images, the same for every image.",
     ),
     "assessment": (
         "BI-RADS assessment alone",
-        "The share of malignant training images with the same BI-RADS assessment, of several "
+        "The share of {positive} training images with the same BI-RADS assessment, of several "
         "lesions the highest. A radiologist gave it after reading the film.",
     ),
     "metadata": (
         "Metadata only",
-        "Logistic regression on density, view, laterality, finding, subtlety, shape and margins, "
+        "Logistic regression on {columns}, "
         "as the case descriptions give them. Radiologists read most of them from the film.",
     ),
     "untrained": (
@@ -69,6 +70,8 @@ BASELINES = {
     ),
 }
 COLUMNS = ("density", "view", "laterality", "finding", "subtlety", "shape", "margins")
+# Where there are normal images, the columns of lesions would be the label itself.
+WITH_NORMALS = COLUMNS[:3]
 ARCHITECTURE = MODELS["ResNet18_OPW"]
 SIZE = 224  # pixels, as ResNet18 and DenseNet121 take them: mostly they are decoded already
 SHRINKING = 4  # the untrained network sees 56 pixels, which takes a third of the time of 112
@@ -77,9 +80,9 @@ FEW_STRENGTH = 1.0  # for a few dozen
 ITERATIONS = 10_000
 PREDICTS = 0.55  # the lower end of an AUC's interval above which something predicts
 MEANING = {
-    "background": "the background alone, the breast masked out, tells malignant from benign",
-    "untrained": "a network that learnt nothing tells malignant from benign",
-    "shuffled": "a linear probe that was fitted to shuffled labels tells malignant from benign",
+    "background": "the background alone, the breast masked out, tells {labels}",
+    "untrained": "a network that learnt nothing tells {labels}",
+    "shuffled": "a linear probe that was fitted to shuffled labels tells {labels}",
 }
 ADVICE = {
     "background": "look for marks, borders or grey values that differ between the classes",
@@ -153,6 +156,7 @@ def _unexpected(
     made: Mapping[str, Any], rows: Sequence[Row], replicates: int, seed: int
 ) -> list[str]:
     notes = []
+    labels = " from ".join(reversed(Labels.of(rows).names))
     for one in made["baselines"]:
         known = [row for row in rows if row.split == "test" and row.image_id in one["test"]]
         if one["name"] not in MEANING or not known:
@@ -162,7 +166,8 @@ def _unexpected(
         area = estimates(_malignant(known), scores, 0.5, patients, replicates, seed)["auc"]
         if area.low > PREDICTS:
             figures = f"test AUC {area.value:.3f} ({interval_text(area.low, area.high)})"
-            notes.append(f"{MEANING[one['name']]}: {figures}; {ADVICE[one['name']]}")
+            meaning = MEANING[one["name"]].format(labels=labels)
+            notes.append(f"{meaning}: {figures}; {ADVICE[one['name']]}")
     return notes
 
 
@@ -212,10 +217,17 @@ def _made(
         "shuffled": lambda: _of_images(images, features, seed),
         "background": lambda: _of_images(images, _with_background(parts, rest)),
     }
-    return [_entry(name, make) for name, make in makers.items()]
+    columns = _columns(rows)
+    listed = f"{', '.join(columns[:-1])} and {columns[-1]}"
+    words = {"positive": Labels.of(rows).positive, "columns": listed}
+    return [_entry(name, make, words) for name, make in makers.items()]
 
 
-def _entry(name: str, make: Callable[[], Scores]) -> dict[str, Any]:
+def _columns(rows: Iterable[Row]) -> Sequence[str]:
+    return COLUMNS if Labels.of(rows) == Labels() else WITH_NORMALS
+
+
+def _entry(name: str, make: Callable[[], Scores], words: Mapping[str, str]) -> dict[str, Any]:
     scores: Scores = {}
     problem = ""
     try:
@@ -226,7 +238,7 @@ def _entry(name: str, make: Callable[[], Scores]) -> dict[str, Any]:
     return {
         "name": name,
         "title": title,
-        "description": description,
+        "description": description.format(**words),
         **{split: dict(scores.get(split, {})) for split in SCORED},
         "problem": problem,
     }
@@ -265,22 +277,25 @@ def _highest_assessment(row: Row) -> str:
 
 def _of_metadata(parts: Mapping[str, Sequence[Row]]) -> Scores:
     """Return scores of a logistic regression on which levels an image's columns name."""
-    levels = sorted({level for row in parts["train"] for level in _levels(row)})
+    columns = _columns(parts["train"])
+    levels = sorted({level for row in parts["train"] for level in _levels(row, columns)})
     if not levels:
-        raise UserError(f"the dataset says nothing of {', '.join(COLUMNS)}")
+        raise UserError(f"the dataset says nothing of {', '.join(columns)}")
     place = {level: number for number, level in enumerate(levels)}
     features = {}
     for split, rows in parts.items():
         features[split] = np.zeros((len(rows), len(levels)))
         for number, row in enumerate(rows):
-            features[split][number, [place[one] for one in _levels(row) if one in place]] = 1
+            features[split][
+                number, [place[one] for one in _levels(row, columns) if one in place]
+            ] = 1
     found = _predicted(features, _malignant(parts["train"]), FEW_STRENGTH)
     return _named(parts, found)
 
 
-def _levels(row: Row) -> set[tuple[str, str]]:
+def _levels(row: Row, columns: Iterable[str]) -> set[tuple[str, str]]:
     """Return (column, value) of what is known of an image, one for each of its lesions."""
-    said = {name: getattr(row, name) for name in COLUMNS}
+    said = {name: getattr(row, name) for name in columns}
     texts = {name: "" if value is None else str(value) for name, value in said.items()}
     return {(name, part) for name, text in texts.items() for part in text.split("|") if part}
 

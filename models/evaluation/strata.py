@@ -76,9 +76,7 @@ FACTORS = {
     "calcification type": _of_lesions("shape", CALCIFICATION),
     "calcification distribution": _of_lesions("margins", CALCIFICATION),
     "age": _of_age,
-    "implant": _of_image("implant"),
-    "site": _of_image("site"),
-    "machine": _of_image("machine"),
+    **{column: _of_image(column) for column in ("implant", "site", "machine", "collection")},
 }
 
 
