@@ -19,6 +19,7 @@ from typing import Any
 from models.failures import free_memory, torch_reason
 from models.training.summary import joined_notes
 from pipeline.errors import UserError
+from pipeline.labels import is_rare
 from pipeline.options import split_several
 from pipeline.paths import from_here
 from pipeline.progress import Cell, Progress, Result, Table
@@ -63,6 +64,12 @@ class Entry:
             return None
         found: float | None = self.measured["test"]["metrics"][measure][part]
         return found
+
+    @property
+    def rare(self) -> bool:
+        """Whether few test images are positive: then PR AUC leads."""
+        test = self.measured["test"] if self.measured else {"malignant": 0, "images": 0}
+        return is_rare(test["malignant"], test["images"])
 
 
 def evaluate_each(options: Evaluate, progress: Progress) -> Result:
@@ -266,16 +273,17 @@ def _table(entries: Sequence[Entry]) -> Table:
     """Return a row a run; its state only where they differ, its stamp only where models repeat."""
     models = [entry.run.model for entry in entries]
     states = len({entry.state for entry in entries}) > 1
+    leading, area = ("pr_auc", "PR AUC") if any(one.rare for one in entries) else ("auc", "AUC")
 
     def row(entry: Entry) -> tuple[Cell, ...]:
         model = entry.run.model
         name = model if models.count(model) == 1 else entry.run.name.replace("/", "\n")
-        low, high = entry.test("auc", "low"), entry.test("auc", "high")
+        low, high = entry.test(leading, "low"), entry.test(leading, "high")
         interval = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         figures = (entry.test(name) for name in ("sensitivity", "specificity"))
-        return (name, *((entry.state,) if states else ()), entry.test("auc"), interval, *figures)
+        return (name, *((entry.state,) if states else ()), entry.test(leading), interval, *figures)
 
-    columns = ("Run", *(("State",) if states else ()), "AUC", "95 % interval", "Sens.", "Spec.")
+    columns = ("Run", *(("State",) if states else ()), area, "95 % interval", "Sens.", "Spec.")
     title = "Test images"
     if len(entries) > SHOWN:
         title += f": {SHOWN} of {len(entries)} runs, all are in {EVALUATIONS}"

@@ -32,6 +32,7 @@ from models.evaluation.units import UNITS, grouped
 from models.inference import prepare_process, scoring_compute
 from models.metrics import METRICS, PF1, WHERE_RARE, auc, measure
 from models.registry import NO_WEIGHTS, Head
+from models.run_facts import FEW_POSITIVES
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.labels import Labels, note_on_labels
@@ -335,7 +336,7 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
     elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
         notes.append("the frozen layers are random: a control, not transfer learning")
     if images["test"].rare:
-        notes.append(_note_on_rarity(images["test"], scored_run.labels))
+        notes += _notes_on_rarity(images, scored_run.labels)
     if scored_run.data is not None and facts["strategy"] != ELSEWHERE:
         notes += _notes_on_data(scored_run)
     if not has_patients(scored_run.record):
@@ -350,16 +351,22 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
     return notes
 
 
-def _note_on_rarity(test: ScoredSplit, labels: Labels) -> str:
+def _notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[str]:
+    test = images["test"]
     share = test.malignant / len(test.targets)
     patients = len({one for one, is_one in zip(test.unit.patients, test.targets, strict=True)
                     if is_one})  # fmt: skip
-    return (
+    notes = [
         f"{test.malignant:,} of {len(test.targets):,} test images ({share:.1%}, of {patients} "
         f"patients) are {labels.positive}: calling none of them so has an accuracy of "
         f"{1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by chance {share:.3f}, "
         "and at probabilistic F1"
-    )
+    ]
+    if "val" in images and (few := images["val"].malignant) < FEW_POSITIVES:
+        notes.append(
+            f"operating point and calibration rest on {few} {labels.positive} validation images"
+        )
+    return notes
 
 
 def _notes_on_data(scored_run: ScoredRun) -> list[str]:
