@@ -115,7 +115,6 @@ def model_facts(
         "parameters": parameters,
         "trainable": trainable,
         "unit": first.unit,
-        **_question(data),
         "depth": organised_depth(data_record),
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
@@ -125,12 +124,6 @@ def model_facts(
         **fold.facts,
         "patients": {"train": data.train.patients, "val": data.val.patients},
     }
-
-
-def _question(data: TrainingData) -> dict[str, list[str]]:
-    """Return the labels of training where they are others than benign and malignant."""
-    labels = labels_of([*data.train.rows, *data.val.rows])
-    return {} if labels == LABELS else {"labels": list(labels)}
 
 
 def organised_depth(record: Mapping[str, Any]) -> int:

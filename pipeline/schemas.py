@@ -125,8 +125,6 @@ class Model(Struct):
     patients: Patients
     preprocess: dict[str, Any] | None
     depth: Literal[8, 16] = 16
-    # That it was trained to tell, the negative one first.
-    labels: tuple[str, str] = ("benign", "malignant")
     trained_from: str = ""
     untrained_head: bool = False
     head: HeadFacts | None = None

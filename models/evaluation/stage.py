@@ -19,14 +19,7 @@ from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
 from models.evaluation.predictions import maps_are_older, write_predictions
 from models.evaluation.scored import ScoredSplit, finite, images_digest, interval_text
-from models.evaluation.scoring import (
-    SPLITS,
-    Floats,
-    ScoredRun,
-    members_of,
-    score_run,
-    trained_labels,
-)
+from models.evaluation.scoring import SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
 from models.inference import prepare_process, scoring_compute
@@ -37,7 +30,6 @@ from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.labels import Labels, note_on_labels
 from pipeline.leftovers import remove_left_over
-from pipeline.manifest import labels_of
 from pipeline.progress import Progress, Result, Table
 from pipeline.provenance import NO_PATIENTS, has_patients
 from pipeline.records import SET_ASIDE, read_json, write_json, write_set_aside
@@ -380,9 +372,6 @@ def _notes_on_data(scored_run: ScoredRun) -> list[str]:
             notes.append(f"{len(shared)} test patients helped to choose the weights (validation)")
     if _look(_preprocess_options(record)) != _look(facts["preprocess"]):
         notes.append("the images were preprocessed otherwise than those of the training")
-    trained, asked = trained_labels(facts)[0], labels_of(scored_run.rows)[0]
-    if trained != asked:
-        notes.append(f"the negatives are {asked} images, and those of the training were {trained}")
     if any(row.unit != facts["unit"] for row in scored_run.rows):
         notes.append(f"the run was trained on images of another kind ({facts['unit']})")
     return notes
