@@ -94,11 +94,11 @@ def note_on_labels(name: str, trained: Labels, data: Labels) -> str:
     if trained.positive != data.positive:
         raise UserError(
             f"{name}: learnt to tell {learnt}, and the images of this dataset are {asked}",
-            f"organise the data with --question {_question(trained)}, or train on this dataset",
+            f"organise the data with --question {_questions(trained)}, or train on this dataset",
         )
     return f"the run learnt to tell {learnt}, and the images here are {asked}"
 
 
-def _question(labels: Labels) -> str:
-    pair = (labels.negative, labels.positive)
-    return next(name for name, one in QUESTIONS.items() if one == pair)
+def _questions(labels: Labels) -> str:
+    """Return the questions whose positive label is the same."""
+    return " or ".join(name for name, pair in QUESTIONS.items() if pair[1] == labels.positive)

@@ -106,6 +106,7 @@ def test_damaged_members_are_set_aside_by_name_and_nothing_else_is_lost(official
 def test_the_question_shows_what_each_answer_leaves(official):
     answers = {"source": official, "collection": "auto"}
     assert live_counts("question", answers) == {
+        "auto": "8 images (1 malignant), 4 patients",
         "malignant-rest": "8 images (1 malignant), 4 patients",
         "benign-malignant": "4 images (1 malignant), 3 patients",
         "abnormal-normal": "8 images (4 abnormal), 4 patients",

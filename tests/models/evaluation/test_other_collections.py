@@ -34,7 +34,7 @@ def test_malignant_against_the_rest_is_measured_against_benign_with_a_note(optio
     assert read_json(run / "model.json")["labels"] == ["not_malignant", "malignant"]
     result = measured(run, dataset(tmp_path / "other", "benign-malignant", first=500))
     assert result.facts["test"]["images"] == 8
-    wanted = "the negatives are benign images, and those of the training were not_malignant"
+    wanted = "the run learnt to tell not malignant or malignant, and the images here are benign or malignant"
     assert wanted in result.notes
 
 
@@ -43,8 +43,8 @@ def test_another_positive_is_refused_in_one_line(trained, tmp_path):
     shutil.copytree(trained.folder, run)
     assert "labels" not in read_json(run / "model.json")  # benign and malignant
     data = dataset(tmp_path / "other", "abnormal-normal", first=500)
-    wanted = "are normal and abnormal, and .* was trained to tell malignant from benign; "
-    wanted += "organise it again with --question benign-malignant or malignant-rest"
+    wanted = "learnt to tell benign or malignant, and the images of this dataset are normal or "
+    wanted += "abnormal; organise the data with --question benign-malignant or malignant-rest"
     with pytest.raises(UserError, match=wanted):
         measured(run, data)
     assert not (run / "metrics.json").exists()
