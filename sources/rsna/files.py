@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from images.files import SUFFIXES
 
@@ -19,17 +20,16 @@ COPY = re.compile(r"\d+_\d+")
 MOST_LOOKED_AT = 50  # names in a folder, by which it is known for one of images
 
 
-@dataclass(frozen=True, order=True)
-class Place:
+class Place(NamedTuple):
     """Where an image lies; of several places the first in order is taken."""
 
     is_copy: bool  # no DICOM file
     folder: str  # that holds the patients' folders or the images; empty for the source itself
     flat: bool  # "<patient>_<image>", without a folder of the patient
     suffix: str
-    file: str = field(compare=False)  # relative to the source, with forward slashes
-    size: int = field(compare=False)  # in bytes
-    changed: int = field(compare=False)  # time of its last change in nanoseconds
+    file: str  # relative to the source, with forward slashes
+    size: int  # in bytes
+    changed: int  # time of its last change in nanoseconds
 
     @property
     def shown(self) -> str:
@@ -87,7 +87,7 @@ def find_images(source: Path, named: Iterable[tuple[str, str]], table: str) -> F
             elif _is_image(entry):
                 name = _parts(entry.name)[0]
                 if name in listed:
-                    _take(entry, root, name, True, found)
+                    _take(entry, root, root, name, found)
                 else:
                     strange.append((_joined(root, entry.name), f"is not in {table}"))
             elif root and entry.is_dir():
@@ -108,21 +108,20 @@ def _take_patient(
             continue
         name = f"{patient}_{_parts(entry.name)[0]}"
         if name in listed:
-            _take(entry, root, name, False, found)
+            _take(entry, root, folder, name, found)
         else:
             found.unlisted.append((f"{folder}/{entry.name}", f"is not in {table}"))
 
 
-def _take(entry: os.DirEntry[str], root: str, image_id: str, flat: bool, found: Found) -> None:
+def _take(entry: os.DirEntry[str], root: str, folder: str, image_id: str, found: Found) -> None:
     """Take up a file of an image; of several the best."""
     status, suffix = entry.stat(), _parts(entry.name)[1]
-    parent = "" if flat else Path(entry.path).parent.name
     place = Place(
         is_copy=suffix.lower() not in DICOM,
         folder=root,
-        flat=flat,
+        flat=folder == root,
         suffix=suffix,
-        file="/".join(filter(None, (root, parent, entry.name))),
+        file=_joined(folder, entry.name),
         size=status.st_size,
         changed=status.st_mtime_ns,
     )

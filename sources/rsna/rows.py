@@ -6,10 +6,10 @@ written as 1.0, which is what spreadsheets and pandas make of a column with gaps
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from pipeline.errors import UserError, shown
 from pipeline.tables import TableFile, read_table
@@ -26,7 +26,6 @@ NAME = re.compile(r"[A-Za-z0-9._-]+")
 WHOLE = re.compile(r"(\d+)\.0*")
 OLDEST = 120  # years
 MOST_LINES = 3  # that a message names
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +57,14 @@ def read_rows(path: Path) -> Rows:
     found: dict[str, tuple[ImageRecord, list[int]]] = {}
     contradicted: dict[str, list[int]] = {}
     aside: list[tuple[str, str]] = []
-    unread: dict[str, Counter[str]] = {}
+    meanings = _Meanings(table)
     named: set[tuple[str, str]] = set()
     for line in table.lines:
-        cells = {name: _whole(line.cells[column]) for name, column in names.items()}
+        cells = {name: _whole(text) if "." in (text := line.cells[column]) else text
+                 for name, column in names.items()}  # fmt: skip
         named.add((cells["patient_id"], cells["image_id"]))
         try:
-            record = _record(table, cells, unread)
+            record = _record(cells, meanings)
         except ValueError as error:
             what = _image_id(cells) or f"line {line.number}"
             aside.append((what, f"{path.name}: line {line.number}: {error}"))
@@ -88,7 +88,7 @@ def read_rows(path: Path) -> Rows:
             for image_id, (_, lines) in sorted(found.items())
             if len(lines) > 1
         ),
-        notes=tuple([*filter(None, [table.note]), *_unread_notes(path, unread)]),
+        notes=tuple([*filter(None, [table.note]), *meanings.notes()]),
     )
 
 
@@ -114,29 +114,55 @@ def _columns(table: TableFile) -> dict[str, str]:
     return names
 
 
-def _record(
-    table: TableFile, cells: Mapping[str, str], unread: dict[str, Counter[str]]
-) -> ImageRecord:
+class _Meanings:
+    """What cells of the further columns mean; what means nothing is left out, and counted."""
+
+    def __init__(self, table: TableFile) -> None:
+        self._table = table
+        self._known: dict[tuple[str, str], Any] = {}  # the same few texts, 54,706 times
+        self._unread: dict[str, Counter[str]] = {}
+
+    def __call__(self, name: str, cells: Mapping[str, str]) -> Any:
+        """Return the meaning of a cell; None where it is empty or means nothing."""
+        text = cells.get(name, "")
+        if not text:
+            return None
+        if (name, text) not in self._known:
+            self._known[name, text] = self._meaning(name, text)
+        value = self._known[name, text]
+        if value is None:
+            self._unread.setdefault(name, Counter())[text] += 1
+        return value
+
+    def notes(self) -> list[str]:
+        """Say what was left out."""
+        found = []
+        for name, count in sorted(self._unread.items()):
+            texts = ", ".join(repr(shown(text)) for text, _ in count.most_common(MOST_LINES))
+            where = f"{self._table.path.name}: {name}: {count.total():,} cells"
+            found.append(f"{where} mean nothing ({texts}) and were left out")
+        return found
+
+    def _meaning(self, name: str, text: str) -> Any:
+        if name == "age":
+            return _age(self._table, text)
+        if name == "density":
+            return DENSITIES.get(text.upper())
+        if name == "birads":
+            return text if re.fullmatch("[0-6]", text) else None
+        return FLAGS.get(text.lower())
+
+
+def _record(cells: Mapping[str, str], meanings: _Meanings) -> ImageRecord:
     """Return what one row says.
 
     Args:
-        table: It is a row of.
         cells: By plain column.
-        unread: Takes up, by column, what means nothing and is left out.
+        meanings: Of the columns that need not be there.
 
     Raises:
         ValueError: It does not say which image it is of, or whether there is a cancer.
     """
-
-    def maybe(name: str, meaning: Callable[[str], Value | None]) -> Value | None:
-        text = cells.get(name, "")
-        if not text:
-            return None
-        value = meaning(text)
-        if value is None:
-            unread.setdefault(name, Counter())[text] += 1
-        return value
-
     image_id = _image_id(cells)
     if not image_id:
         names = f"patient_id {cells['patient_id']!r}, image_id {cells['image_id']!r}"
@@ -145,14 +171,13 @@ def _record(
     side = SIDES.get(cells["laterality"].upper(), "")
     if cells["laterality"] and not side:
         raise ValueError(f"laterality is {shown(cells['laterality'])!r}, neither L nor R")
-    implant = maybe("implant", lambda text: FLAGS.get(text.lower()))
+    implant = meanings("implant", cells)
     traits = {
         "cancer": cancer,
-        "invasive": bool(maybe("invasive", lambda text: FLAGS.get(text.lower()))),
+        "invasive": meanings("invasive", cells),
         "biopsy": biopsy,
-        "difficult negative":
-            bool(maybe("difficult_negative_case", lambda text: FLAGS.get(text.lower()))),
-    }  # fmt: skip
+        "difficult negative": meanings("difficult_negative_case", cells),
+    }
     return ImageRecord(
         image_id=image_id,
         patient_id=f"rsna_{cells['patient_id']}",
@@ -162,10 +187,9 @@ def _record(
         laterality=side,
         view=cells["view"].upper(),
         pathology=", ".join(name for name, is_so in traits.items() if is_so),
-        density=maybe("density", lambda text: DENSITIES.get(text.upper())),
-        assessment=maybe("birads", lambda text: text if re.fullmatch("[0-6]", text) else None)
-        or "",
-        age=maybe("age", lambda text: _age(table, text)),
+        density=meanings("density", cells),
+        assessment=meanings("birads", cells) or "",
+        age=meanings("age", cells),
         site=cells.get("site_id", ""),
         machine=cells.get("machine_id", ""),
         implant="" if implant is None else "yes" if implant else "no",
@@ -202,15 +226,6 @@ def _whole(text: str) -> str:
 def _lines(numbers: list[int]) -> str:
     more = f" and {len(numbers) - MOST_LINES:,} more" if len(numbers) > MOST_LINES else ""
     return f"lines {', '.join(map(str, numbers[:MOST_LINES]))}{more}"
-
-
-def _unread_notes(path: Path, unread: Mapping[str, Counter[str]]) -> list[str]:
-    """Say what of the further columns means nothing."""
-    return [
-        f"{path.name}: {name}: {count.total():,} cells mean nothing "
-        f"({', '.join(repr(shown(text)) for text, _ in count.most_common(3))}) and were left out"
-        for name, count in sorted(unread.items())
-    ]
 
 
 def placed(record: ImageRecord, file: str, size: int, changed: int) -> ImageRecord:
