@@ -105,8 +105,8 @@ def main() -> int:
     for line in LAYERS:
         for room in line:
             below = sorted(rooms.get(room, ()), key=lambda one: LEVELS[one])
-            first, *more = wrap(", ".join(below) or "nothing", min(55, 74 - len(room)))
-            print(f"{room:<18} -> {first}", *(f"{'':<22}{text}" for text in more), sep="\n")
+            first, *more = wrap(", ".join(below) or "nothing", 47)
+            print(f"{room:<28} -> {first}", *(f"{'':<32}{text}" for text in more), sep="\n")
         print()
     print("main runs each stage by name, once it is chosen.")
     print("\n".join(faults) or "no circle, no import upwards")
