@@ -105,8 +105,9 @@ def main() -> int:
     for line in LAYERS:
         for room in line:
             below = sorted(rooms.get(room, ()), key=lambda one: LEVELS[one])
-            first, *more = wrap(", ".join(below) or "nothing", 47)
-            print(f"{room:<28} -> {first}", *(f"{'':<32}{text}" for text in more), sep="\n")
+            text = ", ".join(below) or "nothing"
+            print("\n".join(wrap(text, 77, initial_indent=f"{room:<18} -> ",
+                                 subsequent_indent=" " * 22)))  # fmt: skip
         print()
     print("main runs each stage by name, once it is chosen.")
     print("\n".join(faults) or "no circle, no import upwards")
