@@ -106,7 +106,7 @@ def read_labels(options: Organize) -> Records:
     aside: Aside = []
     records: list[ImageRecord] = []
     codes = {}
-    for path in _once(_files(options.source), aside):
+    for path in _once(_files(options.source), options.source, aside):
         split = _split_of(path)
         if not split:
             aside.append((path.name, "its name tells no split (training, cv or test)"))
@@ -205,14 +205,15 @@ def _files(folder: Path, most: int | None = None) -> Iterator[Path]:
                 yield file
 
 
-def _once(files: Iterator[Path], aside: Aside) -> Iterator[Path]:
+def _once(files: Iterator[Path], source: Path, aside: Aside) -> Iterator[Path]:
     """Yield files of different names: a second copy of one is set aside."""
     known: dict[str, Path] = {}
     for path in files:
         if (first := known.setdefault(_stem(path), path)) is path:
             yield path
         else:
-            aside.append((f"{path.parent.name}/{path.name}", f"is there already: {first}"))
+            name, other = (one.relative_to(source).as_posix() for one in (path, first))
+            aside.append((name, f"is there already: {other}"))
 
 
 def _stem(path: Path) -> str:
@@ -239,6 +240,8 @@ def _labels_of(path: Path, source: Path, aside: Aside) -> dict[int, int]:
     if path.suffix == ".npy":
         return _labels_of_array(path, source, aside)
     content, index = _mapped(path)
+    if not index.places:
+        raise UserError(index.fault or "is empty")
     labels = {}
     for member, place in enumerate(index.places):
         # Its checksum is looked at with its pixels.

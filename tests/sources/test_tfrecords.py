@@ -268,6 +268,10 @@ def test_a_second_copy_of_a_file_is_told(tmp_path):
     source = write_small(tmp_path / "raw")
     (source / "training10_0").mkdir()
     shutil.copy(source / "training10_0.tfrecords", source / "training10_0")
+    (source / "training10_1.tfrecords").write_bytes(b"")
     organise(source, tmp_path / "out")
-    assert len(aside(tmp_path / "out")) == 1
+    assert aside(tmp_path / "out") == {
+        "training10_0.tfrecords": "is there already: training10_0/training10_0.tfrecords",
+        "training10_1.tfrecords": "is empty",
+    }
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == 20
