@@ -30,6 +30,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST
 from pipeline.options import Answers
+from pipeline.paths import from_here
 from pipeline.records import RECORD
 from pipeline.stages.collections import (
     CBIS_DDSM,
@@ -156,7 +157,8 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
         return half
     if places := list(_elsewhere(source, wanted)):
         name, place = places[0]
-        others = [str(other) for one, other in places[1:] if one == name]
+        others = [str(other) for one, other in places[1:]
+                  if one == name and not other.is_relative_to(place)]  # fmt: skip
         also = f" (and in {', '.join(others[:2])})" if others else ""
         lacks = f"holds {held}, but not {module_of(name).MARKS}"
         remedy = f"{short_name(name)} seems to lie in {place}{also}: give that as --source"
@@ -217,7 +219,7 @@ def _near(source: Path) -> Iterator[list[Path]]:
     yield below
     yield [path for folder in below for path in _folders(folder)][:MOST_NEAR]
     # The upper one first: a part of a collection may look like one.
-    yield list(reversed(source.absolute().parents[:2]))
+    yield [from_here(path) for path in reversed(source.absolute().parents[:2])]
 
 
 def _folders(source: Path) -> list[Path]:

@@ -19,7 +19,7 @@ COLLECTIONS = {
     FOLDERS: "images in class folders, with or without a table",
     MERGED: "several datasets that organize made, in one folder",
 }
-SHORT_NAMES = {MERGED: "datasets that organize made", FOLDERS: "images in class folders"}
+SHORT_NAMES = {MERGED: "a set of datasets", FOLDERS: "a folder of images"}
 # How each is cited, and what its images are: what a report or a model card says of the data.
 CITED = {
     CBIS_DDSM: (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sources.pseudonyms import OpenNames
     from sources.records import Records
 
-MARKS = "class folders (benign, malignant, normal), in train, val and test or not, or a table"
+MARKS = "class folders (benign, malignant or the like) or a table of its images"
 FEW = 20  # files that are set aside by name; of more, their folder
 
 
@@ -37,6 +37,11 @@ def may_be_here(folder: Path) -> bool:
     """Return whether a folder holds a table of images with labels, and images."""
     fitting, _ = read_tables(find_tables(folder, None), "")
     return any("label" in one.roles for one in fitting) and first_picture(folder)
+
+
+def is_near(folder: Path) -> bool:
+    """Return whether a folder that nobody named may be one."""
+    return is_here(folder) or may_be_here(folder)
 
 
 def may_be_table(path: Path) -> bool:
