@@ -77,7 +77,7 @@ def read(options: Organize) -> "Records":
         record = read_record(folder, "organize")
         rows = read_manifest(folder)
         units[folder.name] = {row.unit for row in rows}
-        made, missing = _records_of(folder, rows)
+        made, missing = _records_of(folder, rows, options.pseudonymize)
         records += made
         aside += missing
         told = _summary(folder)
@@ -126,7 +126,9 @@ def _summary(folder: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _records_of(folder: Path, rows: list[Row]) -> tuple[list["ImageRecord"], list[tuple[str, str]]]:
+def _records_of(
+    folder: Path, rows: list[Row], hide: bool
+) -> tuple[list["ImageRecord"], list[tuple[str, str]]]:
     """Return the records of one dataset, and the images that its manifest names in vain."""
     from sources.records import ImageRecord
 
@@ -137,9 +139,8 @@ def _records_of(folder: Path, rows: list[Row]) -> tuple[list["ImageRecord"], lis
         try:
             status = inside(folder, row.path).stat()
         except OSError:
-            missing.append(
-                (f"{prefix}_{row.image_id}", f"missing: no file {folder.name}/{row.path}")
-            )
+            where = "" if hide else f" {folder.name}/{row.path}"
+            missing.append((f"{prefix}_{row.image_id}", f"missing: no file{where}"))
             continue
         record = ImageRecord(
             image_id=f"{prefix}_{row.image_id}",

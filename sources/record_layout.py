@@ -87,9 +87,8 @@ class RecordLayout(Layout):
         """Enter one mask."""
         image_id = self.rename.whole(image.image_id)
         if job is None or "taken" not in facts:
-            account.set_aside.append(
-                (f"mask of {image_id}, {lesion}", _refusal(job, facts, self.rename))
-            )
+            reason = _refusal(job, facts, self.rename)
+            account.set_aside.append((f"mask of {image_id}, {lesion}", reason))
             return
         height, width = job.shape or (0, 0)
         rows, columns = facts["rows"], facts["columns"]
@@ -163,5 +162,8 @@ class MaskImage:
 def _refusal(job: Job | None, facts: Facts, rename: OpenNames) -> str:
     if job is None or not facts["skipped"]:
         return f"{MISSING}no file"
-    name, reason = rename.file(job.candidates[0].name), str(facts["skipped"][0][1])
+    name, reason = job.candidates[0].name, str(facts["skipped"][0][1])
+    # The reason may begin with the path of a folder of a merged dataset, or of a zip file.
+    reason = reason.replace(name, rename.file(name))
+    name = rename.file(name)
     return f"{MISSING}{name}: {reason}" if "no such file" in reason else f"{name}: {reason}"

@@ -35,6 +35,7 @@ ALL = "all"  # the group of every feature
 COLLECTION = "collection"  # the group that says which dataset an image was merged from
 PREDICTS = 0.6  # the lower end of the AUC's interval beyond which a group predicts the label
 LOOKED_AT = SPLITS[:2]  # the labels of the test images decide nothing
+BALANCE = "train on one collection and test on another, or balance the classes of each"
 FOLDS, REPLICATES = 5, 1000
 # Labels dealt at random pass the bar in 5 % of datasets with ENOUGH patients of each class, in 2 %
 # with 12, in none of 140 with 20 and more; in 12 % with 3. So with fewer it takes near certainty.
@@ -106,8 +107,8 @@ class Findings:
             found = self.groups[name]
             who = "all features together predict" if name == ALL else f"{name} alone {_verb(name)}"
             figures = f"AUC {found.auc:.3f} ({found.low:.3f} to {found.high:.3f})"
-            remedy = REMEDIES.get(name, "")
-            sentences.append(f"{who} the label: {figures}; see {PICTURE}{remedy}")
+            see = BALANCE if name == COLLECTION else f"see {PICTURE}"
+            sentences.append(f"{who} the label: {figures}; {see}{REMEDIES.get(name, '')}")
         return sentences
 
     def notes(self) -> list[str]:

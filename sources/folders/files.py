@@ -19,6 +19,16 @@ MASK = re.compile(r"(?P<image>.+?)[_ -]mask(?:[_ -]?\d+)?", re.IGNORECASE)
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"  # PS3.10, section 7.1
 
 
+def named(name: str) -> str:
+    """Mark a name of a file or a person in a text, for `told`."""
+    return f"\0{name}\0"
+
+
+def told(text: str, hide: bool) -> str:
+    """Return a text with the names in it, or without them where they are not to be told."""
+    return re.sub("\0[^\0]*\0", "(name hidden)", text) if hide else text.replace("\0", "")
+
+
 @dataclass(frozen=True)
 class Picture:
     """A file that holds an image."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.manifest import DIAGNOSES
-from sources.folders.files import Picture, image_ids, same_content
+from sources.folders.files import Picture, image_ids, named, same_content
 from sources.folders.table import Entry
 from sources.records import ImageRecord, Records
 
@@ -53,7 +53,7 @@ def to_records(
         count = sum(map(len, same))
         more_notes.append(
             f"the same picture more than once: {count:,} files of {len(same):,} pictures "
-            f"({same[0][0].name}, {same[0][1].name}); each stays in one split"
+            f"({named(same[0][0].name)}, {named(same[0][1].name)}); each stays in one split"
         )
     more_notes += _moved(joined, patients)
     records = tuple(_record(entry, meant, ids, patients) for entry in joined)
@@ -80,7 +80,7 @@ def _one_each(
     for _, mine in sorted(by_file.items()):
         first = mine[0]
         same = [one for one in mine if (one.patient, one.split) == (first.patient, first.split)]
-        aside += [(one.where, f"says another patient or split of {one.picture.name} than "
+        aside += [(one.where, f"says another patient or split of {named(one.picture.name)} than "
                    f"{first.where}") for one in mine if one not in same]  # fmt: skip
         several += len(same) > 1
         worst = max(same, key=lambda one: DIAGNOSES.index(meant[one.label]))
@@ -104,7 +104,7 @@ def _without_contradictions(
         if len({diagnoses[one.name] for one in group}) > 1:
             for one in group:
                 other = next(x for x in group if diagnoses[x.name] != diagnoses[one.name])
-                reason = f"is {diagnoses[one.name]}, and the same picture as {other.name}"
+                reason = f"is {diagnoses[one.name]}, and the same picture as {named(other.name)}"
                 aside.append((one.name, f"{reason}, which is {diagnoses[other.name]}"))
                 wrong.add(one.name)
     return [entry for entry in entries if entry.picture.name not in wrong]
@@ -145,8 +145,10 @@ def _moved(entries: Sequence[Entry], patients: Patients) -> list[str]:
         return []
     first = " and ".join(sorted(splits[both[0]]))
     what = "patients" if patients.known else "patients or pictures"
-    return [f"{what} in two of its own splits: {len(both):,} ({both[0]}: {first}); all images of "
-            "each are moved to its test split, or else to val"]  # fmt: skip
+    return [
+        f"{what} in two of its own splits: {len(both):,} ({named(both[0])}: {first}); "
+        "all images of each are moved to its test split, or else to val"
+    ]
 
 
 def _record(

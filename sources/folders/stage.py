@@ -6,6 +6,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from pipeline.progress import Progress, Result
 from pipeline.stages.collections import FOLDERS
 from pipeline.stages.data import PACKED, Organize
 from sources.folders.classes import LEAVE_OUT, diagnosis_of, split_of, understood
-from sources.folders.files import Found, Picture, find_pictures, first_picture
+from sources.folders.files import Found, Picture, find_pictures, first_picture, named, told
 from sources.folders.table import Entry, find_tables, join, read_tables, refuse_columns
 
 if TYPE_CHECKING:
@@ -132,7 +133,13 @@ def read(options: Organize) -> "Records":
         notes.append(f"images of kinds that cannot be read: {found.unread_counts()}")
     notes += _empty_notes(found)
     kept = [entry for entry in entries if meant[entry.label] != LEAVE_OUT]
-    return to_records(options.source, kept, meant, aside, notes)
+    records = to_records(options.source, kept, meant, aside, notes)
+    hide = options.pseudonymize
+    return replace(
+        records,
+        set_aside=tuple((what, told(reason, hide)) for what, reason in records.set_aside),
+        notes=tuple(told(note, hide) for note in records.notes),
+    )
 
 
 def _no_picture(source: Path, found: Found) -> UserError:
@@ -189,4 +196,4 @@ def _class_notes(meant: Mapping[str, str]) -> list[str]:
 def _empty_notes(found: Found) -> list[str]:
     empty = [place for place in found.empty if place.count("/") < 2 and place != "."]
     more = " and so on" if len(empty) > 5 else ""
-    return [f"folders without an image: {', '.join(empty[:5])}{more}"] if empty else []
+    return [f"folders without an image: {', '.join(map(named, empty[:5]))}{more}"] if empty else []

@@ -10,7 +10,7 @@ from pipeline.errors import UserError, shown
 from pipeline.options import Answers
 from pipeline.tables import TableFile, read_table
 from sources.folders.classes import pairs_of, split_of
-from sources.folders.files import SIDES, Picture
+from sources.folders.files import SIDES, Picture, named
 
 # What a column may be, and what it is called then: letters and digits alone, the likeliest first.
 ROLES = {
@@ -272,9 +272,9 @@ class _Finder:
         if len(found) == 1:
             return found[0], ""
         if found:
-            names = ", ".join(picture.name for picture in found[:3])
-            return None, f"{shown(cell)} may be any of {len(found)} files ({names})"
-        return None, f"missing: no file {shown(cell)}"
+            names = ", ".join(named(picture.name) for picture in found[:3])
+            return None, f"{named(shown(cell))} may be any of {len(found)} files ({names})"
+        return None, f"missing: no file {named(shown(cell))}"
 
 
 def _plain(name: str) -> str:

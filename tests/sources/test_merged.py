@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, read_masks
 from pipeline.stages.data import Probe
 from sources.registry import collection_of, recognised
-from tests.sources.test_folders import aside, class_folders, draw, run, with_table, women
+from tests.sources.folders.making import aside, class_folders, draw, run, with_table, women
 
 
 @pytest.fixture(scope="session")

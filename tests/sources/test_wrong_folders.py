@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Silent
 from pipeline.stages.data import Organize
 from sources.registry import MODULES, module_of
-from tests.sources.test_folders import class_folders, with_table, women
+from tests.sources.folders.making import class_folders, with_table, women
 
 
 @pytest.fixture(autouse=True)

@@ -1,75 +1,30 @@
-"""Plain folders: class folders and tables, as people have them, organised through the stage."""
+"""Plain folders: class folders and tables, organised through the stage."""
 
 import csv
 import json
 import shutil
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from images.files import write_png
-from organize_data import organize
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.progress import Silent
 from pipeline.stages.collections import Synthesize
-from pipeline.stages.data import Organize
 from sources.folders.classes import diagnosis_of
-from sources.folders.table import columns_problem, suggested_columns
-from sources.registry import collection_of, recognised
+from sources.registry import collection_of
 from sources.synthetic.stage import synthesize
-
-
-def draw(path, seed=None):
-    """Write a small picture of noise, the same for the same seed; by default its name's own."""
-    noise = np.random.default_rng(hash_of(str(path)) if seed is None else seed)
-    write_png(path, noise.integers(0, 60000, (24, 20), dtype=np.uint16))
-
-
-def hash_of(text):
-    return sum(ord(letter) * 31**place for place, letter in enumerate(text[-40:])) % 2**32
-
-
-def class_folders(root, names=("benign", "malignant"), count=10, pattern="{}.png"):
-    for name in names:
-        for number in range(count):
-            draw(root / name / pattern.format(number))
-    return root
-
-
-def with_table(root, lines, head="File,Patient,Class,Side,View", name="labels.csv"):
-    (root / name).write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
-    return root
-
-
-def women(root, count=12, place="images/{}.png"):
-    """Write two pictures of each woman; return lines of a table about them."""
-    lines = []
-    for number in range(count):
-        for view in ("CC", "MLO"):
-            name = f"w{number}_{view}"
-            draw(root / place.format(name))
-            lines.append(f"{name}.png,{number},{'BM'[number % 2]},{'LR'[number // 2 % 2]},{view}")
-    return lines
-
-
-def run(source, out, **options):
-    return organize(Organize(source=source, out=out, workers=1, **options), Silent())
-
-
-def planned(source, **options):
-    return organize(Organize(source=source, dry_run=True, **options), Silent())
-
-
-def aside(out):
-    path = out / "set_aside.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        return {line["what"]: line["reason"] for line in csv.DictReader(file)}
-
-
-def diagnoses(out):
-    return Counter(row.diagnosis for row in read_manifest(out))
+from tests.sources.folders.making import (
+    aside,
+    class_folders,
+    diagnoses,
+    draw,
+    planned,
+    run,
+    with_table,
+    women,
+)
 
 
 @pytest.fixture(scope="session")
@@ -243,119 +198,6 @@ def test_a_mask_beside_its_image_is_its_mask(tmp_path):
     assert (line["image_id"], line["fit"], line["area"]) == ("benign_2", "same size", "20")
 
 
-# Tables
-
-
-def test_a_table_tells_patients_labels_sides_and_views(tmp_path):
-    root = with_table(tmp_path / "raw", women(tmp_path / "raw"))
-    assert recognised(root) == "folders"
-    result = run(root, tmp_path / "out", question="benign-malignant")
-    rows = read_manifest(tmp_path / "out")
-    assert diagnoses(tmp_path / "out") == {"benign": 12, "malignant": 12}
-    assert {row.patient_id for row in rows} == set(map(str, range(12)))
-    for row in rows:
-        number = int(row.patient_id)
-        assert row.laterality == ("LEFT", "RIGHT")[number // 2 % 2]
-        assert row.image_id == f"w{number}_{row.view}"
-        assert (row.label, row.pathology) == (("benign", "B"), ("malignant", "M"))[number % 2]
-    assert any("image is File, patient is Patient, label is Class" in note for note in result.notes)
-
-
-def test_odd_rows_and_files_are_set_aside_and_the_rest_is_there(tmp_path):
-    lines = women(tmp_path / "raw")
-    draw(tmp_path / "raw" / "images" / "nobody.png")
-    more = [lines[0], "gone.png,3,B,L,CC", "w1_CC.png,77,M,L,CC", ",4,B,L,CC"]
-    root = with_table(tmp_path / "raw", [*lines, *more])
-    run(root, tmp_path / "out")
-    assert aside(tmp_path / "out") == {
-        "labels.csv: line 26": "repeats line 2, and counts once",
-        "labels.csv: line 27": "missing: no file gone.png",
-        "labels.csv: line 28": "says another patient or split of images/w1_CC.png than "
-        "labels.csv: line 4",
-        "labels.csv: line 29": "names no image",
-        "images/nobody.png": "is not in labels.csv",
-    }
-    assert len(read_manifest(tmp_path / "out")) == 24
-
-
-def test_two_rows_on_one_image_give_it_the_worse_diagnosis(tmp_path):
-    lines = women(tmp_path / "raw")
-    root = with_table(tmp_path / "raw", [*lines, lines[0].replace(",B,", ",M,")])
-    result = run(root, tmp_path / "out")
-    (row,) = (row for row in read_manifest(tmp_path / "out") if row.image_id == "w0_CC")
-    assert row.label == "malignant"
-    assert any("images with several rows: 1" in note for note in result.notes)
-
-
-@pytest.mark.parametrize(
-    "cell", ["C:\\data\\images\\{}", "/home/her/images/{}", "./images/{}", "{}", "IMAGES/{}"]
-)
-def test_paths_of_another_computer_are_understood(cell, tmp_path):
-    lines = [cell.format(line) for line in women(tmp_path / "raw")]
-    root = with_table(tmp_path / "raw", lines)
-    assert planned(root).facts["held"]["all"] == {
-        "images": 24, "patients": 12, "normal": 0, "benign": 12, "malignant": 12,
-    }  # fmt: skip
-
-
-def test_names_without_suffix_in_folders_of_patients(tmp_path):
-    root = tmp_path / "raw"
-    lines = []
-    for number in range(12):
-        draw(root / f"p{number}" / "1.png")
-        lines.append(f"1,p{number},{number % 2}")
-    with_table(root, lines, "image_id,patient_id,cancer")
-    assert planned(root).facts["held"]["all"]["patients"] == 12
-
-
-def test_splits_ages_and_densities_of_a_table(tmp_path):
-    splits = "train", "valid", "Testing"
-    lines = [f"{line},{splits[number // 2 % 3]},{40 + number},{'abcdx'[number % 5]}"
-             for number, line in enumerate(women(tmp_path / "raw"))]  # fmt: skip
-    root = with_table(
-        tmp_path / "raw", lines, "File,Patient,Class,Side,View,Set,Age,Breast Density"
-    )
-    result = run(root, tmp_path / "out")
-    rows = read_manifest(tmp_path / "out")
-    assert {int(row.patient_id) % 3: row.split for row in rows} == {0: "train", 1: "val", 2: "test"}
-    assert {row.density for row in rows} == {1, 2, 3, 4, None}
-    assert {row.age for row in rows} == set(range(40, 64))
-    assert any("4 cells of density are not understood" in note for note in result.notes)
-
-
-def test_columns_of_other_names_are_shown_with_their_first_rows(tmp_path):
-    root = with_table(tmp_path / "raw", women(tmp_path / "raw"), "Aufnahme,Frau,Befund,Seite,Proj")
-    shown = r"Aufnahme \(w0_CC.png, w0_MLO.png, w1_CC.png\), Frau \(0, 0, 1\), Befund \(B, B, M\)"
-    with pytest.raises(UserError, match=rf"{shown}.*--columns \"image=COLUMN") as refused:
-        run(root, tmp_path / "out")
-    assert "\n" not in str(refused.value)
-    given = "image=Aufnahme,patient=frau,label=Befund,laterality=Seite,view=Proj"
-    assert planned(root, columns=given).facts["held"]["all"]["patients"] == 12
-    with pytest.raises(UserError, match=r"has no column 'Bild' but Aufnahme \(w0_CC\.png"):
-        planned(root, columns="image=Bild")
-    with pytest.raises(UserError, match="'bild' is none of image, patient, label"):
-        planned(root, columns="bild=Aufnahme")
-
-
-def test_the_question_offers_the_columns_and_shows_them_where_they_are_not_known(tmp_path):
-    root = with_table(tmp_path / "raw", women(tmp_path / "raw"), "File,Frau,Class,Side,View")
-    answers = {"source": root, "csv": None}
-    offer = suggested_columns(answers)
-    assert offer == "image=File,patient=?,label=Class,laterality=Side,view=View"
-    assert "Frau (0, 0, 1)" in columns_problem(offer, answers)
-    assert columns_problem(offer.replace("?", "Frau"), answers) is None
-
-
-def test_a_table_elsewhere_and_class_folders_with_a_table_of_patients(tmp_path):
-    root = class_folders(tmp_path / "raw", count=8)
-    lines = [f"{name}/{number}.png,{name[0]}{number // 2}" for name in ("benign", "malignant")
-             for number in range(8)]  # fmt: skip
-    with_table(tmp_path, lines, "path,subject", name="who.csv")
-    result = run(root, tmp_path / "out", csv=tmp_path / "who.csv")
-    assert diagnoses(tmp_path / "out") == {"benign": 8, "malignant": 8}
-    assert result.facts["patients"] == 8
-
-
 def test_a_folder_of_dicom_without_suffix(tmp_path, collection):
     films = [path for path in sorted(collection.rglob("*.dcm")) if "full mammogram" in str(path)]
     files = films[:12]
@@ -367,16 +209,31 @@ def test_a_folder_of_dicom_without_suffix(tmp_path, collection):
     assert diagnoses(tmp_path / "out") == {"normal": 6, "malignant": 6}
 
 
-def test_the_same_answer_twice_and_pseudonyms(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_same_answer_twice(tmp_path):
     root = with_table(tmp_path / "raw", women(tmp_path / "raw"))
     run(root, tmp_path / "a")
     run(root, tmp_path / "b")
     assert (tmp_path / "a/manifest.csv").read_bytes() == (tmp_path / "b/manifest.csv").read_bytes()
-    run(root, tmp_path / "c", pseudonymize=True)
-    text = (tmp_path / "c" / "manifest.csv").read_text()
-    assert "w1_CC" not in text
-    assert text.count("\n") == 25
+
+
+def test_pseudonyms_leave_no_name_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [line.replace("w", "Erika").replace(",1,", ",Mustermann,")
+             for line in women(tmp_path / "raw", place="Erika/Erika{}.png")]  # fmt: skip
+    shutil.copy(tmp_path / "raw/Erika/Erikaw2_CC.png", tmp_path / "raw/Erika/Erikaw2_MLO.png")
+    lines += ["Erika99.png,3,B,L,CC", "Erika1_CC.png,77,M,L,CC"]
+    root = with_table(tmp_path / "raw", [line.replace("Erika", "Erikaw") for line in lines])
+    (root / "Erika" / "Erikaw3_CC.png").write_bytes(b"damaged")
+    (root / "Erika" / "Nothing").mkdir()
+    result = run(root, tmp_path / "out", pseudonymize=True)
+    assert result.set_aside == 3
+    for path in (tmp_path / "out").rglob("*"):
+        assert "Erika" not in path.name
+        if path.suffix in (".csv", ".json") and path.name not in ("stage.json", "answers.json"):
+            text = path.read_text()
+            assert "Erika" not in text, path.name
+            assert "Mustermann" not in text, path.name
+    assert "Erika" not in " ".join(result.notes)
 
 
 def test_by_flags_from_the_folder_to_preprocess(sorted_by_hand, tmp_path, run_here):
