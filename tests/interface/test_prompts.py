@@ -221,3 +221,26 @@ def test_open_questions_are_those_without_a_flag():
     assert open_questions(Sample, {"kind": "b", "weights": "none"}) == ["--epochs"]
     given = {"out": "x", "patients": 9, "size": "small", "collection": "mini-mias"}
     assert open_questions(Synthesize, given) == []
+
+
+def test_the_questions_are_those_of_the_collection(collection, tmp_path):
+    cbis_ddsm = open_questions(Organize, {"source": collection})
+    assert {"--unit", "--finding"} < set(cbis_ddsm)
+    assert "--question" not in cbis_ddsm
+    assert open_questions(Organize, {"source": tmp_path / "not here yet"}) == cbis_ddsm
+    for name in ("benign", "malignant"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    assert open_questions(Organize, {"source": tmp_path / "raw"}) == ["--out", "--question"]
+    assert open_questions(Organize, {"collection": "mini-mias"}) == [
+        "--source", "--out", "--question",
+    ]  # fmt: skip
+
+
+def test_the_question_for_columns_shows_the_first_rows_until_it_can_be(keys, tmp_path):
+    (tmp_path / "labels.csv").write_text("file,who,class\na.png,7,B\nb.png,8,M\n")
+    given = {"source": tmp_path, "collection": "folders", "out": tmp_path / "out",
+             "question": "malignant-rest"}  # fmt: skip
+    keys("Advanced", ENTER, "Columns", ENTER, ENTER,  # what is offered holds a "?"
+         "image=file,patient=who,label=class", ENTER, "Done", ENTER, RUN)  # fmt: skip
+    found = form(Organize, given=given).review()
+    assert found.columns == "image=file,patient=who,label=class"
