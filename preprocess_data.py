@@ -32,6 +32,7 @@ from pipeline import records
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, Fold, carry_folds, read_rows
 from pipeline.holding import release
+from pipeline.labels import Labels
 from pipeline.manifest import MANIFEST, SPLITS, Row, image_path, labels_of, write_manifest
 from pipeline.paths import inside
 from pipeline.progress import Cell, Progress, Result, Table
@@ -229,6 +230,7 @@ def _update_preview(options: Preprocess, made: Sequence[JobResult], ledger: Ledg
 def _result(options: Preprocess, rows: Sequence[Row], set_aside: int, fold: Fold) -> Result:
     """Summarise the rows that the stage has written."""
     both, lines = labels_of(rows), list[tuple[Cell, ...]]()
+    names = ("split", "images", *Labels(*both).names, "augmented")
     for split in SPLITS:
         here = [row for row in rows if row.split == split]
         labels = [row.label for row in here if not row.parent]
@@ -253,7 +255,7 @@ def _result(options: Preprocess, rows: Sequence[Row], set_aside: int, fold: Fold
             "preview": str(options.out / PREVIEW),
             **fold.facts,
         },
-        tables=(Table(title, columns, tuple(lines)),),
+        tables=(Table(title, names, tuple(lines)),),
         set_aside=set_aside,
         next_stage="train",
         next_options={"data": options.out},

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.labels import Labels
 from pipeline.manifest import LABELS, SPLITS
 from pipeline.progress import Progress, Table
 from pipeline.stages.data import Organize
@@ -137,6 +138,6 @@ def split_table(plan: Plan, facts: Mapping[str, Any]) -> Table:
     splits, columns = facts["splits"], (*SPLIT_COLUMNS, *plan.labels)
     total = {name: sum(splits[split][name] for split in SPLITS) for name in columns}
     rows = [(split, *(splits[split][name] for name in columns)) for split in SPLITS]
-    return Table(
-        f"{plan.unit.capitalize()} by split", ("split", *columns), (*rows, ("all", *total.values()))
-    )
+    titles = ("split", *SPLIT_COLUMNS, *Labels(*plan.labels).names)
+    rows.append(("all", *total.values()))
+    return Table(f"{plan.unit.capitalize()} by split", titles, tuple(rows))

@@ -78,6 +78,12 @@ class Step:
         return bool(self.record["counts"].get("has_patients", True))
 
     @property
+    def tables(self) -> str:
+        """What the collection lists its images in, in words."""
+        known = collection_name(self.record) == CBIS_DDSM
+        return "case descriptions" if known else "tables of the collection"
+
+    @property
     def apart(self) -> str:
         """How far its splits are held apart, in words."""
         if self.has_patients:

@@ -59,7 +59,7 @@ def _data(group: Group, dataset: Dataset | None) -> Iterator[str]:
         yield f"The data were {cited}: {kind}."
     if organised is not None:
         expected = organised.record["counts"].get("expected")
-        known = f" The case descriptions listed {expected:,} of them." if expected else ""
+        known = f" The {organised.tables} listed {expected:,} of them." if expected else ""
         yield f"One image was a {organised.content}.{known}"
     for step in dataset.steps:
         what = "organising" if step.stage == "organize" else "preprocessing"

@@ -23,6 +23,7 @@ MASS, CALCIFICATION = "mass", "calcification"
 SEVERAL = "several"  # of an image whose lesions differ
 UNSTATED = "not stated"
 YOUNGEST, OLDEST = 40, 80  # years: the decades of screening, by which ages are told apart
+NORMAL = "none"  # of a finding, where the dataset says that there is none
 FEW = 10  # malignant or benign images, below which an AUC says little
 
 
@@ -63,9 +64,13 @@ def _of_age(row: Row) -> list[str]:
     return [f"{decade} to {decade + 9}"]
 
 
+def _findings(row: Row) -> list[str]:
+    return [NORMAL] if row.diagnosis == "normal" and not row.finding else row.finding.split("|")
+
+
 FACTORS = {
     "collection": _of_image("collection"),
-    "finding": _of_image("finding"),
+    "finding": _findings,
     "density": _of_image("density"),
     "view": _of_image("view"),
     "laterality": _of_image("laterality"),
