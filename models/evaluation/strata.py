@@ -81,7 +81,7 @@ FACTORS = {
     "calcification type": _of_lesions("shape", CALCIFICATION),
     "calcification distribution": _of_lesions("margins", CALCIFICATION),
     "age": _of_age,
-    **{column: _of_image(column) for column in ("implant", "site", "machine", "collection")},
+    **{column: _of_image(column) for column in ("implant", "site", "machine")},
 }
 
 
