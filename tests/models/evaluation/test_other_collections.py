@@ -34,7 +34,8 @@ def test_malignant_against_the_rest_is_measured_against_benign_with_a_note(optio
     assert read_json(run / "model.json")["labels"] == ["not_malignant", "malignant"]
     result = measured(run, dataset(tmp_path / "other", "benign-malignant", first=500))
     assert result.facts["test"]["images"] == 8
-    wanted = "the run learnt to tell not malignant or malignant, and the images here are benign or malignant"
+    learnt = "the run learnt to tell not malignant or malignant, "
+    wanted = f"{learnt}and the images here are benign or malignant"
     assert wanted in result.notes
 
 
