@@ -91,6 +91,7 @@ class RecordPlan(Plan):
                 f"--test-share {self.options.test_share:g} of the patients were drawn"
             )
         yield from _rare(self.images, self.labels[1])
+        yield from _apart(self.images, self.splits)
         for name, value in _foreign(self.options):
             yield f"{name} {value} means nothing for this collection, and was not used"
 
@@ -325,6 +326,17 @@ def _held(records: Sequence[ImageRecord]) -> dict[str, dict[str, int]]:
             **{name: diagnoses[name] for name in kinds},
         }
     return found
+
+
+def _apart(images: Sequence[PlannedRecord], splits: Mapping[str, str]) -> Iterator[str]:
+    """Say where validation and test share no finding, as in DDSM's TFRecords."""
+    held: dict[str, set[str]] = {"val": set(), "test": set()}
+    for image in images:
+        if image.record.finding and (split := splits[image.patient_id]) in held:
+            held[split].add(image.record.finding)
+    if all(held.values()) and not held["val"] & held["test"]:
+        said = " and ".join(f"{split} only {', '.join(sorted(one))}" for split, one in held.items())
+        yield f"of findings, {said}: what is chosen on val may not fit test"
 
 
 def _rare(images: Sequence[PlannedRecord], positive: str) -> Iterator[str]:

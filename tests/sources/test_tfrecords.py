@@ -275,3 +275,13 @@ def test_a_second_copy_of_a_file_is_told(tmp_path):
         "training10_1.tfrecords": "is empty",
     }
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == 20
+
+
+@pytest.mark.parametrize(("val", "test", "told"), [((0, 1, 3), (0, 2, 4), True),
+                                                   ((0, 1, 4), (0, 2, 3), False)])  # fmt: skip
+def test_it_is_said_where_validation_and_test_share_no_finding(tmp_path, val, test, told):
+    """Those of the published files are calcifications alone, and masses alone."""
+    raw = write_small(tmp_path / "raw", val=[10 + one for one in val], test=[20 + x for x in test])
+    notes = organise(raw, tmp_path / "d", question="abnormal-normal", dry_run=True).notes
+    wanted = "of findings, val only calcification and test only mass: "
+    assert any(note.startswith(wanted) for note in notes) is told
