@@ -112,9 +112,11 @@ def split_counts(
         splits: patient_id -> "train", "val" or "test".
         labels: The two of the dataset.
     """
+    by_split: dict[str, list[Planned]] = {split: [] for split in SPLITS}
+    for image in images:
+        by_split[splits[image.patient_id]].append(image)
     found = {}
-    for split in SPLITS:
-        members = [image for image in images if splits[image.patient_id] == split]
+    for split, members in by_split.items():
         held = Counter(image.label for image in members)
         found[split] = {
             "images": len(members),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.manifest import ABNORMAL, DIAGNOSES, QUESTIONS, SPLITS
+from pipeline.manifest import ABNORMAL, DIAGNOSES, POSITIVE, QUESTIONS, SPLITS
 from pipeline.options import Answers, applies, as_text, checked, choices_of, defaults, flag
 from pipeline.progress import Progress, Table
 from pipeline.provenance import NO_PATIENTS
@@ -289,20 +289,17 @@ def _strata(images: Sequence[PlannedRecord]) -> Strata:
         held.setdefault(image.patient_id, []).append(image)
 
     def joined(name: str, shown: Sequence[PlannedRecord]) -> str:
-        return "|".join(sorted({str(getattr(image.record, name) or "") for image in shown}))
+        values = {getattr(image.record, name) for image in shown}
+        return "|".join(sorted({str(value or "") for value in values}))
 
     strata = {}
     for patient, shown in held.items():
         diagnoses = {image.record.diagnosis for image in shown}
         worst = max(diagnoses, key=(ABNORMAL, *DIAGNOSES).index)
-        positive = max((image.label for image in shown), key=_is_positive)
+        positive = max({image.label for image in shown}, key=POSITIVE.__contains__)
         others = tuple(joined(name, shown) for name in ("collection", "site", "finding", "density"))
         strata[patient] = (positive, worst, *others)
     return strata
-
-
-def _is_positive(label: str) -> bool:
-    return any(label == positive for _, positive in QUESTIONS.values())
 
 
 def _names(record: ImageRecord, rename: OpenNames) -> set[str]:
