@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.manifest import DIAGNOSES
+from pipeline.paths import from_here
 from pipeline.progress import Progress, Result
 from pipeline.stages.collections import FOLDERS
 from pipeline.stages.data import PACKED, Organize
@@ -131,7 +132,7 @@ def read(options: Organize) -> "Records":
               for name in found.unread]  # fmt: skip
     if found.unread:
         notes.append(f"images of kinds that cannot be read: {found.unread_counts()}")
-    notes += _empty_notes(found)
+    notes += [*_empty_notes(found), *_split_notes(options.source)]
     kept = [entry for entry in entries if meant[entry.label] != LEAVE_OUT]
     records = to_records(options.source, kept, meant, aside, notes)
     hide = options.pseudonymize
@@ -191,6 +192,18 @@ def _class_notes(meant: Mapping[str, str]) -> list[str]:
     taken = [f"{name} is {diagnosis}" for name, diagnosis in sorted(meant.items())
              if name.lower() != diagnosis and diagnosis in DIAGNOSES]  # fmt: skip
     return [f"classes: {', '.join(taken)}; --classes says otherwise"] if taken else []
+
+
+def _split_notes(source: Path) -> list[str]:
+    """Say that a folder is one split of several, which lie beside it."""
+    whole = source.absolute()
+    own = split_of(whole.name)
+    beside = [path.name for path in _visible(whole.parent)
+              if own and split_of(path.name) and path.name != whole.name]  # fmt: skip
+    if not beside:
+        return []
+    return [f"{source} is the {own} split alone: {', '.join(beside)} beside it are not read; for "
+            f"all of them give --source {from_here(whole.parent)}"]  # fmt: skip
 
 
 def _empty_notes(found: Found) -> list[str]:

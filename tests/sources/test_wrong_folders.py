@@ -99,6 +99,15 @@ def test_cbis_ddsm_too_high_is_found_and_too_low_is_told(collection):
     assert f"CBIS-DDSM seems to lie in {root / 'CBIS-DDSM'}: give that as --source" in line
 
 
+def test_one_split_of_several_is_taken_with_a_note():
+    for name in ("train", "valid", "test"):
+        class_folders(Path("data") / name, count=10)
+    source = Path("data/train")
+    result = organize(Organize(source=source, dry_run=True), Silent())
+    wanted = "data/train is the train split alone: test, valid beside it are not read; for all of "
+    assert f"{wanted}them give --source data" in result.notes
+
+
 def test_two_that_fit_are_both_named():
     for name in ("one", "two"):
         mini_mias(Path("data") / name)
