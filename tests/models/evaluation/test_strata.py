@@ -34,6 +34,12 @@ def many(count):
     ]  # fmt: skip
 
 
+def test_the_sources_of_a_merged_dataset_are_a_factor():
+    rows = [row(number, collection="one" if number < 3 else "two") for number in range(8)]
+    assert levels(rows, "collection") == [("one", 3), ("two", 5)]
+    assert levels([row(number) for number in range(8)], "collection") == []
+
+
 def test_an_image_with_different_values_counts_as_several():
     rows = [row(0, subtlety="3|3"), row(1, subtlety="3|4"), row(2, subtlety="3"), row(3)]
     assert levels(rows, "subtlety") == [("3", 2), ("several", 1), ("not stated", 1)]
