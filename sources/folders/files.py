@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from pipeline.stages.data import PACKED
 from sources.walking import walk
 
 READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm", ".dcm", ".dicom")
@@ -72,6 +73,7 @@ class Found:
 
     pictures: list[Picture] = field(default_factory=list)  # sorted by name
     unread: list[str] = field(default_factory=list)  # names of images of other kinds
+    packed: list[str] = field(default_factory=list)  # names of files of many files
     empty: list[str] = field(default_factory=list)  # folders without a file below them
 
     def unread_counts(self) -> str:
@@ -94,8 +96,8 @@ def find_pictures(folder: Path) -> Found:
                 continue
             held.update(str(one) for one in (PurePosixPath(place), *PurePosixPath(place).parents))
             relative = (PurePosixPath(place) / name).as_posix()
-            if kind == "unread":
-                found.unread.append(relative)
+            if kind != "read":
+                (found.unread if kind == "unread" else found.packed).append(relative)
                 continue
             status = (parent / name).stat()
             found.pictures.append(Picture(relative, status.st_size, status.st_mtime_ns))
@@ -116,6 +118,8 @@ def _kind(path: Path) -> str:
         return "read" if path.is_file() else ""
     if suffix in UNREAD:
         return "unread"
+    if suffix in PACKED:
+        return "packed"
     # DICOM files often have no suffix, or the last number of a UID for one.
     if suffix and not suffix[1:].isdigit():
         return ""

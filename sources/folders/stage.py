@@ -15,7 +15,7 @@ from pipeline.manifest import DIAGNOSES
 from pipeline.paths import from_here
 from pipeline.progress import Progress, Result
 from pipeline.stages.collections import FOLDERS
-from pipeline.stages.data import PACKED, Organize
+from pipeline.stages.data import Organize
 from sources.folders.classes import LEAVE_OUT, diagnosis_of, split_of, understood
 from sources.folders.files import Found, Picture, find_pictures, first_picture, named, told
 from sources.folders.table import Entry, find_tables, join, read_tables, refuse_columns
@@ -132,6 +132,9 @@ def read(options: Organize) -> "Records":
               for name in found.unread]  # fmt: skip
     if found.unread:
         notes.append(f"images of kinds that cannot be read: {found.unread_counts()}")
+    if found.packed:
+        names = ", ".join(map(named, found.packed[:3]))
+        notes.append(f"packed files are not looked into: {len(found.packed):,} ({names})")
     notes += [*_empty_notes(found), *_split_notes(options.source)]
     kept = [entry for entry in entries if meant[entry.label] != LEAVE_OUT]
     records = to_records(options.source, kept, meant, aside, notes)
@@ -144,10 +147,9 @@ def read(options: Organize) -> "Records":
 
 
 def _no_picture(source: Path, found: Found) -> UserError:
-    packed = sorted(path.name for path in source.rglob("*") if path.suffix.lower() in PACKED)
-    if packed:
+    if found.packed:
         return UserError(
-            f"{source}: holds no image, but packed files ({', '.join(packed[:3])})",
+            f"{source}: holds no image, but packed files ({', '.join(found.packed[:3])})",
             "unpack them, and give the folder that they make as --source",
         )
     kinds = f", only {found.unread_counts()}, which cannot be read" if found.unread else ""

@@ -174,6 +174,7 @@ def test_damage_is_set_aside_by_name_and_nothing_else_is_lost(tmp_path):
     (root / "normal" / "moving.gif").write_bytes(b"GIF89a" + b"x" * 30)
     (root / "stray.png").write_bytes((root / "benign" / "1.png").read_bytes()[:-1] + b"\0")
     (root / "none of this").mkdir()
+    (root / "benign" / "more.zip").write_bytes(b"PK")
     result = run(root, tmp_path / "out")
     reasons = aside(tmp_path / "out")
     assert reasons.pop("flat").endswith("is of one grey value")
@@ -183,7 +184,17 @@ def test_damage_is_set_aside_by_name_and_nothing_else_is_lost(tmp_path):
     assert reasons["malignant/phone.heic"].startswith("is a .heic file, which cannot be read")
     assert "images of kinds that cannot be read: 1 .gif, 1 .heic" in result.notes
     assert "folders without an image: none of this" in result.notes
+    assert "packed files are not looked into: 1 (benign/more.zip)" in result.notes
     assert diagnoses(tmp_path / "out") == {"benign": 10, "malignant": 10, "normal": 10}
+
+
+def test_packed_classes_are_told_to_be_unpacked(tmp_path):
+    for name in ("benign.zip", "malignant.zip"):
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        (tmp_path / "raw" / name).write_bytes(b"PK")
+    for collection in ("auto", "folders"):
+        with pytest.raises(UserError, match=r"benign\.zip, malignant\.zip.*unpack|unpack benign\.zip"):
+            run(tmp_path / "raw", tmp_path / "out", collection=collection)
 
 
 def test_a_mask_beside_its_image_is_its_mask(tmp_path):
