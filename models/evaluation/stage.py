@@ -50,6 +50,7 @@ TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 # Options that do not change what an image looks like.
 PLACES = {"data", "out", "seed", "workers", "fold"}
 OLDER_MAPS = "the heat-maps of this run are of its evaluation before this one: explain it again"
+TOO_HIGH = 2.0  # mean probability over prevalence, beyond which probabilities are called too high
 FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
 
 ByUnit = Mapping[str, Mapping[str, ScoredSplit]]  # by unit, then by split
@@ -354,9 +355,18 @@ def _notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[
         f"{1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by chance {share:.3f}, "
         "and at probabilistic F1"
     ]
-    if "val" in images and (few := images["val"].malignant) < FEW_POSITIVES:
+    if (val := images.get("val")) is None:
+        return notes
+    if val.malignant < FEW_POSITIVES:
         notes.append(
-            f"operating point and calibration rest on {few} {labels.positive} validation images"
+            f"operating point and calibration rest on {val.malignant} {labels.positive} "
+            "validation images"
+        )
+    mean, known = float(val.scores.mean()), val.malignant / len(val.targets)
+    if mean > TOO_HIGH * known:  # balanced classes raise logits, which one factor cannot undo
+        notes.append(
+            f"probabilities of validation are {mean:.3f} on average, and {known:.3f} of its images "
+            f"are {labels.positive}, which lowers probabilistic F1: try --calibration isotonic"
         )
     return notes
 

@@ -188,3 +188,17 @@ def test_labels_of_another_question_are_understood(tmp_path):
     assert set(said) == {("not_malignant", "0"), ("malignant", "1")}
     again, _ = read_predicted(result.folder / "predictions_test.csv")
     assert [row.is_positive for row in again] == [target == "1" for _, target in said]
+
+
+def test_probabilities_that_are_too_high_for_the_prevalence_are_named(tmp_path):
+    text = [f"val{line},val" for line in rare_lines()]
+    text = [line.replace(",p", ",valp") for line in text]
+    text += [f"{line},test" for line in rare_lines()]
+    path = written(tmp_path / "m.csv", *text, head=f"{HEAD},split")
+    high, before = measured(path, tmp_path / "runs", calibration="temperature")
+    assert any("on average, and 0.020 of its images are malignant" in one for one in high.notes)
+    assert "operating point and calibration rest on 8 malignant validation images" in high.notes
+    mended, after = measured(path, tmp_path / "runs", calibration="isotonic")
+    assert not any("on average" in note for note in mended.notes)
+    soft = [one["splits"]["test"]["metrics"]["pf1"]["value"] for one in (before, after)]
+    assert soft[1] > 1.5 * soft[0]
