@@ -193,7 +193,9 @@ def test_packed_classes_are_told_to_be_unpacked(tmp_path):
         (tmp_path / "raw").mkdir(exist_ok=True)
         (tmp_path / "raw" / name).write_bytes(b"PK")
     for collection in ("auto", "folders"):
-        with pytest.raises(UserError, match=r"benign\.zip, malignant\.zip.*unpack|unpack benign\.zip"):
+        with pytest.raises(
+            UserError, match=r"benign\.zip, malignant\.zip.*unpack|unpack benign\.zip"
+        ):
             run(tmp_path / "raw", tmp_path / "out", collection=collection)
 
 

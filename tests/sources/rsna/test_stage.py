@@ -1,9 +1,7 @@
 """RSNA Screening Mammography: what its rows say, where its images lie, and what is damaged."""
 
 import csv
-import resource
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,17 +22,7 @@ from sources.registry import collection_of
 from sources.rsna.rows import NEEDED
 from tests.conftest import write_collection
 from tests.organize_data.reading import run, set_aside
-from tests.sources.rsna_files import (
-    CANCERS,
-    COLUMNS,
-    PATIENTS,
-    ROWS,
-    real_rows,
-    row,
-    some_rows,
-    write_copies,
-    write_table,
-)
+from tests.sources.rsna.files import COLUMNS, row, some_rows, write_copies, write_table
 
 PATIENT_FOLDERS, FLAT = "{patient}/{image}.png", "{patient}_{image}.png"
 
@@ -363,47 +351,3 @@ def test_other_tables_are_not_taken_for_it(copies, tmp_path):
     shutil.copyfile(copies / "folds.csv", copies / "more.csv")
     with pytest.raises(UserError, match=r"holds 2 tables \(folds.csv, more.csv\); name one with"):
         plan(source=copies)
-
-
-def patients_of(rows, splits, wanted):
-    return Counter(splits[f"rsna_{who}"] for who in {one["patient_id"] for one in rows
-                                                     if wanted(one)})  # fmt: skip
-
-
-def test_rare_cancers_are_shared_by_label_and_site(tmp_path):
-    from sources.pseudonyms import OpenNames
-    from sources.rsna.stage import plan as plan_of
-
-    rows = real_rows(women=600, images=2_800, cancers=60)
-    table = write_table(tmp_path / "train.csv", rows)
-    splits = plan_of(Organize(csv=table, dry_run=True), OpenNames()).splits
-    ill = {one["patient_id"] for one in rows if one["cancer"]}
-    assert len(ill) == 30
-
-    def shared(wanted):
-        return patients_of(rows, splits, wanted)
-
-    assert shared(lambda one: one["patient_id"] in ill) == {"test": 6, "val": 4, "train": 20}
-    assert shared(lambda one: one["patient_id"] not in ill) == {
-        "test": 114, "val": 68, "train": 388,
-    }  # fmt: skip
-    for site in (1, 2):
-        found = shared(lambda one, site=site: one["patient_id"] in ill and one["site_id"] == site)
-        assert abs(found["test"] - 0.2 * found.total()) <= 1
-        assert abs(found["val"] - 0.15 * 0.8 * found.total()) <= 1.5
-    note = next(note for note in plan(csv=table).notes if "PR AUC" in note)
-    assert note.startswith("2.1% of the images are malignant: calling none of them so would be")
-
-
-@pytest.mark.slow
-def test_the_real_number_of_rows_is_planned_in_ten_seconds(tmp_path, run_main):
-    table = write_table(tmp_path / "train.csv", real_rows())
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    done = run_main("organize", "--dry-run", "--csv", table, "--batch")
-    assert time.perf_counter() - started < 10
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime < 8
-    assert after.ru_maxrss < 400_000  # kilobytes
-    assert f"{ROWS:,} images of {PATIENTS:,} patients; nothing written" in done.stdout
-    assert f"{CANCERS:,}" in done.stdout
