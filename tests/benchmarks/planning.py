@@ -27,7 +27,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 table = pandas.read_csv(sys.argv[1])
 cutter = StratifiedGroupKFold(5, shuffle=True, random_state=42)
 rest, test = next(cutter.split(table, table.cancer, table.patient_id))
-train, val = next(cutter.split(table.iloc[rest], table.cancer.iloc[rest], table.patient_id.iloc[rest]))
+left = table.iloc[rest]
+train, val = next(cutter.split(left, left.cancer, left.patient_id))
 print(len(train), len(val), len(test))
 """
 
