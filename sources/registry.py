@@ -17,7 +17,7 @@ and, where there is something to say,
   without images;
 - `live_counts(name, answers)`: what an answer would leave, where records do not tell it.
 
-Nothing here loads more than the standard library: questions are asked through it.
+Nothing is loaded here before a folder is looked at: `--help` comes this way.
 """
 
 import contextlib
