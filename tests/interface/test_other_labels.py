@@ -21,7 +21,9 @@ NAMES = {
 }
 QUICK = ("--workers", "1", "--batch")
 # What stays, whatever is asked: who wrote what, the command line, and the image of a class folder.
-KEPT = re.compile(r"data:[\w/+]+;base64,[^\"']*|malignant-rest|<style>.*?</style>", re.DOTALL)
+KEPT = re.compile(
+    r"data:[\w/+]+;base64,[^\"']*|malignant-rest|/not_malignant/|<style>.*?</style>", re.DOTALL
+)
 
 
 def said(text):
