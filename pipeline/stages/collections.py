@@ -93,7 +93,7 @@ class Synthesize(Common):
         },
         other="another height in pixels",
     )
-    collection: str = option(
+    collection: str = advanced(
         CBIS_DDSM,
         "Which collection it looks like",
         choices={name: text for name, text in COLLECTIONS.items() if name != MERGED},

@@ -212,15 +212,14 @@ def test_a_quoted_path_with_spaces_replaces_what_is_offered(keys, tmp_path, past
 
 
 def test_an_absolute_path_replaces_what_is_offered(keys, tmp_path):
-    keys(*str(tmp_path), ENTER, ENTER, ENTER, ENTER, RUN)
+    keys(*str(tmp_path), ENTER, ENTER, ENTER, RUN)
     assert fill(Synthesize) == Synthesize(out=tmp_path)
 
 
 def test_open_questions_are_those_without_a_flag():
     assert open_questions(Sample, {}) == ["--kind", "--weights"]
     assert open_questions(Sample, {"kind": "b", "weights": "none"}) == ["--epochs"]
-    given = {"out": "x", "patients": 9, "size": "small", "collection": "mini-mias"}
-    assert open_questions(Synthesize, given) == []
+    assert open_questions(Synthesize, {"out": "x", "patients": 9, "size": "small"}) == []
 
 
 def test_the_questions_are_those_of_the_collection(collection, tmp_path):

@@ -34,8 +34,8 @@ def two(once):
         (name,) = (first / "benign").glob("*.x")
         name.rename(name.with_name(f"{name.stem}_mask.png"))
         second = with_table(folder / "b", women(folder / "b"))
-        run(first, folder / "both" / "first set")
-        run(second, folder / "both" / "second")
+        run(first, folder / "both" / "first set", question="malignant-rest")
+        run(second, folder / "both" / "second", question="malignant-rest")
         return folder / "both"
 
     return once("two-datasets", make)
@@ -43,7 +43,7 @@ def two(once):
 
 @pytest.fixture(scope="session")
 def merged(two, once):
-    return once("merged", lambda folder: run(two, folder / "dataset"))
+    return once("merged", lambda folder: run(two, folder / "dataset", question="malignant-rest"))
 
 
 @pytest.fixture
