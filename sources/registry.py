@@ -155,7 +155,12 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
     plain = wanted == [FOLDERS]
     if half := _half_here(source, wanted if plain else [one for one in wanted if one != FOLDERS]):
         return half
-    if places := list(_elsewhere(source, wanted)):
+    # A folder of work holds datasets as well: that they lie beside another one says nothing.
+    likely = wanted if wanted == [MERGED] else [one for one in wanted if one != MERGED]
+    places = list(_elsewhere(source, likely))
+    if packed := _unpack(source):  # what lies in there is nearer than what lies above
+        places = [one for one in places if one[1].is_relative_to(source)]
+    if places:
         name, place = places[0]
         others = [str(other) for one, other in places[1:]
                   if one == name and not other.is_relative_to(place)]  # fmt: skip
@@ -167,11 +172,11 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
         return half
     if len(wanted) == 1:
         looked_for = f"what {short_name(wanted[0])} is known by: {module_of(wanted[0]).MARKS}"
-        return UserError(f"{source}: holds {held}, and not {looked_for}", _unpack(source) or GIVE)
+        return UserError(f"{source}: holds {held}, and not {looked_for}", packed or GIVE)
     names = ", ".join(short_name(name) for name in wanted)
     return UserError(
         f"{source}: holds {held}, and none of the collections that are known ({names})",
-        _unpack(source) or "name one with --collection, to be told what is missing of it",
+        packed or "name one with --collection, to be told what is missing of it",
     )
 
 

@@ -121,7 +121,10 @@ def test_a_packed_download_is_told_to_be_unpacked():
     with zipfile.ZipFile(Path("data") / "all-mias.zip", "w") as packed:
         for path in root.iterdir():
             packed.write(path, path.name)
-    shutil.rmtree(root)  # nothing lies near
+    # A download, or datasets, that lie beside it by chance are not what was meant.
+    for name in ("a", "b"):
+        raw = class_folders(Path("work") / name, count=10)
+        organize(Organize(source=raw, out=Path(name)), Silent())
     line = refused(Path("data"), Path("out"))
     assert "holds 1 file (all-mias.zip)" in line
     assert "unpack all-mias.zip, and give the folder that it makes as --source" in line
