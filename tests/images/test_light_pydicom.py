@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from images.files import read_image
 assert read_image(Path(sys.argv[1])).shape == (32, 32)
-print(*sorted({"requests", "tqdm", "gdcm"} & set(sys.modules)))
+print(*sorted({"requests", "tqdm", "gdcm", "ssl", "PIL.Image"} & set(sys.modules)))
 import tqdm
 """
 
