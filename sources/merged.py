@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.manifest import DIAGNOSES, MANIFEST, MASK_TABLE, Row, read_manifest
+from pipeline.manifest import ABNORMAL, DIAGNOSES, MANIFEST, MASK_TABLE, Row, read_manifest
 from pipeline.paths import inside
 from pipeline.progress import Progress, Result
 from pipeline.records import RECORD, UNFINISHED, read_record
@@ -170,7 +170,7 @@ def _diagnosis(folder: Path, row: Row) -> str:
         UserError: Its dataset asks another question, and keeps no diagnosis beside the label.
     """
     found = row.diagnosis or row.label
-    if found not in DIAGNOSES:
+    if found not in (*DIAGNOSES, ABNORMAL):
         problem = f"{folder / MANIFEST}: {row.image_id} is {row.label}, which tells no diagnosis"
         raise UserError(problem, REMEDY)
     return found

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from pipeline.errors import UserError, shown
-from pipeline.manifest import DIAGNOSES
+from pipeline.manifest import ABNORMAL, DIAGNOSES
 
 NORMAL, BENIGN, MALIGNANT = DIAGNOSES
 LEAVE_OUT = "leave-out"
+MEANINGS = (*DIAGNOSES, ABNORMAL, LEAVE_OUT)
 SPLIT_NAMES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -23,6 +24,7 @@ EXACT = {
 NUMBERS = {"0": NORMAL, "1": MALIGNANT, "false": NORMAL, "true": MALIGNANT}
 WORDS = {
     "normal": NORMAL, "normals": NORMAL, "healthy": NORMAL,
+    "abnormal": ABNORMAL, "abnormals": ABNORMAL, "abnormality": ABNORMAL,
     "benign": BENIGN, "benigns": BENIGN,
     "malignant": MALIGNANT, "malignants": MALIGNANT, "malign": MALIGNANT, "cancer": MALIGNANT,
     "cancers": MALIGNANT, "cancerous": MALIGNANT, "carcinoma": MALIGNANT,
@@ -77,7 +79,7 @@ def understood(classes: Mapping[str, int], given: str, where: str) -> dict[str, 
                            zip(sorted(unknown), (BENIGN, MALIGNANT), strict=False))  # fmt: skip
         raise UserError(
             f"{where}: its classes are not all understood (images: {held}{more})",
-            f'say what they are with --classes "{example}" ({", ".join(DIAGNOSES)}, {LEAVE_OUT})',
+            f'say what they are with --classes "{example}" ({", ".join(MEANINGS)})',
         )
     return meant
 
@@ -91,10 +93,9 @@ def _given(text: str, classes: Iterable[str]) -> dict[str, str]:
             there = ", ".join(shown(one) for one in sorted(known.values())[:9])
             raise UserError(f"--classes: no class is called {name!r}", f"there are {there}")
         plain = meaning.lower()
-        if plain not in (*DIAGNOSES, LEAVE_OUT):
+        if plain not in MEANINGS:
             raise UserError(
-                f"--classes: {name}={meaning} is no diagnosis",
-                f"give one of {', '.join(DIAGNOSES)}, {LEAVE_OUT}",
+                f"--classes: {name}={meaning} is no diagnosis", f"give one of {', '.join(MEANINGS)}"
             )
         said[known[name.casefold()]] = plain
     return said

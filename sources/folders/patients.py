@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.manifest import DIAGNOSES
+from pipeline.manifest import ABNORMAL, DIAGNOSES
 from sources.folders.files import Picture, image_ids, named, same_content
 from sources.folders.table import Entry
 from sources.records import ImageRecord, Records
@@ -83,7 +83,7 @@ def _one_each(
         aside += [(one.where, f"says another patient or split of {named(one.picture.name)} than "
                    f"{first.where}") for one in mine if one not in same]  # fmt: skip
         several += len(same) > 1
-        worst = max(same, key=lambda one: DIAGNOSES.index(meant[one.label]))
+        worst = max(same, key=lambda one: (ABNORMAL, *DIAGNOSES).index(meant[one.label]))
         findings = "|".join(dict.fromkeys(one.finding for one in same if one.finding))
         joined.append(replace(worst, finding=findings))
     if several:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.manifest import DIAGNOSES
 from pipeline.paths import from_here
 from pipeline.progress import Progress, Result
@@ -56,12 +56,24 @@ def may_be_table(path: Path) -> bool:
 
 
 def half_here(folder: Path) -> str:
-    """Say what is missing where there is a table without images, or classes of other names."""
+    """Say what is missing where there is a table without images, or classes of other names.
+
+    Raises:
+        UserError: The table's columns, or the classes' names, are to be said by an option.
+    """
     fitting, others = read_tables(find_tables(folder, None), "")
     if fitting and not first_picture(folder):
         return f"{fitting[0].table.path.name} names images, and none of them is there"
     if others and first_picture(folder):
         raise refuse_columns(others[0], "the image")
+    names = sorted({path.name for path in _class_folders(folder) if first_picture(path)})
+    if len(names) > 1 and not any(map(diagnosis_of, names)):
+        held = ", ".join(map(shown, names[:5])) + (" and so on" if len(names) > 5 else "")
+        example = f"{shown(names[0])}=normal,{shown(names[1])}=malignant"
+        raise UserError(
+            f"{folder}: its folders of images ({held}) have the names of no class that is known",
+            f'if they are classes, say what they are with --classes "{example}"',
+        )
     return ""
 
 

@@ -121,7 +121,7 @@ def test_the_same_picture_under_two_diagnoses_is_set_aside_and_nothing_else(tmp_
         ("negative", "normal"), ("no cancer", "normal"), ("Malignant (calcification)", "malignant"),
         # Left to the person:
         ("not malignant", ""), ("suspected cancer", ""), ("benign or malignant", ""),
-        ("abnormal", ""), ("2", ""), ("BI-RADS 4", ""), ("", ""),
+        ("abnormal", "abnormal"), ("2", ""), ("BI-RADS 4", ""), ("", ""),
     ],
 )  # fmt: skip
 def test_names_of_classes(name, diagnosis):
@@ -262,3 +262,25 @@ def test_its_questions_are_not_those_of_cbis_ddsm(tmp_path, sorted_by_hand):
     assert collection_of({"source": sorted_by_hand}) == "folders"
     (tmp_path / "empty").mkdir()
     assert collection_of({"source": tmp_path / "empty"}) == "cbis-ddsm"
+
+
+def test_abnormal_against_normal_is_asked_where_nothing_says_what_a_finding_is(tmp_path):
+    raw = class_folders(tmp_path / "raw", ("Abnormal", "Normal"), count=10)
+    result = run(raw, tmp_path / "out")
+    assert result.facts["question"] == "abnormal-normal"
+    rows = read_manifest(tmp_path / "out")
+    assert {(row.diagnosis, row.label) for row in rows} == {
+        ("abnormal", "abnormal"), ("normal", "normal"),
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"no image is left|--question"):
+        run(raw, tmp_path / "other", question="malignant-rest")
+
+
+def test_class_folders_of_unknown_names_are_answered_with_the_option(tmp_path):
+    raw = class_folders(tmp_path / "raw", ("ill", "fine"), count=10)
+    wanted = r'folders of images .fine, ill. .*--classes "fine=normal,ill=malignant"'
+    with pytest.raises(UserError, match=wanted):
+        run(raw, tmp_path / "out")
+    run(raw, tmp_path / "out", classes="fine=normal,ill=malignant")
+    labels = {row.image_id.rpartition("_")[0]: row.label for row in read_manifest(tmp_path / "out")}
+    assert set(labels.values()) == {"not_malignant", "malignant"}
