@@ -13,19 +13,6 @@ from pipeline.interrupts import noting_interrupts
 from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
 from pipeline.records import leave_folders, plain_options
-from pipeline.stages import (
-    collections,
-    data,
-    evaluation,
-    explanation,
-    export,
-    prediction,
-    training,
-    tuning,
-    upkeep,
-    webapp,
-    whole,
-)
 
 if TYPE_CHECKING:
     from interface.screen import Screen
@@ -33,11 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its options, and the function that runs it as "module:function"."""
+    """A stage: its options as "module:class" of `pipeline.stages`, its function likewise."""
 
-    options: type
+    declared: str
     function: str
     asks: bool = True  # whether it has questions; without them flags and defaults are enough
+
+    @property
+    def options(self) -> type:
+        """Its options, imported when they are asked for: a command wants those of one stage."""
+        module, name = self.declared.split(":")
+        found: type = getattr(importlib.import_module(f"pipeline.stages.{module}"), name)
+        return found
 
     @property
     def title(self) -> str:
@@ -46,24 +40,24 @@ class Stage:
 
 
 STAGES = {
-    "all": Stage(whole.Whole, "interface.whole:run_whole"),
-    "demo": Stage(whole.Demo, "interface.whole:run_demo", asks=False),
-    "synthesize": Stage(collections.Synthesize, "sources.synthetic.stage:synthesize"),
-    "organize": Stage(data.Organize, "organize_data:organize"),
-    "preprocess": Stage(data.Preprocess, "preprocess_data:preprocess"),
-    "probe": Stage(data.Probe, "models.shortcuts.stage:check_shortcuts"),
-    "tune": Stage(tuning.Tune, "models.tuning.stage:tune"),
-    "train": Stage(training.Train, "models.training.queue:train_each"),
-    "evaluate": Stage(evaluation.Evaluate, "models.evaluation.queue:evaluate_each"),
-    "ensemble": Stage(evaluation.Ensemble, "models.evaluation.ensemble:ensemble"),
-    "explain": Stage(explanation.Explain, "models.explanation.stage:explain"),
-    "predict": Stage(prediction.Predict, "models.prediction.stage:predict"),
-    "app": Stage(webapp.App, "interface.webapp.stage:app", asks=False),
-    "compare": Stage(evaluation.Compare, "models.comparison.stage:compare"),
-    "report": Stage(evaluation.Report, "interface.report.stage:report"),
-    "export": Stage(export.Export, "models.export.stage:export"),
-    "runs": Stage(upkeep.Runs, "interface.upkeep.runs:manage_runs"),
-    "clean": Stage(upkeep.Clean, "interface.upkeep.clean:clean"),
+    "all": Stage("whole:Whole", "interface.whole:run_whole"),
+    "demo": Stage("whole:Demo", "interface.whole:run_demo", asks=False),
+    "synthesize": Stage("collections:Synthesize", "sources.synthetic.stage:synthesize"),
+    "organize": Stage("data:Organize", "organize_data:organize"),
+    "preprocess": Stage("data:Preprocess", "preprocess_data:preprocess"),
+    "probe": Stage("data:Probe", "models.shortcuts.stage:check_shortcuts"),
+    "tune": Stage("tuning:Tune", "models.tuning.stage:tune"),
+    "train": Stage("training:Train", "models.training.queue:train_each"),
+    "evaluate": Stage("evaluation:Evaluate", "models.evaluation.queue:evaluate_each"),
+    "ensemble": Stage("evaluation:Ensemble", "models.evaluation.ensemble:ensemble"),
+    "explain": Stage("explanation:Explain", "models.explanation.stage:explain"),
+    "predict": Stage("prediction:Predict", "models.prediction.stage:predict"),
+    "app": Stage("webapp:App", "interface.webapp.stage:app", asks=False),
+    "compare": Stage("evaluation:Compare", "models.comparison.stage:compare"),
+    "report": Stage("evaluation:Report", "interface.report.stage:report"),
+    "export": Stage("export:Export", "models.export.stage:export"),
+    "runs": Stage("upkeep:Runs", "interface.upkeep.runs:manage_runs"),
+    "clean": Stage("upkeep:Clean", "interface.upkeep.clean:clean"),
 }
 # These show scores: say what they are not for.
 SCORING = ("tune", "train", "evaluate", "explain", "predict", "app", "compare", "report")
@@ -137,6 +131,8 @@ def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False)
 def remember(name: str, options: Any, result: Result) -> None:
     """Keep the answers to questions for the next time, and where the next stage finds its data."""
     workspace.remember(name, kept_answers(type(options), plain_options(options)))
+    from pipeline.stages import whole
+
     if isinstance(options, whole.Whole):  # so that its parts are offered as they were run
         for part, values in whole.whole_plan(options):
             filled = STAGES[part].options(**values)
