@@ -36,8 +36,8 @@ from pipeline.resources.sizes import bytes_text
 from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
+from sources import description
 from sources.dataset import MASK_COLUMNS, MISSING, Account, guard_against_leaks
-from sources.description import write_description
 from sources.plan import Layout, Plan, left_out_table, split_counts, split_table
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
 from sources.registry import open_collection
@@ -212,7 +212,7 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     out = options.out
     guard_against_leaks(out, account)
     write_manifest(out, account.rows)
-    write_description(out, account.rows)
+    description.write_description(out, account.rows)
     write_table_or_none(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
     doubts = sorted([*layout.remarks(), *account.notes])
     write_table_or_none(out / NOTES, ("what", "note"), doubts)

@@ -10,7 +10,8 @@ from pipeline.records import atomic
 
 COLOURS = dict(zip(SPLITS, ("#0b5394", "#b45f06", "#666666"), strict=True))
 STYLE = {"font.size": 8.0, "axes.spines.top": False, "axes.spines.right": False}
-ACROSS, PANEL = 3, (3.1, 1.9)  # panels in a row; inches of a panel
+ACROSS, PANEL = 3, (3.2, 2.0)  # panels in a row; inches of a panel with the texts around it
+HEAD, FOOT = 0.3, 0.3  # inches above and below all panels
 DOTS = 110  # an inch
 DECADE = 10  # years of age in a bar
 MOST = 8  # bars of a panel: rarer values are one bar
@@ -38,8 +39,13 @@ def write_description(folder: Path, rows: Sequence[Row]) -> None:
     missing = [name for name in _variables(originals) if name not in known]
     down = -(-len(known) // ACROSS)
     with rc_context(STYLE):
-        size = ACROSS * PANEL[0], down * PANEL[1] + 0.6
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        high = HEAD + down * PANEL[1] + FOOT
+        figure = Figure(figsize=(ACROSS * PANEL[0], high), facecolor="white")
+        # Fixed: to have matplotlib find the room for each text takes half of the time.
+        figure.subplots_adjust(
+            left=0.06, right=0.99, top=1 - (HEAD + 0.2) / high, bottom=(FOOT + 0.55) / high,
+            wspace=0.22, hspace=0.75,
+        )  # fmt: skip
         panels = [*figure.subplots(down, ACROSS, squeeze=False).flat]
         for axes in panels:
             axes.set_visible(False)
@@ -47,9 +53,9 @@ def write_description(folder: Path, rows: Sequence[Row]) -> None:
             axes.set_visible(True)
             _draw(axes, name, value, originals)
         handles, texts = panels[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside upper center", ncols=len(SPLITS), frameon=False)
+        figure.legend(handles, texts, loc="upper center", ncols=len(SPLITS), frameon=False)
         text = f"Not known of any image: {', '.join(missing)}" if missing else ""
-        figure.supxlabel(text or " ", fontsize=8, color="#444444")
+        figure.text(0.5, 0.1 / high, text, fontsize=8, color="#444444", ha="center")
         with atomic(folder / DESCRIPTION) as temporary:
             figure.savefig(temporary, format="png", dpi=DOTS, metadata={"Software": None})
 

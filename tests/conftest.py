@@ -51,6 +51,14 @@ def pytest_runtest_teardown():
     leave_out_what_is_loaded()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_descriptions():
+    """Draw none: they take half a second of each organised dataset; few tests look at one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sources.description.write_description", lambda *_: None)
+        yield
+
+
 def leave_out_what_is_loaded():
     """Let no garbage collection look through modules again: that took a sixth of all time."""
     if len(sys.modules) > Loaded.modules + 100:

@@ -43,6 +43,7 @@ def lying(tmp_path_factory):
     return data, found
 
 
+@pytest.mark.slow
 def test_the_probe_names_orientation_and_what_mends_it_and_is_silent_after_that(lying, tmp_path):
     data, found = lying
     warning = next(note for note in found.notes if note.startswith("orientation alone predicts"))

@@ -1,8 +1,10 @@
 from dataclasses import replace
 
 from images.files import read_image
+from interface.report.data import description_of, trace
 from pipeline.manifest import DESCRIPTION, Row
 from sources.description import UNKNOWN, _variables, write_description
+from tests.organize_data.reading import run
 
 ROWS = [
     Row(
@@ -50,3 +52,15 @@ def test_what_is_read_off_a_row():
     assert [read(sited[1]) for name, read in _variables(sited).items() if name == "site"] == [
         UNKNOWN
     ]
+
+
+def test_it_lies_beside_an_organised_dataset_and_stands_in_the_report(
+    collection, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sources.description.write_description", write_description)
+    run(collection, tmp_path / "dataset")
+    assert min(read_image(tmp_path / "dataset" / DESCRIPTION).shape) > 300
+    found = description_of(trace(tmp_path / "dataset"))
+    assert found.startswith("data:image/png;base64,")
+    (tmp_path / "dataset" / DESCRIPTION).unlink()
+    assert description_of(trace(tmp_path / "dataset")) == ""

@@ -233,6 +233,7 @@ def test_damage_is_set_aside_by_name_and_the_next_variant_stands_in(tmp_path):
     assert sum(not row.parent for row in rows.values()) == 24
 
 
+@pytest.mark.slow
 def test_the_13128_pictures_of_ddsm_are_2188_films_of_1100_patients(tmp_path):
     for kind in ("Benign Masses", "Malignant Masses"):
         (tmp_path / "DDSM Dataset" / kind).mkdir(parents=True)

@@ -179,6 +179,7 @@ def test_the_probe_tells_that_the_source_gives_the_label_away(tmp_path, run_here
     assert found["groups"]["collection"]["told"] is True
 
 
+@pytest.mark.slow
 def test_the_probe_is_silent_where_the_sources_are_balanced(tmp_path):
     result = told(tmp_path, {"one": 0.5, "other": 0.5})
     assert result.facts["shortcuts"]["groups"]["collection"]["told"] is False

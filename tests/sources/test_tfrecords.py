@@ -109,6 +109,7 @@ def test_five_classes_and_own_splits_stay(patches, organised):
     assert result.facts["classes"]["normal"] == sum(row.diagnosis == "normal" for row in rows)
 
 
+@pytest.mark.slow
 def test_every_result_says_that_nobody_tells_the_patients(patches, tmp_path):
     out = tmp_path / "dataset"
     result = organise(patches, out, question="benign-malignant")
