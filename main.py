@@ -31,11 +31,23 @@ if TYPE_CHECKING:
 # a step of training took five times as long, not twice. Read when torch loads; a person's own wins.
 for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")):
     os.environ.setdefault(_name, _value)
-DONE, MISTAKE, SET_ASIDE, STOPPED = 0, 1, 3, 130
+DONE, MISTAKE, SET_ASIDE, STOPPED, PIPE_CLOSED = 0, 1, 3, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status; the one place where errors are printed."""
+    """Run the command line and return the exit status."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read the output is gone, as `head` is when it has its lines
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run the command line; the one place where errors are printed."""
     world = World()
     _print_any_text()
     try:

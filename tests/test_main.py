@@ -179,3 +179,15 @@ def test_the_demo_does_everything_and_says_how_to_repeat_it(run_here, tmp_path):
     assert "0.5 is chance" in done.stdout, "a newcomer is told what is happening"
     assert (tmp_path / "d" / "answers.json").is_file()
     assert done.stdout.count("Not a medical device") == 3, "with each stage that shows scores"
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    """As `main.py organize --dry-run | head -1` has one."""
+    command = [sys.executable, ROOT / "main.py", "--version"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert stderr == b""
+    assert process.returncode == 141
