@@ -16,7 +16,6 @@ if __name__ == "__main__":
     gc.disable()
 
 from interface import flags, torchrun
-from interface.session import DISK_ERRORS, GONE, Asked, ask_and_run, disk_trouble, open_in_browser
 from interface.stages import STAGES, Outcome, run_stage
 from pipeline.errors import UserError, shown
 from pipeline.options import checked, defaults
@@ -67,6 +66,8 @@ def _run(argv: Sequence[str] | None) -> int:
         text = f"the Python package {package} is missing; run: pip install -r requirements.txt"
         return _fail(world, error, text)
     except OSError as error:
+        from interface.session import DISK_ERRORS, GONE, disk_trouble
+
         if error.errno not in DISK_ERRORS | GONE:
             raise
         return _fail(world, error, disk_trouble(error))
@@ -125,6 +126,8 @@ def _dispatch(argv: Sequence[str] | None, world: World) -> int:
         found = data if replayed else data[0]["facts"].get("stages", data[0])
         print(json.dumps(found, indent=2, default=str))
     elif not batch and sys.stdout.isatty() and (page := outcomes[-1].result.facts.get("report")):
+        from interface.session import open_in_browser
+
         open_in_browser(page)
     # The other ranks are done as well, and torchrun takes any other status of theirs for a failure.
     aside = world.is_rank_zero and any(outcome.result.set_aside for outcome in outcomes)
@@ -155,6 +158,7 @@ def _fill(name: str, given: dict[str, Any], batch: bool) -> Any:
 def _by_questions(name: str, given: Mapping[str, Any], as_json: bool, screen: "Screen") -> Outcome:
     """Ask one stage's questions and run it."""
     from interface.prompts.terminal import on_stderr
+    from interface.session import Asked, ask_and_run
 
     with on_stderr() if as_json else contextlib.nullcontext():
         outcome = ask_and_run(name, Asked(given, {}, "Leave", tour=True), screen)

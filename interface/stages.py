@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interface import flags
-from pipeline import workspace
 from pipeline.interrupts import noting_interrupts
 from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
@@ -130,8 +129,10 @@ def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False)
 
 def remember(name: str, options: Any, result: Result) -> None:
     """Keep the answers to questions for the next time, and where the next stage finds its data."""
-    workspace.remember(name, kept_answers(type(options), plain_options(options)))
+    from pipeline import workspace
     from pipeline.stages import whole
+
+    workspace.remember(name, kept_answers(type(options), plain_options(options)))
 
     if isinstance(options, whole.Whole):  # so that its parts are offered as they were run
         for part, values in whole.whole_plan(options):
