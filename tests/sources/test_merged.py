@@ -87,6 +87,7 @@ def test_other_questions_can_be_asked_of_it(two, tmp_path):
     assert labels == {"normal": 12, "abnormal": 48}
 
 
+@pytest.mark.slow
 def test_cbis_ddsm_is_understood_by_its_labels(two, prepared, tmp_path):
     shutil.copytree(two / "second", tmp_path / "both" / "table")
     shutil.copytree(prepared / "dataset", tmp_path / "both" / "cbis")
@@ -168,6 +169,7 @@ def told(tmp_path, shares):
     return run(tmp_path / "both", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_probe_tells_that_the_source_gives_the_label_away(tmp_path, run_here):
     result = told(tmp_path, {"ill": 0.9, "well": 0.1})
     assert result.facts["shortcuts"]["groups"]["collection"]["told"] is True

@@ -138,6 +138,7 @@ def test_the_whole_collection_is_planned_in_its_published_numbers(tmp_path):
     assert splits["test"]["malignant"] == pytest.approx(0.2 * 52, abs=2)
 
 
+@pytest.mark.slow
 def test_the_look_alike_is_organised_with_the_lesions_in_place(tmp_path):
     options = {"collection": "mini-mias", "patients": 8, "size": "256", "out": tmp_path / "raw"}
     synthesize(checked(Synthesize, options), Silent())

@@ -28,6 +28,7 @@ def dataset(folder, question, first=0):
     return make_dataset(folder, FEW, labels=QUESTIONS[question], first=first, seed=9)
 
 
+@pytest.mark.slow
 def test_malignant_against_the_rest_is_measured_against_benign_with_a_note(options_for, tmp_path):
     data = dataset(tmp_path / "data", "malignant-rest")
     run = train(options_for(tmp_path / "runs", data=data, batch_size=4), Silent()).folder
@@ -39,6 +40,7 @@ def test_malignant_against_the_rest_is_measured_against_benign_with_a_note(optio
     assert wanted in result.notes
 
 
+@pytest.mark.slow
 def test_another_positive_is_refused_in_one_line(trained, tmp_path):
     run = tmp_path / "runs" / trained.folder.parent.name / trained.folder.name
     shutil.copytree(trained.folder, run)

@@ -222,6 +222,7 @@ def test_a_folder_of_dicom_without_suffix(tmp_path, collection):
     assert diagnoses(tmp_path / "out") == {"normal": 6, "malignant": 6}
 
 
+@pytest.mark.slow
 def test_the_same_answer_twice(tmp_path):
     root = with_table(tmp_path / "raw", women(tmp_path / "raw"))
     run(root, tmp_path / "a")
@@ -249,6 +250,7 @@ def test_pseudonyms_leave_no_name_anywhere(tmp_path, monkeypatch):
     assert "Erika" not in " ".join(result.notes)
 
 
+@pytest.mark.slow
 def test_by_flags_from_the_folder_to_preprocess(sorted_by_hand, tmp_path, run_here):
     done = run_here("organize", "--source", sorted_by_hand, "--out", "data", "--batch")
     assert done.returncode == 0, done.stderr

@@ -112,6 +112,7 @@ def test_films_of_every_machine_are_shown_alike_and_predict_reads_the_same(looka
     assert max(levels) < 1.5 * min(levels)
 
 
+@pytest.mark.slow
 def test_the_same_options_give_the_same_bytes(lookalike, tmp_path):
     again = write_collection(tmp_path / "again", collection="rsna", patients=8)
     for path in [lookalike / "train.csv", *sorted(lookalike.rglob("*.dcm"))[::8]]:
