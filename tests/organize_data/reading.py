@@ -7,6 +7,7 @@ import pydicom
 import pytest
 
 from organize_data import organize
+from pipeline.manifest import DESCRIPTION
 from pipeline.progress import Silent
 from pipeline.stages.data import Organize
 
@@ -36,11 +37,15 @@ def pictures(folder):
 
 
 def contents(folder):
-    """All files that make up the dataset, without what tells of the run."""
+    """All files that make up the dataset, without what tells of the run.
+
+    The description is drawn by programs alone here: see `tests.conftest.without_descriptions`.
+    """
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*.*")
-        if path.suffix == ".png" or path.name in ("manifest.csv", "set_aside.csv")
+        if path.name in ("manifest.csv", "set_aside.csv")
+        or (path.suffix == ".png" and path.name != DESCRIPTION)
     }
 
 
