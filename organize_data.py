@@ -286,8 +286,9 @@ def _notes(plan: Plan, facts: Mapping[str, Any], layout: Layout) -> Iterator[str
     options, unit = plan.options, plan.unit
     yield from plan.notes()
     if facts["without_file"]:
+        verb = "has" if facts["without_file"] == 1 else "have"
         yield (
-            f"{facts['without_file']:,} of {facts['expected']:,} {unit} have no file in "
+            f"{facts['without_file']:,} of {facts['expected']:,} {unit} {verb} no file in "
             f"{options.source}: is the download complete? --check lists what is missing"
         )
     if options.masks and options.unit == "mammogram" and not layout.holds_masks:

@@ -305,7 +305,9 @@ def _units_table(by_unit: ByUnit) -> Table:
         chance = (test.malignant / len(test.targets),) if rare else ()
         rows.append((unit, len(test.targets), *_cells(test, leading), *chance, *called))
     area = ("PR AUC", "95 % interval", "Chance") if rare else ("AUC", "95 % interval")
-    columns = ("Test, by", "Number", *area, "Sensitivity", "Specificity")
+    # With one column more, the whole words would be broken at 80 columns.
+    called_so = ("Sens.", "Spec.") if rare else ("Sensitivity", "Specificity")
+    columns = ("Test, by", "Number", *area, *called_so)
     return Table("Images, breasts, patients", columns, tuple(rows))
 
 
@@ -351,7 +353,7 @@ def _notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[
                     if is_one})  # fmt: skip
     notes = [
         f"{test.malignant:,} of {len(test.targets):,} test images ({share:.1%}, of {patients} "
-        f"patients) are {labels.positive}: calling none of them so has an accuracy of "
+        f"patient{'' if patients == 1 else 's'}) are {labels.positive}: calling none of them so has an accuracy of "
         f"{1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by chance {share:.3f}, "
         "and at probabilistic F1"
     ]
@@ -363,7 +365,9 @@ def _notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[
             "validation images"
         )
     mean, known = float(val.scores.mean()), val.malignant / len(val.targets)
-    if mean > TOO_HIGH * known:  # balanced classes raise logits, which one factor cannot undo
+    if (
+        val.malignant and mean > TOO_HIGH * known
+    ):  # balanced classes raise logits, which one factor cannot undo
         notes.append(
             f"probabilities of validation are {mean:.3f} on average, and {known:.3f} of its images "
             f"are {labels.positive}, which lowers probabilistic F1: try --calibration isotonic"

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.paths import inside
 from pipeline.progress import Progress, Result
 from pipeline.records import close_folder, digest, open_folder, write_bytes
-from pipeline.stages.collections import COLLECTIONS, Synthesize
+from pipeline.stages.collections import Synthesize, short_name
 from pipeline.work import Ledger, run_all, worker_count
 
 VERSION = 1  # to be raised when the same options give other bytes
@@ -64,7 +64,7 @@ def write_lookalike(options: Synthesize, progress: Progress) -> Result:
     close_folder(options.out, "synthesize", options, counts, key, time.perf_counter() - started)
     return Result(
         folder=options.out,
-        headline=f"{len(jobs):,} files in the form of {COLLECTIONS[options.collection]}, "
+        headline=f"{len(jobs):,} files in the form of {short_name(options.collection)}, "
         f"of {options.patients} synthetic patients, in {options.out}",
         facts=counts,
         next_stage="organize",
