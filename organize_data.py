@@ -40,7 +40,7 @@ from sources import description
 from sources.dataset import MASK_COLUMNS, MISSING, Account, guard_against_leaks
 from sources.plan import Layout, Plan, left_out_table, split_counts, split_table
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
-from sources.registry import open_collection
+from sources.registry import check_of, plan_of
 from sources.writing import Job, Writer, pixels_of
 
 KEY = MEMORY.with_name("pseudonym.key")
@@ -63,12 +63,10 @@ def organize(options: Organize, progress: Progress) -> Result:
     started = time.perf_counter()
     if not (options.dry_run and options.csv):
         _check_folders(options.source, None if options.dry_run else options.out)
-    collection = open_collection(options)
     if options.check and not options.dry_run:
-        checked: Result = collection.check(options, progress)
-        return checked
+        return check_of(options, progress)
     rename = Pseudonyms(read_key(KEY)) if options.pseudonymize else OpenNames()
-    plan: Plan = collection.plan(options, rename)
+    plan = plan_of(options, rename)
     if options.dry_run:
         return _dry_run(plan, options)
     fresh = not options.out.exists()

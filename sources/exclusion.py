@@ -1,11 +1,13 @@
 """What a dataset leaves out: the list that people write and save, and what each rule cost."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UserError, shown
+from pipeline.stages.data import Organize
 from pipeline.tables import read_text
 
 # What the first line of a list may call its columns.
@@ -20,6 +22,16 @@ class LeftOut:
     lesions: int  # rows of the case descriptions that are in no image because of it
     images: int  # images lost
     patients: int  # patients of whom nothing is left
+
+
+def breast_rules(options: Organize) -> Iterator[tuple[str, Callable[[Any], bool]]]:
+    """Yield what is left out by side and view, and a test of what stays: of lesions or records."""
+    if options.laterality != "both":
+        side = options.laterality.upper()
+        yield f"not the {side} breast", lambda one: one.laterality == side
+    if options.view != "both":
+        view = options.view.upper()
+        yield f"not the {view} view", lambda one: one.view == view
 
 
 def listed_names(path: Path, names: Iterable[str]) -> set[str]:

@@ -17,15 +17,9 @@ from pathlib import Path
 
 from images.files import SUFFIXES, read_image
 from pipeline.errors import UserError
-from pipeline.progress import Progress, Result
-from pipeline.stages.collections import MENDELEY
 from pipeline.stages.data import Organize
 from pipeline.work import run_all, worker_count
 from sources.exclusion import LeftOut
-from sources.plan import Plan
-from sources.pseudonyms import OpenNames
-from sources.record_check import check_records
-from sources.record_plan import plan_records
 from sources.records import ImageRecord, Records
 from sources.twins import exact_key, joined, same_key
 
@@ -94,16 +88,6 @@ def is_here(folder: Path) -> bool:
         for path in one.iterdir()
         if path.suffix.lower() in SUFFIXES
     )
-
-
-def plan(options: Organize, rename: OpenNames) -> Plan:
-    """Read the names, look for twins, and decide what that decides."""
-    return plan_records(options, rename, MENDELEY, read)
-
-
-def check(options: Organize, progress: Progress) -> Result:
-    """Say what is missing or damaged."""
-    return check_records(options, MENDELEY, read, progress)
 
 
 def read(options: Organize) -> Records:

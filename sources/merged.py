@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UserError
 from pipeline.manifest import ABNORMAL, DIAGNOSES, MANIFEST, MASK_TABLE, Row, read_manifest
 from pipeline.paths import inside
-from pipeline.progress import Progress, Result
 from pipeline.records import RECORD, UNFINISHED, read_record
-from pipeline.stages.collections import MERGED
 from pipeline.stages.data import Organize
 from pipeline.tables import read_table
 
 if TYPE_CHECKING:
-    from sources.plan import Plan
-    from sources.pseudonyms import OpenNames
     from sources.records import ImageRecord, Records
 
 MARKS = "two or more sub-folders that organize made (each with manifest.csv and stage.json)"
@@ -41,20 +37,6 @@ def half_here(folder: Path) -> str:
     """Say that there is one dataset alone."""
     found = _datasets(folder)
     return f"one dataset is there ({found[0].name}), and merging takes two" if found else ""
-
-
-def plan(options: Organize, rename: "OpenNames") -> "Plan":
-    """Read the manifests, and decide what is left to decide."""
-    from sources.record_plan import plan_records
-
-    return plan_records(options, rename, MERGED, read)
-
-
-def check(options: Organize, progress: Progress) -> Result:
-    """Say what is missing or damaged."""
-    from sources.record_check import check_records
-
-    return check_records(options, MERGED, read, progress)
 
 
 def read(options: Organize) -> "Records":

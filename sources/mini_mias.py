@@ -12,14 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.progress import Progress, Result
-from pipeline.stages.collections import MINI_MIAS
 from pipeline.stages.data import Organize
 from pipeline.tables import read_text
-from sources.plan import Plan
-from sources.pseudonyms import OpenNames
-from sources.record_check import check_records
-from sources.record_plan import plan_records
 from sources.records import Circle, ImageRecord, Records
 
 MARKS = "films mdb001.pgm to mdb322.pgm, with Info.txt or README beside them"
@@ -55,16 +49,6 @@ def half_here(folder: Path) -> str:
         return f"{table.name} of mini-MIAS is there, but none of its films (mdb001.pgm and so on)"
     films = sum(path.suffix.lower() == ".pgm" for _, path in _films(folder))
     return f"{films} films of mini-MIAS are there, but not Info.txt" if films else ""
-
-
-def plan(options: Organize, rename: OpenNames) -> Plan:
-    """Read the table and decide what it decides."""
-    return plan_records(options, rename, MINI_MIAS, read)
-
-
-def check(options: Organize, progress: Progress) -> Result:
-    """Say what is missing or damaged."""
-    return check_records(options, MINI_MIAS, read, progress)
 
 
 def read(options: Organize) -> Records:

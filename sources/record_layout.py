@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.errors import UserError
@@ -11,7 +10,7 @@ from pipeline.stages.data import Organize
 from sources.dataset import MISSING, Account
 from sources.plan import Layout
 from sources.pseudonyms import OpenNames
-from sources.records import CircleMask, PlannedRecord, RecordFile
+from sources.records import CircleMask, MaskImage, PlannedRecord, RecordFile
 from sources.writing import MASKS, Candidate, Facts, Job, fit_of
 
 
@@ -131,32 +130,6 @@ class RecordLayout(Layout):
             collection=record.collection,
         )
         return replace(row, **dict(record.also))
-
-
-@dataclass(frozen=True)
-class MaskImage:
-    """A file that shows the mask of a lesion; see `sources.writing.Candidate`."""
-
-    name: str
-    size: int = 0
-    pixels: int = 0
-    defect: str = ""
-
-    @property
-    def source_id(self) -> str:
-        """What the collection calls it."""
-        return self.name
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return what tells it from any other mask."""
-        return {"name": self.name}
-
-    def read(self, source: Path, wants_mask: bool) -> Any:
-        """Return its pixels."""
-        del wants_mask
-        from images.files import read_image
-
-        return read_image(source / self.name)
 
 
 def _refusal(job: Job | None, facts: Facts, rename: OpenNames) -> str:

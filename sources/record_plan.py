@@ -15,7 +15,7 @@ from pipeline.progress import Progress, Table
 from pipeline.provenance import NO_PATIENTS
 from pipeline.stages.collections import short_name
 from pipeline.stages.data import Organize
-from sources.exclusion import LeftOut, listed_names
+from sources.exclusion import LeftOut, breast_rules, listed_names
 from sources.plan import Plan, split_counts
 from sources.pseudonyms import OpenNames
 from sources.record_layout import RecordLayout
@@ -200,12 +200,7 @@ def _rules(
         yield "normal images", lambda record: record.diagnosis != "normal"
     if options.question != "abnormal-normal":
         yield "findings that may be benign or malignant", lambda one: one.diagnosis != ABNORMAL
-    if options.laterality != "both":
-        side = options.laterality.upper()
-        yield f"not the {side} breast", lambda record: record.laterality == side
-    if options.view != "both":
-        view = options.view.upper()
-        yield f"not the {view} view", lambda record: record.view == view
+    yield from breast_rules(options)
     if options.variants == "leave-out":
         yield "variants of a film", lambda record: not record.variant_of
     if options.exclude is not None:

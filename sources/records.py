@@ -209,3 +209,27 @@ class CircleMask:
         radius = max(1, round(self.circle.radius))
         cv2.circle(drawn, centre, radius, int(np.iinfo(np.uint16).max), cv2.FILLED)
         return drawn
+
+
+@dataclass(frozen=True)
+class MaskImage:
+    """A file that shows the mask of a lesion; see `sources.writing.Candidate`."""
+
+    name: str
+    size: int = 0
+    pixels: int = 0
+    defect: str = ""
+
+    @property
+    def source_id(self) -> str:
+        """What the collection calls it."""
+        return self.name
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what tells it from any other mask."""
+        return {"name": self.name}
+
+    def read(self, source: Path, wants_mask: bool) -> NDArray[np.uint16]:
+        """Return its pixels."""
+        del wants_mask
+        return read_image(source / self.name)

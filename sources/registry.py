@@ -4,8 +4,8 @@ A collection is a module of `sources` with
 
 - MARKS: what it is known by, in words, for whoever gave another folder;
 - `is_here(folder)`: whether a folder is its root; it looks at names and heads of files alone;
-- `plan(options, rename)`: a `sources.plan.Plan`;
-- `check(options, progress)`: what is missing or damaged, as the stage's result;
+- `read(options)`: what it holds, as `sources.records.Records`; or else `plan(options, rename)`, a
+  `sources.plan.Plan`, and `check(options, progress)`, what is missing or damaged;
 
 and, where there is something to say,
 
@@ -25,12 +25,13 @@ import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST
 from pipeline.options import Answers
 from pipeline.paths import from_here
+from pipeline.progress import Progress, Result
 from pipeline.records import RECORD
 from pipeline.stages.collections import (
     CBIS_DDSM,
@@ -43,6 +44,10 @@ from pipeline.stages.collections import (
     short_name,
 )
 from pipeline.stages.data import PACKED, Organize
+
+if TYPE_CHECKING:
+    from sources.plan import Plan
+    from sources.pseudonyms import OpenNames
 
 # In the order of asking: images in class folders may be any of the others.
 MODULES = {
@@ -129,8 +134,40 @@ def live_counts(name: str, answers: Answers) -> Mapping[str, str]:
     return found
 
 
-def open_collection(options: Organize) -> ModuleType:
-    """Return the module that reads the collection of `organize`.
+def plan_of(options: Organize, rename: "OpenNames") -> "Plan":
+    """Return what the collection's tables and names decide.
+
+    Raises:
+        UserError: As `named_collection`, or the collection cannot be read.
+    """
+    name = named_collection(options)
+    module = module_of(name)
+    if hasattr(module, "plan"):
+        planned: Plan = module.plan(options, rename)
+        return planned
+    by_records = importlib.import_module("sources.record_plan")
+    planned = by_records.plan_records(options, rename, name, module.read)
+    return planned
+
+
+def check_of(options: Organize, progress: Progress) -> Result:
+    """Say what of the collection is missing or damaged.
+
+    Raises:
+        UserError: As `plan_of`.
+    """
+    name = named_collection(options)
+    module = module_of(name)
+    if hasattr(module, "check"):
+        found: Result = module.check(options, progress)
+        return found
+    by_records = importlib.import_module("sources.record_check")
+    found = by_records.check_records(options, name, module.read, progress)
+    return found
+
+
+def named_collection(options: Organize) -> str:
+    """Return the name of the collection of `organize`.
 
     Raises:
         UserError: It is none that is known, or not the one that was named; the message says what
@@ -144,7 +181,7 @@ def open_collection(options: Organize) -> ModuleType:
     # A table that was named tells more than the folder: images alone may lie there.
     sure = given == "auto" or options.csv is not None or name in OWN_WORDS
     if name and (sure or _says(name, "is_here", source)):
-        return module_of(name)
+        return name
     wanted = [given] if given != "auto" else list(MODULES)
     raise _refusal(source, wanted)
 
@@ -266,5 +303,5 @@ def planned_images(options: Organize) -> dict[str, int]:
     """
     from sources.pseudonyms import OpenNames
 
-    planned = open_collection(options).plan(options, OpenNames()).facts()["planned"]
+    planned = plan_of(options, OpenNames()).facts()["planned"]
     return {split: found["images"] for split, found in planned.items()}

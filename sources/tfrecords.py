@@ -20,15 +20,9 @@ from numpy.typing import NDArray
 from images.files import SPREAD
 from pipeline.errors import UserError
 from pipeline.manifest import ABNORMAL, SPLITS
-from pipeline.progress import Progress, Result
-from pipeline.stages.collections import TFRECORDS
 from pipeline.stages.data import Organize
 from pipeline.work import run_all, worker_count
 from sources.exclusion import LeftOut
-from sources.plan import Plan
-from sources.pseudonyms import OpenNames
-from sources.record_check import check_records
-from sources.record_plan import plan_records
 from sources.records import ImageRecord, Records
 from sources.tfrecord_files import Feature, Index, data_of, features_of, index_of
 from sources.twins import Fingerprint, fingerprint, near_duplicates
@@ -53,16 +47,6 @@ Aside = list[tuple[str, str]]
 def is_here(folder: Path) -> bool:
     """Return whether a folder holds such files, or folders with them."""
     return any(OWN_SPLIT.match(path.name) for path in _files(folder, MOST_FOLDERS))
-
-
-def plan(options: Organize, rename: OpenNames) -> Plan:
-    """Read the labels, look for near-duplicates, and decide what that decides."""
-    return plan_records(options, rename, TFRECORDS, read)
-
-
-def check(options: Organize, progress: Progress) -> Result:
-    """Say what is missing or damaged."""
-    return check_records(options, TFRECORDS, read, progress)
 
 
 def read(options: Organize) -> Records:

@@ -11,9 +11,12 @@ from models.bootstrap import Estimate, estimates
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.units import Unit
 from models.metrics import METRICS, PF1, confusion
-from pipeline.labels import is_rare
+from models.run_facts import FEW_POSITIVES
+from pipeline.labels import Labels, is_rare
 from pipeline.manifest import Row
 from pipeline.records import digest
+
+TOO_HIGH = 2.0  # mean probability over prevalence, beyond which probabilities are called too high
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,34 @@ def images_digest(rows: Iterable[Row]) -> str:
     An image is known by the file that it was made from, where the manifest names that.
     """
     return digest(sorted((row.source_id or row.image_id, row.unit, row.label) for row in rows))
+
+
+def notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[str]:
+    """Return what to know of figures where few test images are positive."""
+    test = images["test"]
+    share = test.malignant / len(test.targets)
+    patients = len({one for one, is_one in zip(test.unit.patients, test.targets, strict=True)
+                    if is_one})  # fmt: skip
+    notes = [
+        f"{test.malignant:,} of {len(test.targets):,} test images ({share:.1%}, of {patients} "
+        f"patient{'' if patients == 1 else 's'}) are {labels.positive}: calling none of them so "
+        f"has an accuracy of {1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by "
+        f"chance {share:.3f}, "
+        "and at probabilistic F1"
+    ]
+    if (val := images.get("val")) is None:
+        return notes
+    if val.malignant < FEW_POSITIVES:
+        notes.append(
+            f"operating point and calibration rest on {val.malignant} {labels.positive} "
+            "validation images"
+        )
+    mean, known = float(val.scores.mean()), val.malignant / len(val.targets)
+    # Balanced classes raise logits, which one factor cannot undo; without a positive image
+    # isotonic calibration could not either.
+    if val.malignant and mean > TOO_HIGH * known:
+        notes.append(
+            f"probabilities of validation are {mean:.3f} on average, and {known:.3f} of its images "
+            f"are {labels.positive}, which lowers probabilistic F1: try --calibration isotonic"
+        )
+    return notes

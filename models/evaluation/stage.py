@@ -18,14 +18,19 @@ from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
 from models.evaluation.operating_point import OperatingPoint, choose
 from models.evaluation.predictions import maps_are_older, write_predictions
-from models.evaluation.scored import ScoredSplit, finite, images_digest, interval_text
+from models.evaluation.scored import (
+    ScoredSplit,
+    finite,
+    images_digest,
+    interval_text,
+    notes_on_rarity,
+)
 from models.evaluation.scoring import SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
 from models.evaluation.units import UNITS, grouped
 from models.inference import prepare_process, scoring_compute
 from models.metrics import METRICS, PF1, WHERE_RARE, auc, measure
 from models.registry import NO_WEIGHTS, Head
-from models.run_facts import FEW_POSITIVES
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.labels import Labels, note_on_labels
@@ -50,7 +55,6 @@ TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 # Options that do not change what an image looks like.
 PLACES = {"data", "out", "seed", "workers", "fold"}
 OLDER_MAPS = "the heat-maps of this run are of its evaluation before this one: explain it again"
-TOO_HIGH = 2.0  # mean probability over prevalence, beyond which probabilities are called too high
 FEW_PATIENTS = 50  # below it the interval of an AUC is some 0.2 wide
 
 ByUnit = Mapping[str, Mapping[str, ScoredSplit]]  # by unit, then by split
@@ -331,7 +335,7 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
     elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
         notes.append("the frozen layers are random: a control, not transfer learning")
     if images["test"].rare:
-        notes += _notes_on_rarity(images, scored_run.labels)
+        notes += notes_on_rarity(images, scored_run.labels)
     if scored_run.data is not None and facts["strategy"] != ELSEWHERE:
         notes += _notes_on_data(scored_run)
     if not has_patients(scored_run.record):
@@ -343,35 +347,6 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
             notes.append(f"{name} shows one class only: no AUC")
     if (few := len(images["test"].patients)) < FEW_PATIENTS:
         notes.append(f"{few} test patients are few: every figure is uncertain")
-    return notes
-
-
-def _notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[str]:
-    test = images["test"]
-    share = test.malignant / len(test.targets)
-    patients = len({one for one, is_one in zip(test.unit.patients, test.targets, strict=True)
-                    if is_one})  # fmt: skip
-    notes = [
-        f"{test.malignant:,} of {len(test.targets):,} test images ({share:.1%}, of {patients} "
-        f"patient{'' if patients == 1 else 's'}) are {labels.positive}: calling none of them so has an accuracy of "
-        f"{1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by chance {share:.3f}, "
-        "and at probabilistic F1"
-    ]
-    if (val := images.get("val")) is None:
-        return notes
-    if val.malignant < FEW_POSITIVES:
-        notes.append(
-            f"operating point and calibration rest on {val.malignant} {labels.positive} "
-            "validation images"
-        )
-    mean, known = float(val.scores.mean()), val.malignant / len(val.targets)
-    if (
-        val.malignant and mean > TOO_HIGH * known
-    ):  # balanced classes raise logits, which one factor cannot undo
-        notes.append(
-            f"probabilities of validation are {mean:.3f} on average, and {known:.3f} of its images "
-            f"are {labels.positive}, which lowers probabilistic F1: try --calibration isotonic"
-        )
     return notes
 
 

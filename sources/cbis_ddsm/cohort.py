@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.options import defaults
 from pipeline.stages.data import Organize
 from sources.cbis_ddsm.tables import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
-from sources.exclusion import LeftOut, listed_names
+from sources.exclusion import LeftOut, breast_rules, listed_names
 
 UNITS = {"mammogram": "mammograms", "crop": "lesion crops"}
 FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
@@ -140,12 +140,7 @@ def plan_cohort(
 
 
 def _lesion_rules(rules: Organize) -> Iterator[tuple[str, Callable[[Lesion], bool]]]:
-    if rules.laterality != "both":
-        side = rules.laterality.upper()
-        yield f"not the {side} breast", lambda lesion: lesion.laterality == side
-    if rules.view != "both":
-        view = rules.view.upper()
-        yield f"not the {view} view", lambda lesion: lesion.view == view
+    yield from breast_rules(rules)
     if rules.without_callback == "leave-out":
         yield WITHOUT_CALLBACK, lambda lesion: lesion.pathology != WITHOUT_CALLBACK
 

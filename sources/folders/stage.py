@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError, shown
 from pipeline.manifest import DIAGNOSES
 from pipeline.paths import from_here
-from pipeline.progress import Progress, Result
-from pipeline.stages.collections import FOLDERS
 from pipeline.stages.data import Organize
 from sources.folders.classes import LEAVE_OUT, diagnosis_of, split_of, understood
 from sources.folders.files import Found, Picture, find_pictures, first_picture, named, told
 from sources.folders.table import Entry, find_tables, join, read_tables, refuse_columns
 
 if TYPE_CHECKING:
-    from sources.plan import Plan
-    from sources.pseudonyms import OpenNames
     from sources.records import Records
 
 MARKS = "class folders (benign, malignant or the like) or a table of its images"
@@ -87,20 +83,6 @@ def _class_folders(folder: Path) -> Iterator[Path]:
 
 def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_dir())
-
-
-def plan(options: Organize, rename: "OpenNames") -> "Plan":
-    """Read table and names, and decide what they decide."""
-    from sources.record_plan import plan_records
-
-    return plan_records(options, rename, FOLDERS, read)
-
-
-def check(options: Organize, progress: Progress) -> Result:
-    """Say what is missing or damaged."""
-    from sources.record_check import check_records
-
-    return check_records(options, FOLDERS, read, progress)
 
 
 def read(options: Organize) -> "Records":

@@ -8,13 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.progress import Progress, Result
-from pipeline.stages.collections import RSNA
 from pipeline.stages.data import Organize
-from sources.plan import Plan
-from sources.pseudonyms import OpenNames
-from sources.record_check import check_records
-from sources.record_plan import plan_records
 from sources.records import Records
 from sources.rsna.files import Found, find_images, holds_images
 from sources.rsna.rows import NEEDED, OTHERS, REMEDY, Rows, placed, plain_column, read_rows
@@ -37,16 +31,6 @@ def is_here(folder: Path) -> bool:
 def is_table(path: Path) -> bool:
     """Return whether a file is the table, or a folder holds it."""
     return bool(_tables(path)) if path.is_dir() else path.is_file() and _looks_so(path)
-
-
-def plan(options: Organize, rename: OpenNames) -> Plan:
-    """Read the table and decide what it decides."""
-    return plan_records(options, rename, RSNA, read)
-
-
-def check(options: Organize, progress: Progress) -> Result:
-    """Say what is missing or damaged."""
-    return check_records(options, RSNA, read, progress)
 
 
 def read(options: Organize) -> Records:

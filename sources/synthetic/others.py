@@ -6,7 +6,7 @@ A module of `sources.synthetic.lookalikes` has
   first of several), relative to the collection;
 - `write(job, out)`: writes the job's files, and returns facts that the tables need, as JSON can
   hold them;
-- `tables(jobs, facts)`: yields (name, content) of the tables, given facts by the jobs' names.
+- `tables(jobs, facts)`, if there are any: yields (name, content), given facts by the jobs' names.
 """
 
 import functools
@@ -57,7 +57,8 @@ def write_lookalike(options: Synthesize, progress: Progress) -> Result:
             facts[job.name] = made
             ledger.add(job.name, key, made)
             advance(1)
-    for table, content in module.tables(jobs, facts):
+    tables = module.tables(jobs, facts) if hasattr(module, "tables") else ()
+    for table, content in tables:
         write_bytes(inside(options.out, table), content)
     write_bytes(options.out / "SYNTHETIC.txt", README.encode())
     counts = {"patients": options.patients, "files": len(jobs)}

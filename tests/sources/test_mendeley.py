@@ -17,7 +17,7 @@ from pipeline.stages.collections import Synthesize
 from pipeline.stages.data import Organize
 from sources import mendeley
 from sources.pseudonyms import OpenNames
-from sources.registry import live_counts, recognised
+from sources.registry import live_counts, plan_of, recognised
 from sources.synthetic.others import write_lookalike
 
 MERGED = "INbreast+MIAS+DDSM Dataset"
@@ -244,7 +244,7 @@ def test_the_13128_pictures_of_ddsm_are_2188_films_of_1100_patients(tmp_path):
             for number in range(1, 7):
                 (tmp_path / "DDSM Dataset" / kind / f"{name} ({number}).png").touch()
     options = checked(Organize, {"source": tmp_path, "dry_run": True})
-    plan = mendeley.plan(options, OpenNames())
+    plan = plan_of(options, OpenNames())
     facts = plan.facts()
     assert (facts["pictures"], facts["films"], len(plan.splits)) == (13128, 2188, 1100)
     films_in = defaultdict(set)

@@ -1,6 +1,6 @@
 """A look-alike of a folder that somebody sorted by hand: `train/benign/P_00001_LEFT_CC.png`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,3 @@ def write(job: FilmJob, out: Path) -> dict[str, Any]:
     """Draw and write one film."""
     write_png(out / job.name, render_film(job.screened.film, job.height, job.seed).pixels)
     return {}
-
-
-def tables(
-    jobs: Sequence[FilmJob], facts: Mapping[str, Mapping[str, Any]]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield nothing: the folders say it all."""
-    del jobs, facts
-    yield from ()

@@ -1,6 +1,5 @@
 """A look-alike of Mendeley ywsbh3ndr8: films in several variants, in three parts and all in one."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +69,6 @@ def write(job: FilmJob, out: Path) -> dict[str, Any]:
         for part in (f"{job.part} Dataset", MERGED):
             write_png(inside(out, f"{part}/{name}"), variant)
     return {}
-
-
-def tables(
-    jobs: Sequence[FilmJob], facts: Mapping[str, Mapping[str, Any]]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield nothing: the names tell all."""
-    del jobs, facts
-    yield from ()
 
 
 def _stem(part: str, woman: int, place: int, film: ScreenedFilm) -> str:

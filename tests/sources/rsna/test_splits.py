@@ -16,7 +16,7 @@ def patients_of(rows, splits, wanted):
 
 def test_rare_cancers_are_shared_by_label_and_site(tmp_path):
     from sources.pseudonyms import OpenNames
-    from sources.rsna.stage import plan as plan_of
+    from sources.registry import plan_of
 
     rows = real_rows(women=600, images=2_800, cancers=60)
     table = write_table(tmp_path / "train.csv", rows)
