@@ -89,7 +89,7 @@ def organize(options: Organize, progress: Progress) -> Result:
     if not account.rows:
         problem = f"{options.source}: none of its {len(jobs):,} {plan.unit} can be read"
         raise UserError(problem, f"see {options.out / SET_ASIDE} for the reasons")
-    facts, notes = _finish(plan, layout, account)
+    facts, notes = _finish(plan, layout, jobs, account)
     inputs = digest(layout.inputs())
     pixels, seconds = pixels_digest(account.pixels.items()), time.perf_counter() - started
     close_folder(options.out, "organize", options, facts, inputs, seconds, pixels=pixels)
@@ -204,7 +204,9 @@ def _forecast(left: Sequence[Job], options: Organize, writer: Writer, progress: 
     progress.say(f"It will take {expected}.")
 
 
-def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any], list[str]]:
+def _finish(
+    plan: Plan, layout: Layout, jobs: Mapping[str, Job], account: Account
+) -> tuple[dict[str, Any], list[str]]:
     """Write what belongs to the images: tables, sheets, probe, summary."""
     options = plan.options
     out = options.out
@@ -227,7 +229,7 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     shortcuts.write_findings(out, findings, seen)
     written = {row.path for row in account.rows}
     present = [image for image in plan.images
-               if (job := layout.image_job(image)) and job.name in written]  # fmt: skip
+               if (job := jobs.get(image.image_id)) and job.name in written]  # fmt: skip
     fits = Counter(str(line[6]) for line in account.masks)
     facts = plan.facts() | {
         "images": len(account.rows),

@@ -54,8 +54,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, with the folders that it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 

@@ -15,7 +15,14 @@ from interface.report.words import count, were
 from pipeline.errors import UserError
 from pipeline.labels import Labels
 from pipeline.manifest import DESCRIPTION, SPLITS, Row, read_manifest, read_masks
-from pipeline.provenance import collection_record, dataset_hash, locate, out_of_date
+from pipeline.provenance import (
+    NO_PATIENTS,
+    collection_record,
+    dataset_hash,
+    has_patients,
+    locate,
+    out_of_date,
+)
 from pipeline.records import RECORD, SET_ASIDE, read_json, read_record
 from pipeline.stages.collections import CBIS_DDSM, collection_name
 from pipeline.tables import read_table
@@ -75,7 +82,7 @@ class Step:
     @property
     def has_patients(self) -> bool:
         """Whether the collection tells which patient an image is of."""
-        return bool(self.record["counts"].get("has_patients", True))
+        return has_patients(self.record)
 
     @property
     def tables(self) -> str:
@@ -86,9 +93,7 @@ class Step:
     @property
     def apart(self) -> str:
         """How far its splits are held apart, in words."""
-        if self.has_patients:
-            return "no patient is in two splits"
-        return "the collection tells no patients: images of one patient may be in two splits"
+        return "no patient is in two splits" if self.has_patients else NO_PATIENTS
 
     @property
     def content(self) -> str:

@@ -79,10 +79,11 @@ def app(options: App, progress: Progress) -> Result:
         with progress.waiting("Starting the page ..."):
             _wait_until_there(page, options.host, port)
         seconds = time.monotonic() - started
-        progress.say(f"The page is at {address} after {seconds:.1f} s; Ctrl-C ends it.")
-        if not is_loopback(options.host):
-            progress.say(f"Others find it too. {UNENCRYPTED}")
+        # From the moment that it is said, Ctrl-C ends the page and is no failure.
         with contextlib.suppress(KeyboardInterrupt):
+            progress.say(f"The page is at {address} after {seconds:.1f} s; Ctrl-C ends it.")
+            if not is_loopback(options.host):
+                progress.say(f"Others find it too. {UNENCRYPTED}")
             page.wait()
             raise UserError(f"{address}: the page ended by itself (status {page.returncode})")
     return Result(None, "The page is closed.", {"address": address, "run": run.name})

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.paths import from_here
-from pipeline.provenance import collection_record, locate
+from pipeline.provenance import NO_PATIENTS, collection_record, has_patients, locate
 from pipeline.records import read_record
 from pipeline.stages.collections import CBIS_DDSM as CBIS
 from pipeline.stages.collections import CITED, COLLECTIONS, collection_name
@@ -84,8 +84,8 @@ def _of_others(name: str, record: Mapping[str, Any], source: Path) -> Cohort:
     cited, kind = CITED[name]
     short = COLLECTIONS[name].partition(",")[0]
     apart = Cohort.apart
-    if not record["counts"].get("has_patients", True):
-        apart = "The collection tells no patients: images of one may be in two splits."
+    if not has_patients(record):
+        apart = f"{NO_PATIENTS[:1].upper()}{NO_PATIENTS[1:]}."
     licence = f"The images are under the terms of {short}: look at them before this is passed on."
     try:
         made = collection_record(source)

@@ -23,7 +23,7 @@ from models.metrics import Floats
 from models.shortcuts.features import features_of, one_hot
 from pipeline.errors import UserError
 from pipeline.labels import ALL_LABELS, Labels
-from pipeline.manifest import LABELS, MANIFEST, POSITIVE, SPLITS, Row, pair_of, read_manifest
+from pipeline.manifest import MANIFEST, POSITIVE, SPLITS, Row, labels_of, pair_of, read_manifest
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.stages.data import Preprocess, Probe
@@ -41,7 +41,7 @@ FOLDS, REPLICATES = 5, 1000
 # with 12, in none of 140 with 20 and more; in 12 % with 3. So with fewer it takes near certainty.
 ENOUGH, LEAST = 8, 4
 SURE = 0.9
-REMEDIES = {"orientation": ". preprocess --upright --side left turns all films alike"}
+REMEDIES = {"orientation": "; preprocess --upright --side left turns all films alike"}
 FOLLOWING = {"organize": "preprocess", "preprocess": "train"}
 PATIENT = re.compile(r"P_\d+")
 
@@ -277,17 +277,13 @@ def write_findings(folder: Path, findings: Findings, samples: Sequence[Sample]) 
     if findings.groups:
         classes = {
             label: [sample.thumbnail for sample in samples if sample.label == label]
-            for label in _pair_of(samples)
+            for label in labels_of(samples)
         }
         title = findings.summary or "nothing predicts the label"
         write_mean_images(folder / PICTURE, title, classes)
     else:
         (folder / PICTURE).unlink(missing_ok=True)
     write_json(folder / SHORTCUTS, findings.facts())
-
-
-def _pair_of(samples: Iterable[Sample]) -> tuple[str, str]:
-    return pair_of(sample.label for sample in samples) or LABELS
 
 
 def _verb(group: str) -> str:
@@ -309,7 +305,7 @@ def probe(samples: Sequence[Sample], seed: int) -> Findings:
     patients = np.array([sample.patient_id for sample in samples], np.str_)
     counts = [len(np.unique(patients[malignant == value])) for value in (False, True)]
     if min(counts) < LEAST:
-        names = Labels(*_pair_of(samples)).names
+        names = Labels(*labels_of(samples)).names
         found = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=True))
         return Findings({}, f"too few patients ({found}; it takes {LEAST} of each)")
     # Imported here: worker processes of preprocessing load this module and fit nothing.

@@ -30,7 +30,8 @@ CITED = {
         "digital screening mammograms",
     ),
     MENDELEY: (
-        "INbreast, MIAS and DDSM as Mendeley Data ywsbh3ndr8 gives them",
+        "Dataset of Breast Mammography Images with Masses, made of INbreast, MIAS and DDSM "
+        "(Huang & Lin 2020, Data Brief 31:105928)",
         "mammograms of 227 pixels a side in variants that were turned and mirrored",
     ),
     MINI_MIAS: (
@@ -38,7 +39,7 @@ CITED = {
         "digitised film mammograms, MLO views",
     ),
     TFRECORDS: (
-        "DDSM Mammography (Kaggle, skooch)",
+        "DDSM Mammography (Scuccimarra, Kaggle)",
         "patches of digitised film mammograms, negative ones from another archive",
     ),
     FOLDERS: ("images in class folders", "mammograms of a source that is not recorded"),

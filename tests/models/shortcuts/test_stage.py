@@ -156,7 +156,7 @@ def test_a_shortcut_is_named(films, tmp_path, change, named, not_named):
     assert sentence == (
         f"{named} alone {verb} the label: AUC {figures['auc']:.3f} "
         f"({figures['low']:.3f} to {figures['high']:.3f}); see shortcuts.png"
-        + (". preprocess --upright --side left turns all films alike"
+        + ("; preprocess --upright --side left turns all films alike"
            if named == "orientation" else "")
     )  # fmt: skip
     assert named in result.headline
