@@ -10,14 +10,13 @@ from models.data.loading import EvalTransform, Split
 from models.inference import Compute
 from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
 from pipeline.folds import Fold
-from pipeline.labels import Labels, is_rare
+from pipeline.labels import FEW_POSITIVES, Labels, is_rare
 from pipeline.progress import Cell, Table
 from pipeline.provenance import SOURCE, dataset_hash
 from pipeline.records import digest, file_digest
 from pipeline.stages.training import Train
 
 FEW_PATIENTS = 20
-FEW_POSITIVES = 10  # of validation, below which single images decide what is chosen there
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ CONDITIONS = {"malignant": "malignancy", "abnormal": "abnormality"}
 # The share of positive images below which accuracy and ROC AUC say little of what is found, and
 # average precision leads (Saito & Rehmsmeier 2015, PLoS ONE 10:e0118432).
 RARE = 0.10
+FEW_POSITIVES = 10  # of validation, below which single images decide what is chosen there
 
 
 @dataclass(frozen=True)

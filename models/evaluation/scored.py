@@ -11,8 +11,7 @@ from models.bootstrap import Estimate, estimates
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.units import Unit
 from models.metrics import METRICS, PF1, confusion
-from models.run_facts import FEW_POSITIVES
-from pipeline.labels import Labels, is_rare
+from pipeline.labels import FEW_POSITIVES, Labels, is_rare
 from pipeline.manifest import Row
 from pipeline.records import digest
 
