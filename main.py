@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from interface.screen import Screen
     from pipeline.stages.whole import Plan
 
-# Threads of OpenMP that spin while they wait take the core that another program needs: beside one
-# a step of training took five times as long, not twice. Read when torch loads; a person's own wins.
-for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")):
+# Threads that spin while they wait take the core that another program needs: beside one a step of
+# training took five times as long, not twice. OpenMP's, and OpenBLAS's, which as numpy loads spin
+# for 22 ms each on every other core, now for 0.3 ms (2^20 cycles). Read when torch and numpy load; a
+# person's own win.
+for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0"),
+                      ("OPENBLAS_THREAD_TIMEOUT", "20")):  # fmt: skip
     os.environ.setdefault(_name, _value)
 DONE, MISTAKE, SET_ASIDE, STOPPED, PIPE_CLOSED = 0, 1, 3, 130, 141
 

@@ -4,6 +4,7 @@
   are not installed, and nothing here asks it for those files. What fetches them instead, urllib,
   loads when it is used.
 - gdcm and Pillow, which decompress pixels, load when the first compressed film comes.
+- importlib.metadata, which it asks for its own version alone.
 """
 
 import importlib
@@ -14,9 +15,11 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from pipeline.records import versions
+
 DOWNLOADERS = ("requests", "tqdm")
-GDCM = "gdcm"
-LATER = ("urllib.request", "PIL.Image", "PIL.ImageCms", GDCM)
+GDCM, METADATA = "gdcm", "importlib.metadata"
+LATER = ("urllib.request", "PIL.Image", "PIL.ImageCms", GDCM, METADATA)
 GDCM_AT_LEAST = "3.0.0"  # what pydicom asks for; requirements.txt asks for a later one
 
 
@@ -46,6 +49,25 @@ class _Gdcm(_Later):
             return GDCM_AT_LEAST
 
 
+class _Metadata(ModuleType):
+    """Stands for importlib.metadata, which reads a package's whole description for its version."""
+
+    @staticmethod
+    def version(package: str) -> str:
+        """Return the version of an installed package."""
+        return versions()[package]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by the import system
+            raise AttributeError(name)
+        if sys.modules.get(METADATA) is self:  # another thread asks for more
+            del sys.modules[METADATA]
+        return getattr(importlib.import_module(METADATA), name)
+
+
+STAND_INS = {GDCM: _Gdcm, METADATA: _Metadata}
+
+
 @contextmanager
 def light_pydicom() -> Iterator[None]:
     """Leave the others out where a block imports pydicom; what is loaded already stays."""
@@ -59,7 +81,7 @@ def light_pydicom() -> Iterator[None]:
     }
     for name in LATER:
         if name not in sys.modules and importlib.util.find_spec(name):
-            hidden[name] = (_Gdcm if name == GDCM else _Later)(name)
+            hidden[name] = STAND_INS.get(name, _Later)(name)
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None is allowed
     try:
         yield

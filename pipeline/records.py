@@ -22,6 +22,7 @@ RECORD = "stage.json"  # written last: its presence says that the folder is comp
 UNFINISHED = "unfinished.json"  # written first: says that the folder is ours and what made it
 SET_ASIDE = "set_aside.csv"
 TIME = "time"  # in either of the two: when it was written, in UTC
+DIGEST_BLOCK = 2**24  # bytes of a file that are read at once for its digest
 _begun: dict[Path, dict[str, Any]] = {}  # what UNFINISHED says, of folders that are held
 DAMAGED = "mend it, or make its folder again"
 PACKAGES = (
@@ -129,8 +130,12 @@ def digest(*parts: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """Return a short SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        # After every block a thread has to wait until others leave the interpreter to it.
+        while block := file.read(DIGEST_BLOCK):
+            found.update(block)
+    return found.hexdigest()[:16]
 
 
 def plain_options(options: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A run, or an exported model, ready to score images that it has never seen; light, no torch."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,7 +157,10 @@ class _OnnxScorer:
 
 
 def _of_exported(path: Path) -> Predictor:
-    model, content = OnnxModel.open(path), file_digest(path)
+    with ThreadPoolExecutor(1) as beside:
+        digesting = beside.submit(file_digest, path)
+        model = OnnxModel.open(path)
+        content = digesting.result()
     record = path.with_name(RECORD)
     known = read_json(record)["counts"].get("content") if record.is_file() else None
     if known not in (None, content):  # it would open, and score wrongly
