@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # Threads that spin while they wait take the core that another program needs: beside one a step of
 # training took five times as long, not twice. OpenMP's, and OpenBLAS's, which as numpy loads spin
-# for 22 ms each on every other core, now for 0.3 ms (2^20 cycles). Read when torch and numpy load; a
-# person's own win.
+# for 22 ms each on every other core, now for 0.3 ms (2^20 cycles). Read when torch and numpy load;
+# a person's own win.
 for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0"),
                       ("OPENBLAS_THREAD_TIMEOUT", "20")):  # fmt: skip
     os.environ.setdefault(_name, _value)

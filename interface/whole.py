@@ -28,7 +28,7 @@ EXPLAINED = {
     "validation has seen.",
     "report": "Writes all of it as one page for a browser.",
 }
-_refuse_unobtainable = named("models.registry:refuse_unobtainable")
+_refuse_unobtainable = named("models.pretrained:refuse_unobtainable")
 
 
 def run_whole(options: Whole, screen: "Screen") -> Result:

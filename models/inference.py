@@ -204,8 +204,7 @@ def load_run(folder: Path) -> TrainedModel:
     """
     facts = read_json(folder / MODEL_FILE)
     try:
-        head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
-        network = build(str(facts["architecture"]), head)
+        network = build(str(facts["architecture"]), Head.recorded(facts))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder / MODEL_FILE}: is not what training writes ({error})") from None
     restore_weights(folder, network)

@@ -21,6 +21,7 @@ PF1 = "pf1"  # probabilistic F1: measured always, told of where few images are p
 # What leads there, in this order; accuracy comes last, as guessing has one that looks good.
 WHERE_RARE = ("pr_auc", PF1, "f1", *(one for one in METRICS if one not in ("pr_auc", "f1",
               "accuracy")), "accuracy")  # fmt: skip
+OF_PROBABILITIES = ("brier", "ece", PF1)  # of no meaning for scores that are none
 FIXED_RATE = 0.90  # the specificity that sensitivity is given at, and the other way round
 FALSE_ALARMS = 0.20  # the highest false positive rate that the partial AUC looks at
 BINS = 10  # of equal width, of the calibration error and of reliability diagrams

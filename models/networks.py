@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # of nn.SyncBatchNorm too
 
-from models.registry import MAMMO_CNN, Head
+from models.anomaly.autoencoder import Autoencoder, ErrorScore
+from models.anomaly.patchcore import MemoryBank, PatchFeatures
+from models.registry import AUTOENCODERS, MAMMO_CNN, PATCH_DISTANCE, Head
 from models.without_compiler import timm
 
 CONTAINERS = {"features", "blocks"}  # children of timm's networks that are chains themselves
@@ -27,16 +29,23 @@ def build(architecture: str, head: Head) -> nn.Module:
     """Build a network with random weights.
 
     It takes (B, 1, S, S) float32 images normalised by `normalisation` and gives (B, 1) logits of
-    malignancy. Torch's global seed decides the weights.
+    malignancy; an anomaly detector gives how far images are from normal ones, at least 0. Torch's
+    global seed decides the weights.
 
     Args:
-        architecture: A timm name, or "mammo_cnn" (which has a head of its own).
-        head: The classifier on the pooled features.
+        architecture: A timm name, "mammo_cnn" (which has a head of its own), or one of
+            `models.registry.AUTOENCODERS`.
+        head: The classifier on the pooled features, or what an anomaly detector's number is.
     """
     if architecture == MAMMO_CNN:
         return mammo_cnn()
+    if architecture in AUTOENCODERS:
+        body = Autoencoder(*AUTOENCODERS[architecture], head.error)
+        return nn.Sequential(OrderedDict(autoencoder=body, head=ErrorScore()))
     # One channel: timm sums the pretrained kernels of the first layer over the colours.
     network: nn.Module = timm.create_model(architecture, num_classes=1, in_chans=1)
+    if head.error == PATCH_DISTANCE:
+        return patch_core(network)
     *_, (name, linear) = units(network).items()
     assert isinstance(linear, nn.Linear)
     if head.widths or head.dropout:
@@ -45,6 +54,22 @@ def build(architecture: str, head: Head) -> nn.Module:
         # Timm draws EfficientNet's from -1 to 1 where there is one output: logits of 10 untrained.
         linear.reset_parameters()
     return network
+
+
+def patch_core(network: nn.Module) -> nn.Sequential:
+    """Return PatchCore on the second and third stage of a ResNet18, whose modules it shares."""
+    chain = units(network)
+    names = list(chain)
+    layers = OrderedDict((name, chain[name]) for name in names[: names.index("layer3")])
+    stage = chain["layer3"]
+    layers["layer3"] = PatchFeatures(OrderedDict(stage.named_children()))
+    channels = sum(_channels(one) for one in (chain["layer2"], stage))
+    return nn.Sequential(OrderedDict(**layers, head=MemoryBank(channels)))
+
+
+def _channels(stage: nn.Module) -> int:
+    *_, last = (one for one in stage.modules() if isinstance(one, nn.Conv2d))
+    return last.out_channels
 
 
 def _deep_head(features: int, head: Head) -> nn.Sequential:
@@ -116,6 +141,8 @@ def normalisation(architecture: str) -> tuple[float, float]:
     """
     if architecture == MAMMO_CNN:
         return MAMMO_CNN_NORMALISATION
+    if architecture in AUTOENCODERS:
+        return 0.0, 1.0  # errors are of grey values
     config = timm.get_pretrained_cfg(architecture)
     return sum(config.mean) / len(config.mean), sum(config.std) / len(config.std)
 
@@ -250,8 +277,13 @@ def compile_units(network: nn.Module, backend: str = "inductor") -> None:
         unit.compile(backend=backend)
 
 
+def pooled(features: Tensor) -> Tensor:
+    """Return (B, F) features of those before the head: (B, F), or the means of (B, F, h, w)."""
+    return features if features.ndim == 2 else features.mean((2, 3))
+
+
 def logits(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return the logits of malignancy.
+    """Return the logits of malignancy, or the scores of an anomaly detector.
 
     The head is always computed in float32: a logit in bfloat16 keeps three digits, too few to
     order images by.

@@ -1,36 +1,56 @@
 """The models by name: one row of data each; nothing heavy is imported here."""
 
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.options import Answers, split_several
+from pipeline.runs import ANOMALY
 from pipeline.stages.training import STANDARD
 
 ALL = "all"
+DETECTORS = "anomaly"  # the answer that means all models of that strategy
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
 MAMMO_CNN = "mammo_cnn"
+# Autoencoders of our own: channels of the first layer, and whether codes are drawn (VAE).
+AUTOENCODERS = {
+    "cae_16": (16, False),
+    "cae_48": (48, False),
+    "vae_16": (16, True),
+    "vae_48": (48, True),
+}
+PATCH_DISTANCE = "patches"  # what PatchCore's score is
 LINEAR_PROBE = "opw"  # the strategy that fits a linear probe and takes no gradient steps
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn: small is regularised most
-HUB = "https://huggingface.co"
-HUB_FILE = "model.safetensors"
-WEIGHT_SUFFIXES = ".safetensors", ".pth", ".pt"
-HUB_SECONDS = 1.0
-UNREACHABLE = {407, 502, 503, 504}  # proxy authentication, bad gateway, unavailable, timeout
 KEPT_VARIANTS = 4  # of each image in partial fine tuning
 
 
 @dataclass(frozen=True)
 class Head:
-    """The classifier on top of the pooled features."""
+    """What turns features into the one number that a network gives.
+
+    A classifier on top of the pooled features; of an anomaly detector, how far an image is from
+    normal ones.
+    """
 
     widths: tuple[int, ...] = ()  # of its hidden layers, in units; empty for one linear layer
     # Share of units dropped in training, before the first and each hidden layer.
     dropout: float = 0.0
+    # Of an anomaly detector what the number is: a `--loss` of `train`, or PATCH_DISTANCE.
+    error: str = ""
+
+    @classmethod
+    def recorded(cls, facts: Mapping[str, Any]) -> "Head":
+        """Return the head that model.json tells of."""
+        head = facts["head"]
+        return cls(tuple(head["widths"]), float(head["dropout"]), str(head.get("error", "")))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What model.json says of it."""
+        found: dict[str, Any] = {"widths": list(self.widths), "dropout": self.dropout}
+        return found | ({"error": self.error} if self.error else {})
 
 
 @dataclass(frozen=True)
@@ -51,9 +71,9 @@ class ModelRow:
     """One model that people can name."""
 
     name: str  # what people type
-    architecture: str  # A timm name with its pretrained tag, or "mammo_cnn"
+    architecture: str  # A timm name with its pretrained tag, "mammo_cnn" or one of AUTOENCODERS
     # "opw" (only pretrained weights: a linear probe on frozen features), "pft" (partial fine
-    # tuning) or "cft" (complete fine tuning).
+    # tuning), "cft" (complete fine tuning) or "anomaly" (normal images alone, without labels).
     strategy: str
     # The first unit of the network that is trained (see `models.networks.units`); everything before
     # it is the frozen prefix. Empty: all.
@@ -67,8 +87,18 @@ class ModelRow:
     # Augmented variants of each training image; 0 for a new one every epoch. With few of them the
     # frozen prefix is computed once for each.
     variants: int = 0
-    head: Head = field(default_factory=Head)  # the classifier
+    head: Head = field(default_factory=Head)
     description: str  # what it is, in one line
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether it learns what normal images look like, and never sees a label."""
+        return self.strategy == ANOMALY
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether it is trained by gradient steps."""
+        return self.strategy != LINEAR_PROBE and self.head.error != PATCH_DISTANCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +184,38 @@ def _rows() -> Iterable[ModelRow]:
     )
 
 
+def _detectors() -> Iterable[ModelRow]:
+    """Yield the anomaly detectors."""
+    kinds = {False: ("CAE", "convolutional autoencoder"), True: ("VAE", "variational autoencoder")}
+    for architecture, (width, variational) in AUTOENCODERS.items():
+        name, what = kinds[variational]
+        wide = width > 16
+        yield ModelRow(
+            name=f"{name}_Wide" if wide else name,
+            architecture=architecture,
+            strategy=ANOMALY,
+            trained_from="",
+            size=128,
+            batch_size=16,
+            learning_rate=2e-3,
+            scratch_batch_size=16,
+            scratch_learning_rate=2e-3,
+            head=Head(error="mse"),
+            description=f"{what} of normal images{', of more channels' if wide else ''}",
+        )
+    yield ModelRow(
+        name="PatchCore",
+        architecture=FAMILIES[0].architecture,
+        strategy=ANOMALY,
+        trained_from="head",
+        size=224,
+        batch_size=16,
+        learning_rate=0.0,
+        head=Head(error=PATCH_DISTANCE),
+        description="distance to patches of normal images, by only pretrained weights",
+    )
+
+
 def table(rows: Iterable[ModelRow]) -> dict[str, ModelRow]:
     """Return rows by name.
 
@@ -168,7 +230,11 @@ def table(rows: Iterable[ModelRow]) -> dict[str, ModelRow]:
     return found
 
 
-MODELS = table(_rows())
+MODELS = table([*_rows(), *_detectors()])
+GROUPS = {
+    ALL: [row.name for row in MODELS.values() if not row.is_detector],
+    DETECTORS: [row.name for row in MODELS.values() if row.is_detector],
+}
 
 
 def find_model(name: str) -> ModelRow:
@@ -185,7 +251,11 @@ def find_model(name: str) -> ModelRow:
 def model_choices(_answers: Answers) -> dict[str, str]:
     """Return the models to choose from, for a question."""
     each = {row.name: f"{row.description}; {row.size} px" for row in MODELS.values()}
-    return each | {ALL: f"these {len(MODELS)}, one after the other"}
+    counts = {name: len(names) for name, names in GROUPS.items()}
+    return each | {
+        ALL: f"the {counts[ALL]} classifiers, one after the other",
+        DETECTORS: f"the {counts[DETECTORS]} that learn from normal images alone",
+    }
 
 
 def own_values(row: ModelRow, scratch: bool) -> dict[str, Any]:
@@ -204,161 +274,49 @@ def own_values(row: ModelRow, scratch: bool) -> dict[str, Any]:
 
 
 def named_models(answer: str) -> list[str]:
-    """Return the models that an answer names: one, several with commas, or all.
+    """Return the models that an answer names: one, several with commas, or a group of them.
 
     Raises:
         UserError: There is no such model; the message names those that there are.
     """
-    names = split_several(answer)
-    return list(MODELS) if ALL in names else [find_model(name).name for name in names]
+    found = [one for name in split_several(answer)
+             for one in GROUPS.get(name) or [find_model(name).name]]  # fmt: skip
+    return list(dict.fromkeys(found))
 
 
-def _pretrained(answers: Answers) -> set[str]:
-    """Return the architectures of the chosen models that can start from pretrained weights."""
+def _named_rows(answers: Answers) -> list[ModelRow]:
+    """Return the rows of the models that an answer names; of what is no model none."""
+    found = [one for name in split_several(str(answers.get("model")))
+             for one in GROUPS.get(name, [name])]  # fmt: skip
+    return [MODELS[name] for name in found if name in MODELS]
+
+
+def takes_steps(answers: Answers) -> bool:
+    """Return whether a chosen model is trained by gradient steps; an unknown one might be."""
+    return any(row.takes_steps for row in _named_rows(answers)) or _has_unknown(answers)
+
+
+def sees_labels(answers: Answers) -> bool:
+    """Return whether a chosen model is a classifier; an unknown one might be."""
+    return any(not row.is_detector for row in _named_rows(answers)) or _has_unknown(answers)
+
+
+def restores_images(answers: Answers) -> bool:
+    """Return whether a chosen model is an autoencoder."""
+    return any(row.architecture in AUTOENCODERS for row in _named_rows(answers))
+
+
+def _has_unknown(answers: Answers) -> bool:
     names = split_several(str(answers.get("model")))
-    rows = MODELS.values() if ALL in names else [MODELS[name] for name in names if name in MODELS]
-    return {row.architecture for row in rows if row.architecture != MAMMO_CNN}
+    return any(name not in MODELS and name not in GROUPS for name in names)
+
+
+def pretrained_architectures(answers: Answers) -> set[str]:
+    """Return the architectures of the chosen models that can start from pretrained weights."""
+    own = {MAMMO_CNN, *AUTOENCODERS}
+    return {row.architecture for row in _named_rows(answers)} - own
 
 
 def takes_weights(answers: Answers) -> bool:
     """Return whether a chosen model can start from pretrained weights; an unknown one might."""
-    unknown = set(split_several(str(answers.get("model")))) - set(MODELS)
-    return bool(unknown or _pretrained(answers))
-
-
-def weights_choices(answers: Answers) -> dict[str, str]:
-    """Return the named starting weights, for a question; a file may be given beside them."""
-    missing, fallback = _missing(_pretrained(answers)), ""
-    if not missing:
-        found = "on this machine"
-    elif hub_reachable():
-        megabytes = sum(MEGABYTES[name] for name in missing)
-        found = f"from {hub_name()}, once, {megabytes} MB"
-    else:
-        found = f"not on this machine; {_no_hub()}"
-        fallback = "; ImageNet's cannot be had here"
-    return {
-        IMAGENET: f"trained on ImageNet ({found})",
-        NO_WEIGHTS: f"start from random weights{fallback}",
-    }
-
-
-def suggested_weights(answers: Answers) -> str:
-    """Return "imagenet" where those weights can be had, else "none"."""
-    wanted = _pretrained(answers)
-    obtainable = wanted and (not _missing(wanted) or hub_reachable())
-    return IMAGENET if obtainable else NO_WEIGHTS
-
-
-def weights_problem(weights: str) -> str | None:
-    """Check that starting weights are named, or a file that can be one of weights."""
-    if weights in (IMAGENET, NO_WEIGHTS):
-        return None
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "no such file"
-        return f"{what}; give an existing file, {IMAGENET} or {NO_WEIGHTS}"
-    if path.suffix.lower() not in WEIGHT_SUFFIXES:
-        return f"is not a weights file; give one of {', '.join(WEIGHT_SUFFIXES)}"
-    return None
-
-
-def refuse_missing(architectures: Iterable[str]) -> None:
-    """Refuse ImageNet weights that are not here and that the hub cannot give either.
-
-    Raises:
-        UserError: It names them, and what can be done about it.
-    """
-    missing = _missing(architectures)
-    if not missing or hub_reachable():
-        return
-    from huggingface_hub import constants
-
-    name = missing[0] if len(missing) == 1 else "NAME"
-    each = "" if len(missing) == 1 else "each "
-    place = Path(constants.HF_HUB_CACHE, _cache_name(name), "snapshots", "main")
-    raise UserError(
-        f"ImageNet weights of {', '.join(missing)}: not on this machine, and {_no_hub()}",
-        f"copy {each}{HUB_FILE} of {HUB}/{hub_repository(name)} to {place}, or give --weights "
-        "none, or --weights FILE, or set HF_ENDPOINT to a mirror",
-    )
-
-
-def refuse_unobtainable(models: str, weights: str) -> None:
-    """Refuse starting weights of models as they are named in an answer; see `refuse_missing`."""
-    if weights == IMAGENET:
-        refuse_missing(_pretrained({"model": models}))
-
-
-def _missing(architectures: Iterable[str]) -> list[str]:
-    return sorted(name for name in architectures if cached_weights(name) is None)
-
-
-def _no_hub() -> str:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    return f"{hub_name()} cannot be reached"
-
-
-def hub_name() -> str:
-    """Return the host that weights come from: huggingface.co, or the mirror of HF_ENDPOINT."""
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT).partition("://")[2] or str(constants.ENDPOINT)
-
-
-def hub_repository(architecture: str) -> str:
-    """Return where the Hugging Face hub keeps the weights of a timm architecture."""
-    return f"timm/{architecture}"
-
-
-def _cache_name(architecture: str) -> str:
-    return f"models--{hub_repository(architecture).replace('/', '--')}"
-
-
-def cached_weights(architecture: str) -> Path | None:
-    """Return the weights file in the Hugging Face cache of this machine, if it is there.
-
-    Where the cache lies its own library says, from half a dozen variables of the environment; its
-    layout is documented: `models--<owner>--<name>/snapshots/<commit>/<file>`.
-    """
-    from huggingface_hub import constants  # 30 ms; what looks into the cache there takes ten times
-
-    folder = Path(constants.HF_HUB_CACHE, _cache_name(architecture), "snapshots")
-    found = [path for path in folder.glob(f"*/{HUB_FILE}") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def hub_reachable() -> bool:
-    """Tell, within about a second, whether the Hugging Face hub answers (proxies are honoured)."""
-    from huggingface_hub import constants
-
-    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
-
-
-@cache
-def _answers(address: str) -> bool:
-    """Ask once in a thread: a name server that does not answer heeds no timeout of ours."""
-    import urllib.error
-    import urllib.request  # heavy, and only needed when somebody is asked about weights
-
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(address, method="HEAD")
-            with urllib.request.urlopen(request, timeout=HUB_SECONDS):
-                answers.append(True)
-        except urllib.error.HTTPError as error:
-            # A mirror may serve files alone and know nothing of its root; a proxy that does not
-            # get there says so with one of these.
-            answers.append(error.code not in UNREACHABLE)
-        except (OSError, ValueError):
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(1.5 * HUB_SECONDS)
-    return answers == [True]
+    return bool(pretrained_architectures(answers)) or _has_unknown(answers)

@@ -8,9 +8,11 @@ from typing import Any
 
 from models.data.loading import EvalTransform, Split
 from models.inference import Compute
-from models.registry import IMAGENET, NO_WEIGHTS, ModelRow, takes_weights
+from models.registry import AUTOENCODERS, IMAGENET, NO_WEIGHTS, Head, ModelRow, takes_weights
+from pipeline.errors import UserError
 from pipeline.folds import Fold
-from pipeline.labels import FEW_POSITIVES, Labels, is_rare
+from pipeline.labels import FEW_POSITIVES, Labels, is_normal, is_rare
+from pipeline.options import defaults
 from pipeline.progress import Cell, Table
 from pipeline.provenance import SOURCE, dataset_hash
 from pipeline.records import digest, file_digest
@@ -40,6 +42,7 @@ class HyperParameters:
     clip: float = 1.0
     variants: int = 0
     compile: bool = False
+    reconstruction: bool = False  # whether images are restored, not classified
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,26 @@ class TrainingData:
     @property
     def positive_weight(self) -> float:
         """Negative for each positive training image: weighs the classes equally in the loss."""
-        malignant = float(self.train.targets.sum())
-        return (len(self.train) - malignant) / malignant
+        malignant = float(self.train.targets.sum())  # 0 where normal images alone are learnt from
+        return (len(self.train) - malignant) / malignant if malignant else 1.0
 
 
 def starting_weights(options: Train) -> str:
     """Return what a training starts from; a model that takes no weights starts from none."""
     return options.weights if takes_weights({"model": options.model}) else NO_WEIGHTS
+
+
+def head_of(options: Train, row: ModelRow) -> Head:
+    """Return the head of a training's network: the row's, with the error that is asked for.
+
+    Raises:
+        UserError: An error is asked for of a model that restores no images.
+    """
+    if options.loss == defaults(Train)["loss"]:
+        return row.head
+    if row.architecture not in AUTOENCODERS:
+        raise UserError(f"--loss {options.loss}: {row.name} restores no images", "leave it out")
+    return dataclasses.replace(row.head, error=options.loss)
 
 
 def model_facts(
@@ -101,7 +117,7 @@ def model_facts(
         "strategy": row.strategy,
         "trained_from": row.trained_from,
         "untrained_head": options.untrained_head,
-        "head": {"widths": list(row.head.widths), "dropout": row.head.dropout},
+        "head": head_of(options, row).record,
         "input": {
             "size": options.size or row.size,
             "channels": 1,
@@ -118,7 +134,7 @@ def model_facts(
         "preprocess": data_record["options"] if data_record["stage"] == "preprocess" else None,
         "data": str(options.data.resolve()),
         "data_hash": dataset_hash(options.data),
-        **Labels.of(data.train.rows).record,
+        **Labels.of([*data.train.rows, *data.val.rows]).record,
         "pixels": {"train": data.train.content, "val": data.val.content},
         **fold.facts,
         "patients": {"train": data.train.patients, "val": data.val.patients},
@@ -137,7 +153,7 @@ def hyper_parameter_facts(hparams: HyperParameters, row: ModelRow) -> dict[str, 
 
     A linear probe takes no steps, so it has none of them.
     """
-    return {"recipe": dataclasses.asdict(hparams) if row.strategy != "opw" else {}}
+    return {"recipe": dataclasses.asdict(hparams) if row.takes_steps else {}}
 
 
 def headline(options: Train, fitted: FitResult, counts: Mapping[str, Any]) -> str:
@@ -145,6 +161,15 @@ def headline(options: Train, fitted: FitResult, counts: Mapping[str, Any]) -> st
     area, fold = counts["best_val_auc"], Fold.of(counts)
     known = "unknown (one class only)" if area is None else f"{area:.3f}"
     known += f" on {fold.name}" if fold.number else ""
+    if "patches" in fitted.best:
+        kept = f"{fitted.best['patches']:,} patches kept"
+        return f"{options.model}: {kept}; validation AUC {known}"
+    if fitted.epochs and "sensitivity" not in fitted.best:
+        where = f"epoch {fitted.best_epoch} of {fitted.epochs}"
+        error = (
+            f"smallest error of normal validation images {fitted.best['val_loss']:.3g}, in {where}"
+        )
+        return f"{options.model}: {error}; AUC there {known}"
     if options.untrained_head:
         return f"{options.model}, control with an untrained head: validation AUC {known}"
     if not fitted.epochs:
@@ -157,8 +182,9 @@ def best_table(fitted: FitResult) -> Table:
     """Return the figures of the weights that were kept."""
     columns = tuple(name for name in fitted.best if name != "seconds")
     titles = {
-        "epoch": "Epoch", "C": "C", "train_loss": "Train loss", "val_loss": "Val loss",
-        "val_auc": "Val AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
+        "epoch": "Epoch", "C": "C", "patches": "Patches", "train_loss": "Train loss",
+        "val_loss": "Val loss", "val_auc": "Val AUC", "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
     }  # fmt: skip
     return Table(
         "The weights that were kept",
@@ -169,7 +195,9 @@ def best_table(fitted: FitResult) -> Table:
 
 def notes_on(options: Train, row: ModelRow, data: TrainingData, from_scratch: bool) -> list[str]:
     """Return what a person should know before believing the figures."""
-    notes = []
+    notes: list[str] = []
+    if row.is_detector:
+        return [*notes, *_notes_on_normals(row, data, from_scratch)]
     if from_scratch and row.trained_from:
         notes.append(
             "the frozen layers are random (no weights were given), so this is a control, "
@@ -188,6 +216,20 @@ def notes_on(options: Train, row: ModelRow, data: TrainingData, from_scratch: bo
     if side and side < data.train.images.shape[1]:
         size = data.train.images.shape[1]
         notes.append(f"images of {side} pixels were enlarged to {size}")
+    return notes
+
+
+def _notes_on_normals(row: ModelRow, data: TrainingData, from_scratch: bool) -> list[str]:
+    """Return what to know before believing the figures of an anomaly detector."""
+    notes = []
+    if from_scratch and not row.takes_steps:
+        notes.append("its features are of random layers (no weights were given): a control")
+    if not any(one.diagnosis for one in data.train.rows):
+        label = Labels.of([*data.train.rows, *data.val.rows]).negative
+        notes.append(f"the dataset has no normal images: those called {label} stand for them")
+    count = sum(map(is_normal, data.val.rows))
+    if count < FEW_PATIENTS:
+        notes.append(f"{count} normal validation images set the threshold: a rough figure")
     return notes
 
 

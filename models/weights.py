@@ -14,14 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.networks import head_name
-from models.registry import (
-    HUB_FILE,
-    IMAGENET,
-    NO_WEIGHTS,
-    cached_weights,
-    hub_repository,
-    refuse_missing,
-)
+from models.pretrained import HUB_FILE, cached_weights, hub_repository, refuse_missing
+from models.registry import IMAGENET, NO_WEIGHTS
 from models.weight_files import AVERAGED, COUNTERS, plain_name, timm_names, unwrap
 from pipeline.errors import UserError
 

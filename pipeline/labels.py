@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.manifest import LABELS, QUESTIONS, Row, labels_of
+from pipeline.manifest import LABELS, NORMAL, QUESTIONS, Row, labels_of
 
 KEYS = LABELS  # of JSON: the negative label's, and the positive one's
 CONDITIONS = {"malignant": "malignancy", "abnormal": "abnormality"}
@@ -69,6 +69,15 @@ class Labels:
 def is_rare(positive: int, images: int) -> bool:
     """Return whether few images of a test set are positive, though some are."""
     return 0 < positive < RARE * images
+
+
+def is_normal(row: Row) -> bool:
+    """Return whether an image shows no finding, as far as its dataset says so.
+
+    Where a dataset tells no diagnosis, as one of benign and malignant findings, its negative images
+    stand for normal ones.
+    """
+    return row.diagnosis == NORMAL if row.diagnosis else not row.is_positive
 
 
 ALL_LABELS = tuple(dict.fromkeys(label for pair in QUESTIONS.values() for label in pair))

@@ -21,7 +21,8 @@ THUMBNAILS = "thumbnails"  # the folder beside it of each image reduced to 192 p
 DESCRIPTION = "description.png"  # beside it: who and what is in each split, as a figure
 SPLITS = ("train", "val", "test")
 LABELS = ("benign", "malignant")
-DIAGNOSES = ("normal", *LABELS)
+NORMAL = "normal"
+DIAGNOSES = (NORMAL, *LABELS)
 ABNORMAL = "abnormal"  # a diagnosis too: a finding of which nobody says what it is
 # What a dataset asks of an image, with its two labels: the negative one first.
 QUESTIONS = {

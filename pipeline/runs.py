@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.records import RECORD, TIME, UNFINISHED, read_json, read_record
 LATEST = "latest"
 ALL_RUNS = "all"
 ELSEWHERE = "elsewhere"  # the strategy of predictions that were not made here
+ANOMALY = "anomaly"  # that of detectors that learn from normal images alone
 ENSEMBLE = "Ensemble"  # stands in a run's folder where others have their model's name
 NEW_RUN = "new"
 MAKERS = "train", "ensemble", "evaluate"  # the last of predictions that were made elsewhere
@@ -212,6 +214,25 @@ def run_problem(names: str, answers: Any) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def is_detector(facts: Mapping[str, Any]) -> bool:
+    """Return whether model.json is of an anomaly detector, or of an ensemble of some."""
+    return bool((facts.get("head") or {}).get("error"))
+
+
+def detector_chosen(answers: Any) -> bool:
+    """Return whether a run that is named, or any of all, is an anomaly detector's."""
+    names, runs = split_several(str(answers.get("run", LATEST))), Path(answers.get("runs", "runs"))
+    found = list_runs(runs) if ALL_RUNS in names else []
+    for name in names:
+        with contextlib.suppress(UserError):
+            found += [find_run(runs, name)] if name != ALL_RUNS else []
+    for run in found:
+        with contextlib.suppress(UserError, OSError):
+            if is_detector(read_json(run.folder / MODEL_FILE)):
+                return True
+    return False
 
 
 def unfinished_problem(name: str, answers: Any) -> str | None:

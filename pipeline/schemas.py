@@ -82,6 +82,7 @@ class HeadFacts(Struct):
 
     widths: Annotated[list[Annotated[int, Meta(ge=1, le=2**15)]], Meta(max_length=16)]
     dropout: Share
+    error: Literal["", "mse", "l1", "ssim", "mix", "patches"] = ""
 
 
 class Input(Struct):
@@ -114,7 +115,7 @@ class Model(Struct):
 
     model: str
     architecture: str
-    strategy: Literal["opw", "pft", "cft", "ensemble", "elsewhere"]
+    strategy: Literal["opw", "pft", "cft", "anomaly", "ensemble", "elsewhere"]
     input: Input
     weights: str
     parameters: Count
@@ -162,10 +163,11 @@ class ExportedFacts(Struct):
 class CalibrationFacts(Struct):
     """How logits become probabilities."""
 
-    method: Literal["temperature", "isotonic", "none"]
+    method: Literal["temperature", "isotonic", "normals", "none"]
     temperature: Annotated[float, Meta(gt=0)] | None
     x: list[Share]
     y: list[Share]
+    normal: tuple[float, Annotated[float, Meta(gt=0)]] | None = None
 
 
 class Interval(Struct):
@@ -227,6 +229,17 @@ class Stratum(Struct):
     small: bool
 
 
+class AnomalyFigures(Struct):
+    """What an anomaly detector's threshold is, and how many normal test images it flags."""
+
+    error: str  # what the score is
+    mean: float  # of the errors of normal validation images
+    sd: Annotated[float, Meta(gt=0)]  # their standard deviation
+    threshold: float  # an image whose error reaches it is anomalous
+    normals: dict[str, Count]  # normal images by split
+    flagged: dict[str, float | None]  # share of them that the threshold flags, by split
+
+
 class Metrics(Struct):
     """metrics.json: what evaluation measured."""
 
@@ -246,6 +259,7 @@ class Metrics(Struct):
     strata: list[Stratum]
     cost: dict[str, float | str | None]
     notes: list[str]
+    anomaly: AnomalyFigures | None = None
     test_images: str = ""
     preprocess: dict[str, Any] | None = None
     labels: LabelPair = BENIGN_MALIGNANT

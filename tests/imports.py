@@ -27,7 +27,7 @@ LAYERS = (
     ("models.evaluation", "models.shortcuts"),
     ("models.training",),
     ("models",),
-    ("models.data",),
+    ("models.anomaly", "models.data"),
     ("sources.synthetic.lookalikes",),
     ("sources.cbis_ddsm", "sources.folders", "sources.rsna", "sources.synthetic"),
     ("sources",),

@@ -8,38 +8,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.metrics import Floats
+from pipeline.errors import UserError
 
 METHODS = ("temperature", "isotonic", "none")
+NORMALS = "normals"  # that of anomaly detectors
 TEMPERATURES = (0.01, 100.0)
+LEAST_NORMAL = 2  # images: of fewer, errors have no standard deviation
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become probabilities; its facts are all that a run needs to keep of it."""
+    """How logits become probabilities; its facts are all that a run needs to keep of it.
 
-    method: str  # one of `METHODS`
+    The errors of an anomaly detector become no probabilities of a disease: numbers in (0, 1) whose
+    logit says how many standard deviations an error lies above the mean of normal images.
+    """
+
+    method: str  # one of `METHODS`, or `NORMALS`
     temperature: float | None = None  # what logits are divided by; None but for that method
     # Probabilities before isotonic calibration, rising; empty but for that method.
     x: tuple[float, ...] = ()
     y: tuple[float, ...] = ()  # what they become, never falling; between them it goes straight
+    # Mean and standard deviation of the errors of normal images; None but for `NORMALS`.
+    normal: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Calibration":
         """Return what `facts` were written of."""
-        return cls(str(facts["method"]), facts["temperature"], tuple(facts["x"]), tuple(facts["y"]))
+        knots = tuple(facts["x"]), tuple(facts["y"])
+        normal = facts.get("normal")
+        own = None if normal is None else (float(normal[0]), float(normal[1]))
+        return cls(str(facts["method"]), facts["temperature"], *knots, own)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a record says of it."""
-        return {
-            "method": self.method,
-            "temperature": self.temperature,
-            "x": list(self.x),
-            "y": list(self.y),
-        }
+        found: dict[str, Any] = {"method": self.method, "temperature": self.temperature,
+                                 "x": list(self.x), "y": list(self.y)}  # fmt: skip
+        return found | ({"normal": list(self.normal)} if self.normal else {})
 
     def apply(self, logits: NDArray[Any]) -> Floats:
         """Return probabilities (N,) float64 in [0, 1] of logits (N,)."""
+        if self.normal is not None:
+            mean, sd = self.normal
+            return logistic((logits.astype(np.float64) - mean) / sd)
         if self.temperature is not None:
             return logistic(logits.astype(np.float64) / self.temperature)
         found = logistic(logits)
@@ -77,6 +89,33 @@ def fit_calibration(method: str, targets: NDArray[np.bool_], logits: NDArray[Any
     steps.fit(logistic(logits), targets.astype(np.float64))
     x, y = steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist()
     return Calibration("isotonic", None, tuple(x), tuple(y))
+
+
+def fit_normals(normal: NDArray[np.bool_], errors: NDArray[Any]) -> Calibration:
+    """Measure the errors of an anomaly detector on normal validation images.
+
+    Args:
+        normal: (N,), true for normal images.
+        errors: (N,) scores of the detector.
+
+    Raises:
+        UserError: They are too few, or all the same.
+    """
+    known = errors[normal].astype(np.float64)
+    if len(known) < LEAST_NORMAL:
+        raise UserError(
+            f"validation holds {len(known)} normal images, and {LEAST_NORMAL} are needed to set a "
+            "threshold by their errors",
+            "evaluate on data with more of them",
+        )
+    sd = float(known.std(ddof=1))
+    if not sd > 0:
+        raise UserError(
+            f"all {len(known)} normal validation images have the same error, "
+            f"{known[0]:.3g}, so no threshold can be set by their scatter",
+            "look at the images: are they constant?",
+        )
+    return Calibration(NORMALS, normal=(float(known.mean()), sd))
 
 
 def _temperature(targets: NDArray[np.bool_], logits: Floats) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from images.files import SPREAD, read_image
 from images.statistics import film_statistics
@@ -15,7 +14,7 @@ from models.data.loading import Split, load_split
 from models.domain import ARRAYS_FILE, FACTS_FILE, Domain, Normal, nearest, unit_length
 from models.evaluation.scoring import ScoredRun, members_of
 from models.inference import Compute, TrainedModel, load_run, place, run_over, scoring_compute
-from models.networks import head_name, split_before
+from models.networks import head_name, pooled, split_before
 from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST, THUMBNAILS, Row, read_manifest
 from pipeline.paths import is_possible
@@ -91,11 +90,7 @@ def _features(
 ) -> NDArray[np.float32]:
     body, _ = split_before(model.network, head_name(model.network))
 
-    def pooled(batch: Tensor) -> Tensor:
-        features: Tensor = body(batch)  # (B, F)
-        return features
-
-    return run_over(pooled, images, model.transform(compute), advance)
+    return run_over(lambda batch: pooled(body(batch)), images, model.transform(compute), advance)
 
 
 def _statistics(images: Any) -> NDArray[np.float64]:

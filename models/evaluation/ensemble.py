@@ -19,6 +19,7 @@ from pipeline.runs import (
     Run,
     create_run,
     find_run,
+    is_detector,
     list_runs,
 )
 from pipeline.stages.evaluation import Ensemble
@@ -87,11 +88,22 @@ def _check(known: Mapping[str, Mapping[str, Any]]) -> None:
     for name, facts in known.items():
         if facts["strategy"] in (ELSEWHERE, "ensemble"):
             raise UserError(f"{name}: has no network of its own", "name trained runs")
+        if _error(facts) != _error(known[first]):
+            raise UserError(
+                f"{name} and {first} have no scores that can be averaged: a classifier's logits "
+                "and errors, or errors of two kinds",
+                "name runs of one kind with --members",
+            )
         if facts["data_hash"] != known[first]["data_hash"]:
             raise UserError(
                 f"{name} and {first} were trained on different datasets",
                 "name runs on one dataset with --members",
             )
+
+
+def _error(facts: Mapping[str, Any]) -> str:
+    """Return what an anomaly detector's score is; empty of a classifier."""
+    return str((facts.get("head") or {}).get("error", ""))
 
 
 def _facts(run: Run, members: Sequence[Run], known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,6 +119,7 @@ def _facts(run: Run, members: Sequence[Run], known: Sequence[Mapping[str, Any]])
         "strategy": "ensemble",
         "trained_from": "",
         "untrained_head": False,
+        **({"head": first["head"]} if is_detector(first) else {}),
         "members": [os.path.relpath(one.folder.resolve(), run.folder.resolve()) for one in members],
         "input": {"size": max(one["input"]["size"] for one in known), "channels": 1},
         "weights": ", ".join(dict.fromkeys(str(one["weights"]) for one in known)),

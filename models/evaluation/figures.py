@@ -17,11 +17,11 @@ from models.evaluation.bands import (
     Band,
     benefit_band,
     enough,
+    net_benefit,
     precision_band,
     reliability,
     roc_band,
 )
-from models.evaluation.decision_curve import net_benefit
 from models.evaluation.scored import ScoredSplit, interval_text
 from models.metrics import cumulated, rank
 from pipeline.errors import UserError
@@ -65,10 +65,16 @@ def write_figures(
         "roc": lambda axes: draw_roc(axes, images, seed),
         "pr": lambda axes: draw_precision_recall(axes, images, seed),
         "confusion": lambda axes: draw_confusion(axes, test, labels),
-        "reliability": lambda axes: draw_reliability(axes, test, raw, seed, labels),
-        "decision": lambda axes: draw_decision(axes, test, seed, labels),
-        "probabilities": lambda axes: draw_probabilities(axes, test, labels),
     }
+    drawings |= (
+        {
+            "reliability": lambda axes: draw_reliability(axes, test, raw, seed, labels),
+            "decision": lambda axes: draw_decision(axes, test, seed, labels),
+            "probabilities": lambda axes: draw_probabilities(axes, test, labels),
+        }
+        if test.probabilities
+        else {"errors": lambda axes: draw_errors(axes, test, labels)}
+    )
     history = read_history(folder / "history.csv")
     if len(history.get("epoch", ())) > 1:
         drawings["history"] = lambda axes: draw_history(axes, history)
@@ -268,6 +274,29 @@ def draw_probabilities(axes: Any, test: ScoredSplit, labels: Labels) -> None:
     axes.set(
         xlabel=f"Probability of {labels.condition}", ylabel="Images", title="probabilities on test"
     )
+
+
+def draw_errors(axes: Any, test: ScoredSplit, labels: Labels) -> None:
+    """Draw how far the errors of test images lie from normal ones: positive up, others down."""
+    sure = np.clip(test.scores, np.finfo(float).tiny, 1 - 2**-53)
+    away = np.log(sure) - np.log1p(-sure)  # in standard deviations
+    (threshold,) = (float(np.log(one) - np.log1p(-one)) for one in [test.point.threshold])
+    low, high = min(-2.0, float(away.min())), max(threshold + 1, float(np.quantile(away, 0.98)))
+    shown = np.minimum(away, high)  # the last bar holds all beyond
+    for name, members, sign, color in (
+        (labels.names[1], test.targets, 1, VAL), (labels.names[0], ~test.targets, -1, "#5f7f9c")
+    ):  # fmt: skip
+        counts, edges = np.histogram(shown[members], BINS, (low, high))
+        width = 0.94 * (high - low) / BINS
+        axes.bar(edges[:-1], sign * counts, width, align="edge", color=color, label=name)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axvline(threshold, color=GREY, linestyle=":", label=f"threshold: {test.point.rule}")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter(lambda value, _place: f"{abs(value):g}")
+    axes.set(
+        xlabel="Error, in standard deviations from the mean of normal ones", ylabel="Images",
+        title="errors on test",
+    )  # fmt: skip
 
 
 def read_history(path: Path) -> dict[str, list[float]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.evaluation.calibration import LEAST_NORMAL, logistic
 from models.metrics import SLACK, Floats, cumulated, threshold_after, youden_threshold
 
 CHOICES = {
@@ -15,6 +16,11 @@ CHOICES = {
     "f1": "highest F1 on validation",
     "half": "a probability of 0.5",
 }
+BY_NORMALS = {  # these need no label of a lesion
+    "normals": "mean + {target} standard deviations of normal validation images",
+    "quantile": "quantile {target} of normal validation images",
+}
+LARGEST = 1 - 2**-53  # the float64 below one
 HALF = 0.5
 
 
@@ -57,6 +63,35 @@ def choose(
     thresholds, positives, negatives = cumulated(targets, scores, np.ones((1, len(scores))))
     last = _last_called(choice, target, positives[0], negatives[0])
     return OperatingPoint(threshold_after(thresholds, last), rule)
+
+
+def choose_by_normals(
+    choice: str, target: float, normal: NDArray[np.bool_], scores: Floats
+) -> OperatingPoint:
+    """Choose the operating point by the scores of normal validation images alone.
+
+    Both rules are of the scores' logits, which for an anomaly detector are errors, in standard
+    deviations from the mean of normal images.
+
+    Args:
+        choice: "normals" or "quantile".
+        target: Of standard deviations above the mean; or the quantile, in (0, 1].
+        normal: (N,) of validation, true for what is normal.
+        scores: (N,) in [0, 1].
+
+    Returns:
+        The operating point: 0.5 where validation has no two normal items.
+    """
+    rule = BY_NORMALS[choice].format(target=f"{target:g}")
+    known = np.clip(scores[normal], 1 - LARGEST, LARGEST)
+    if len(known) < LEAST_NORMAL:
+        return OperatingPoint(HALF, f"{HALF}, because validation shows no two normal items")
+    logits = np.log(known) - np.log1p(-known)
+    if choice == "quantile":
+        reached = np.quantile(logits, target)
+    else:
+        reached = logits.mean() + target * logits.std(ddof=1)
+    return OperatingPoint(float(logistic(np.array([reached]))[0]), rule)
 
 
 def _as_text(choice: str, target: float) -> str:

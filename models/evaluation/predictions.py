@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 SCORED = SPLITS[1:]
 COLUMNS = (
     "image_id", "patient_id", "laterality", "view", "label", "target", "probability", "predicted",
-    "raw_probability",
 )  # fmt: skip
+# The last column: before calibration; of an anomaly detector the error that it gives.
+RAW, ERROR = "raw_probability", "error"
 READ_BACK = "image_id", "patient_id", "label", "probability", "laterality", "view"
 NEEDED = ("image_id", "patient_id", "label", "probability")
 CALLS = {"0": "N", "1": "P"}  # negative or positive, as the end of an outcome says it
@@ -83,23 +84,24 @@ def maps_are_older(folder: Path) -> bool:
 
 
 def write_predictions(
-    path: Path, rows: Sequence[Row], raw: Floats, scores: Floats, threshold: float
+    path: Path, rows: Sequence[Row], raw: Floats, scores: Floats, threshold: float, last: str = RAW
 ) -> None:
     """Write predictions_{val,test}.csv.
 
     Args:
         path: Of the file.
         rows: One for each image.
-        raw: (N,) probabilities before calibration.
+        raw: (N,) probabilities before calibration, or errors of an anomaly detector.
         scores: (N,) after it.
         threshold: An image whose score reaches it is called malignant.
+        last: What `raw` is: RAW or ERROR.
     """
     lines = []
     for row, before, score in zip(rows, raw.tolist(), scores.tolist(), strict=True):
         target, called = int(row.is_positive), int(score >= threshold)
         lines.append((row.image_id, row.patient_id, row.laterality, row.view, row.label, target,
                       repr(score), called, repr(before)))  # fmt: skip
-    write_table(path, COLUMNS, lines)
+    write_table(path, (*COLUMNS, last), lines)
 
 
 def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits], str]":

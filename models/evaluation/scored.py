@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from models.bootstrap import Estimate, estimates
 from models.evaluation.operating_point import OperatingPoint
 from models.evaluation.units import Unit
-from models.metrics import METRICS, PF1, confusion
+from models.metrics import METRICS, OF_PROBABILITIES, PF1, confusion
 from pipeline.labels import FEW_POSITIVES, Labels, is_rare
 from pipeline.manifest import Row
 from pipeline.records import digest
 
+UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
+MOST_FLAGGED = 0.10  # share of normal test images, beyond which too many are flagged
 TOO_HIGH = 2.0  # mean probability over prevalence, beyond which probabilities are called too high
 
 
@@ -25,14 +27,32 @@ class ScoredSplit:
     unit: Unit  # the items with their truth and scores, probabilities of malignancy
     point: OperatingPoint  # the operating point
     estimates: Mapping[str, Estimate]  # of each measure, with its interval
+    probabilities: bool = True  # whether its scores are such
 
     @classmethod
-    def of(cls, unit: Unit, point: OperatingPoint, replicates: int, seed: int) -> "ScoredSplit":
-        """Measure, with intervals from a bootstrap over patients."""
+    def of(
+        cls,
+        unit: Unit,
+        point: OperatingPoint,
+        replicates: int,
+        seed: int,
+        probabilities: bool = True,
+    ) -> "ScoredSplit":
+        """Measure, with intervals from a bootstrap over patients.
+
+        Args:
+            unit: What is measured.
+            point: Where scores are called malignant.
+            replicates: Of the bootstrap.
+            seed: Likewise.
+            probabilities: Whether the scores are such; else measures of them are left out.
+        """
         found = estimates(
             unit.targets, unit.scores, point.threshold, unit.patients, replicates, seed
         )
-        return cls(unit, point, found)
+        if not probabilities:
+            found = {**found, **dict.fromkeys(OF_PROBABILITIES, UNKNOWN)}
+        return cls(unit, point, found, probabilities)
 
     @property
     def targets(self) -> NDArray[np.bool_]:
@@ -63,6 +83,12 @@ class ScoredSplit:
     def malignant(self) -> int:
         """How many items are malignant (positive)."""
         return int(self.targets.sum())
+
+    @property
+    def flagged(self) -> float | None:
+        """Share of its normal items that are called malignant; None where it has none."""
+        called = self.scores[self.unit.normal] >= self.point.threshold
+        return float(called.mean()) if len(called) else None
 
     @property
     def rare(self) -> bool:
@@ -105,6 +131,18 @@ def images_digest(rows: Iterable[Row]) -> str:
     An image is known by the file that it was made from, where the manifest names that.
     """
     return digest(sorted((row.source_id or row.image_id, row.unit, row.label) for row in rows))
+
+
+def notes_on_flagged(images: Mapping[str, ScoredSplit]) -> list[str]:
+    """Return whether an anomaly detector's threshold flags many normal test images."""
+    test = images["test"]
+    share = None if test.probabilities else test.flagged
+    if share is None or share <= MOST_FLAGGED:
+        return []
+    return [
+        f"{share:.0%} of the {int(test.unit.normal.sum())} normal test images are called "
+        "anomalous: give a larger --k, or more normal validation images"
+    ]
 
 
 def notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[str]:

@@ -24,7 +24,7 @@ from models.inference import (
 from models.mirrors import MIRRORS, mean_over_mirrors
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
-from pipeline.labels import Labels, note_on_labels
+from pipeline.labels import Labels, is_normal, note_on_labels
 from pipeline.manifest import MANIFEST, Row
 from pipeline.paths import from_here
 from pipeline.progress import Advance, Progress
@@ -49,6 +49,11 @@ class Logits:
     def targets(self) -> NDArray[np.bool_]:
         """(N,), true for malignant."""
         return np.array([row.is_positive for row in self.rows], bool)
+
+    @property
+    def normal(self) -> NDArray[np.bool_]:
+        """(N,), true for normal images."""
+        return np.array([is_normal(row) for row in self.rows], bool)
 
 
 @dataclass(frozen=True)

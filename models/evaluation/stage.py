@@ -11,34 +11,34 @@ import torch
 from numpy.typing import NDArray
 
 from models.evaluation.baselines import baselines, unexpected
-from models.evaluation.calibration import Calibration, fit_calibration, logistic
+from models.evaluation.calibration import Calibration, logistic
 from models.evaluation.cost import cost_of, known_speed, total_cost
 from models.evaluation.domain import learn_domain
 from models.evaluation.external import read_external
 from models.evaluation.figures import write_figures
-from models.evaluation.operating_point import OperatingPoint, choose
-from models.evaluation.predictions import maps_are_older, write_predictions
+from models.evaluation.measuring import anomaly_figures, calibrated, measure_units, settled
+from models.evaluation.predictions import ERROR, RAW, maps_are_older, write_predictions
 from models.evaluation.scored import (
     ScoredSplit,
     finite,
     images_digest,
     interval_text,
+    notes_on_flagged,
     notes_on_rarity,
 )
 from models.evaluation.scoring import SPLITS, Floats, ScoredRun, members_of, score_run
 from models.evaluation.strata import strata
-from models.evaluation.units import UNITS, grouped
+from models.evaluation.units import UNITS
 from models.inference import prepare_process, scoring_compute
-from models.metrics import METRICS, PF1, WHERE_RARE, auc, measure
+from models.metrics import METRICS, OF_PROBABILITIES, PF1, WHERE_RARE, auc, measure
 from models.registry import NO_WEIGHTS, Head
-from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.labels import Labels, note_on_labels
 from pipeline.leftovers import remove_left_over
 from pipeline.progress import Progress, Result, Table
 from pipeline.provenance import NO_PATIENTS, has_patients
 from pipeline.records import SET_ASIDE, read_json, write_json, write_set_aside
-from pipeline.runs import ELSEWHERE, MODEL_FILE, Run, find_run
+from pipeline.runs import ELSEWHERE, MODEL_FILE, Run, find_run, is_detector
 from pipeline.runs import METRICS as METRICS_FILE
 from pipeline.stages.evaluation import Evaluate
 from pipeline.tables import read_table
@@ -51,7 +51,6 @@ TITLES = {
     "specificity_at_sensitivity": "Spec. at 0.90 sens.", "brier": "Brier score",
     "ece": "Calibration error", "pf1": "Probabilistic F1",
 }  # fmt: skip
-TARGETS = {"sensitivity": 0.9, "specificity": 0.9, "cost": 10.0}
 # Options that do not change what an image looks like.
 PLACES = {"data", "out", "seed", "workers", "fold"}
 OLDER_MAPS = "the heat-maps of this run are of its evaluation before this one: explain it again"
@@ -93,8 +92,10 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
     started = time.perf_counter()
     prepare_process(options.workers)
     scored_run = score()
-    calibration = _calibration(options, scored_run)
-    by_unit = _measure_units(options, scored_run, calibration)
+    detector = is_detector(scored_run.facts)
+    options = settled(options, scored_run.run, detector)
+    calibration = calibrated(options, scored_run)
+    by_unit = measure_units(options, scored_run, calibration)
     images = by_unit["image"]
     beside = _baselines(options, scored_run, progress)
     notes = _notes(scored_run, images)
@@ -105,12 +106,12 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
     if scored_run.facts["strategy"] != ELSEWHERE:
         learn_domain(scored_run, options.workers, options.seed, progress)
     (folder / METRICS_FILE).unlink(missing_ok=True)  # old figures must not outlive old scores
-    raw = {name: logistic(part.values) for name, part in scored_run.splits.items()}
+    raw = {name: part.values if detector else logistic(part.values)
+           for name, part in scored_run.splits.items()}  # fmt: skip
     for name, scored in images.items():
         rows, point = scored_run.splits[name].rows, scored.point
-        write_predictions(
-            folder / f"predictions_{name}.csv", rows, raw[name], scored.scores, point.threshold
-        )
+        path, last = folder / f"predictions_{name}.csv", ERROR if detector else RAW
+        write_predictions(path, rows, raw[name], scored.scores, point.threshold, last)
     labels = scored_run.labels
     write_figures(folder, scored_run.run.model, images, raw["test"], options.seed, labels)
     set_aside = sorted({one for part in scored_run.splits.values() for one in part.set_aside})
@@ -140,37 +141,6 @@ def _next(scored_run: ScoredRun, options: Evaluate) -> dict[str, Any]:
     return {"next_stage": "explain", "next_options": {"runs": options.runs, "run": run.name}}
 
 
-def _calibration(options: Evaluate, scored_run: ScoredRun) -> Calibration:
-    val = scored_run.splits.get("val")
-    if val is None:
-        return fit_calibration("none", np.zeros(0, bool), np.zeros(0))
-    return fit_calibration(options.calibration, val.targets, val.values)
-
-
-def _measure_units(options: Evaluate, scored_run: ScoredRun, calibration: Calibration) -> ByUnit:
-    """Measure images, breasts and patients, each at an operating point of its own."""
-    target = options.target or TARGETS.get(options.operating_point, 0.0)
-    if options.operating_point in ("sensitivity", "specificity") and target > 1:
-        raise UserError(
-            f"--target {target:g}: a {options.operating_point} is at most 1", "give one below it"
-        )
-    by_unit: dict[str, dict[str, ScoredSplit]] = {}
-    for unit in UNITS:
-        items = {
-            name: grouped(part.rows, calibration.apply(part.values), unit, options.aggregate)
-            for name, part in scored_run.splits.items()
-        }
-        point = OperatingPoint(0.5, "0.5, because there are no validation images")
-        if "val" in items:
-            val = items["val"]
-            point = choose(options.operating_point, target, val.targets, val.scores)
-        by_unit[unit] = {
-            name: ScoredSplit.of(one, point, options.replicates, options.seed)
-            for name, one in items.items()
-        }
-    return by_unit
-
-
 def _baselines(options: Evaluate, scored_run: ScoredRun, progress: Progress) -> Mapping[str, Any]:
     """Return the sanity baselines of the dataset; empty where it is not here."""
     if scored_run.data is None:
@@ -186,8 +156,12 @@ def _cost(run: Run, paces: Mapping[Path, float]) -> dict[str, Any]:
     for member in members_of(run):
         facts, record = read_json(member.folder / MODEL_FILE), member.record()
         compute = scoring_compute()
-        head = Head(tuple(facts["head"]["widths"]), float(facts["head"]["dropout"]))
-        kind = str(facts["architecture"]), head, int(facts["input"]["size"]), compute
+        kind = (
+            str(facts["architecture"]),
+            Head.recorded(facts),
+            int(facts["input"]["size"]),
+            compute,
+        )
         pace = paces.get(member.folder)  # batches were scored anyway
         speed = known_speed(*kind, threads=torch.get_num_threads(), batches=pace is None)
         if pace is not None:
@@ -226,6 +200,7 @@ def _measured(
         for unit, found in by_unit.items()
     }
     external = facts["strategy"] == ELSEWHERE
+    anomaly = anomaly_figures(scored_run, calibration, by_unit["image"])
     scores = calibration.apply(test.values)
     return {
         "model": run.model,
@@ -250,9 +225,12 @@ def _measured(
         "units": {
             unit: {**points[unit], "splits": figures[unit]} for unit in UNITS if unit != "image"
         },
-        "uncalibrated": {
+        "uncalibrated": {}
+        if anomaly
+        else {
             name: uncalibrated(part.targets, raw[name]) for name, part in scored_run.splits.items()
         },
+        "anomaly": anomaly,
         "strata": strata(test.rows, scores, options.replicates, options.seed),
         "cost": {} if external else _cost(run, scored_run.paces),
         "notes": list(notes),
@@ -286,6 +264,7 @@ def _table(images: Mapping[str, ScoredSplit], fold: Fold) -> Table:
     rows = [
         (TITLES[name], *(cell for split in shown for cell in _cells(images[split], name)))
         for name in (WHERE_RARE if images["test"].rare else METRICS)
+        if images["test"].probabilities or name not in OF_PROBABILITIES
     ]
     titles = {"test": "Test", "val": "Validation"}
     columns = ("Measure", *(cell for split in shown for cell in (titles[split], "95 % interval")))
@@ -334,6 +313,7 @@ def _notes(scored_run: ScoredRun, images: Mapping[str, ScoredSplit]) -> list[str
         notes.append("the head was left random on purpose: this is the control, which is chance")
     elif facts["weights"] == NO_WEIGHTS and facts["trained_from"]:
         notes.append("the frozen layers are random: a control, not transfer learning")
+    notes += notes_on_flagged(images)
     if images["test"].rare:
         notes += notes_on_rarity(images, scored_run.labels)
     if scored_run.data is not None and facts["strategy"] != ELSEWHERE:

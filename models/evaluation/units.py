@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.labels import is_normal
 from pipeline.manifest import Row
 
 UNITS = ("image", "breast", "patient")
@@ -24,6 +25,7 @@ class Unit:
     patients: list[str]  # the patient of each
     targets: NDArray[np.bool_]  # (N,), true for malignant
     scores: NDArray[np.float64]  # (N,) probabilities of malignancy
+    normal: NDArray[np.bool_]  # (N,), true where all images are normal
 
 
 def grouped(rows: Sequence[Row], scores: NDArray[np.float64], unit: str, how: str) -> Unit:
@@ -42,6 +44,8 @@ def grouped(rows: Sequence[Row], scores: NDArray[np.float64], unit: str, how: st
     """
     places: dict[tuple[str, ...], int] = {}
     index = np.array([places.setdefault(_KEYS[unit](row), len(places)) for row in rows], np.intp)
+    normal = np.ones(len(places), np.bool_)
+    normal[index[[not is_normal(row) for row in rows]]] = False
     first = np.unique(index, return_index=True)[1]
     targets = np.zeros(len(places), np.bool_)
     targets[index[[row.is_positive for row in rows]]] = True
@@ -53,4 +57,4 @@ def grouped(rows: Sequence[Row], scores: NDArray[np.float64], unit: str, how: st
     else:
         raise ValueError(f"scores are put together by max or mean, not by {how!r}")
     patients = [rows[place].patient_id for place in first]
-    return Unit([" ".join(filter(None, key)) for key in places], patients, targets, found)
+    return Unit([" ".join(filter(None, key)) for key in places], patients, targets, found, normal)

@@ -44,7 +44,7 @@ def blob_in(breast: Mask) -> Heat:
 
 def untrained(model: TrainedModel, compute: Compute, seed: int) -> TrainedModel:
     """Return a model with a network of the same architecture and random weights, on the device."""
-    head = Head(tuple(model.facts["head"]["widths"]), float(model.facts["head"]["dropout"]))
+    head = Head.recorded(model.facts)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = build(str(model.facts["architecture"]), head).eval()

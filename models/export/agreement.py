@@ -16,7 +16,7 @@ from models.evaluation.calibration import Calibration
 from models.evaluation.predictions import read_predicted
 from models.evaluation.scoring import mirrored_logits
 from models.inference import Compute, TrainedModel, run_over
-from models.networks import head_name, split_before
+from models.networks import head_name, pooled, split_before
 from models.onnx_scorer import OnnxModel
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
@@ -92,7 +92,9 @@ def check_agreement(
         found = exported.score(images, advance)
         wanted = mirrored_logits(model, images, FLOAT32, tta, lambda _steps: None)
         body, _ = split_before(model.network, head_name(model.network))
-        features = run_over(body, images, model.transform(FLOAT32), advance)
+        features = run_over(
+            lambda some: pooled(body(some)), images, model.transform(FLOAT32), advance
+        )
     calibration = Calibration.of(facts["calibration"])
     agreement = Agreement(
         len(images),

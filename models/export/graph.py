@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.inference import TrainedModel
 from models.mirrors import MIRRORS
-from models.networks import head_name, split_before
+from models.networks import head_name, pooled, split_before
 from models.onnx_scorer import INPUT, OUTPUTS
 
 EXAMPLES = 2  # images that are traced; of one the exporter would make a constant
@@ -37,7 +37,7 @@ class ExportedNetwork(nn.Module):
         parts = [self._body(_mirrored(grey, axes).unsqueeze(1)) for axes in self._mirrors]
         logits = [self._head(features).squeeze(1) for features in parts]
         mean = logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
-        return mean, parts[0]
+        return mean, pooled(parts[0])
 
 
 def _mirrored(images: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -20,7 +20,7 @@ from models.inference import (
     scoring_compute,
 )
 from models.mirrors import MIRRORS
-from models.networks import head_name, split_before
+from models.networks import head_name, pooled, split_before
 
 __all__ = ["NetworkScorer", "members_of"]
 
@@ -64,8 +64,8 @@ class NetworkScorer:
         body, head = split_before(network, head_name(network))
 
         def both(batch: Tensor) -> Tensor:
-            features = body(batch)  # (B, F)
-            return torch.cat([head(features), features], dim=1)  # (B, 1 + F)
+            features = body(batch)
+            return torch.cat([head(features), pooled(features)], dim=1)  # (B, 1 + F)
 
         transform = self.placed.transform(self.compute)
         found = [run_over(both, np.flip(images, axes), transform) for axes in MIRRORS[tta]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from models.registry import LINEAR_PROBE, MODELS, STRENGTHS, ModelRow, named_models, own_values
+from models.registry import MODELS, STRENGTHS, ModelRow, named_models, own_values
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.processes import world_here
@@ -68,6 +68,11 @@ COSTS = {
     "EfficientNetB3_Optuna": Cost(
         (0.08, 3.0), (0.6, 2.9), (0.1, 0.8), 11_089_241, 8_899_807, 26_656
     ),
+    "CAE": Cost(NONE, (0.05, 14.0), (0.02, 5.0), 117_265, 117_265, 0),
+    "CAE_Wide": Cost(NONE, (0.05, 52.0), (0.1, 15.7), 1_047_457, 1_047_457, 0),
+    "VAE": Cost(NONE, (0.05, 13.5), (0.02, 4.5), 114_273, 114_273, 0),
+    "VAE_Wide": Cost(NONE, (0.05, 54.0), (0.1, 16.0), 1_020_001, 1_020_001, 0),
+    "PatchCore": Cost((0.01, 3.5), NONE, NONE, 2_776_512, 0, 0),
     "MammoCNN": Cost(NONE, (0.12, 14.9), (0.05, 4.6), 3_336_097, 3_336_097, 0),
 }
 
@@ -146,7 +151,7 @@ def training_estimate(planned: Planned) -> Estimate:
     if _uses_gpu(planned.device):
         return Estimate(None, _bytes(planned, cost))
     seconds = RUN_SECONDS / core_speed() + (0.0 if planned.decoded else _decoding(planned))
-    if planned.row.strategy == LINEAR_PROBE:
+    if not planned.row.takes_steps:
         seconds += _pass(cost.frozen, planned, planned.train + planned.val)
         values = planned.train * cost.features
         solving = len(STRENGTHS) * (SOLVE_SECONDS + SOLVE_VALUE_SECONDS * values)
@@ -198,7 +203,7 @@ def _bytes(planned: Planned, cost: Cost) -> float:
     size = 0.0 if planned.decoded else planned.side**2 * float(
         planned.train + planned.val + planned.others)  # fmt: skip
     weights = FLOAT * cost.parameters
-    if planned.row.strategy == LINEAR_PROBE:
+    if not planned.row.takes_steps:
         return size + weights + FLOAT * cost.features * (planned.train + planned.val)
     if planned.row.trained_from:
         passed = _variants(planned) * planned.train + planned.val
@@ -306,7 +311,7 @@ def queue_estimate(planned: Sequence[Planned]) -> Estimate:
     A checkpoint goes at the end of its training, so the largest one counts alone.
     """
     trainings = total(map(training_estimate, planned))
-    learning = [one for one in planned if one.row.strategy != LINEAR_PROBE]
+    learning = [one for one in planned if one.row.takes_steps]
     checkpoints = [_checkpoint(COSTS[one.model]) for one in learning]
     start = TORCH_SECONDS + (IMPORT_SECONDS if len(learning) < len(planned) else 0.0)
     size = trainings.size - sum(checkpoints) + max(checkpoints, default=0.0)
@@ -327,6 +332,6 @@ def sentence(planned: Sequence[Planned]) -> str:
     parts = [f"{name} {time_text(by_model[name])}" for name in longest[:NAMED]]
     parts += ["..."] if len(longest) > NAMED else []
     each = f" ({', '.join(parts)})" if len(longest) > 1 else ""
-    steps = any(one.row.strategy != LINEAR_PROBE for one in planned)
+    steps = any(one.row.takes_steps for one in planned)
     early = "; stopping early ends it sooner" if steps else ""
     return f"About {time_text(estimate.seconds)} on this processor{each} and {disk}{early}."

@@ -28,14 +28,13 @@ from models.distributed import (
 )
 from models.failures import is_out_of_memory
 from models.inference import LAST_FILE, restore_weights, save_weights, scoring_batch
-from models.metrics import rank, validation_figures
 from models.networks import compile_units, logits, recalibration_mode, split_before, train_mode
 from models.run_facts import FitResult, HyperParameters, TrainingData
 from models.training.checkpoints import load_checkpoint, save_checkpoint
 from models.training.estimate import Forecast
 from models.training.feeding import choose_feed
+from models.training.objectives import Objective, make_objective
 from models.training.optimisation import (
-    Loss,
     clip_gradients,
     draw_mix,
     make_optimizer,
@@ -62,7 +61,7 @@ def fit(
     folder: Path,
     progress: Progress,
 ) -> FitResult:
-    """Train a network: binary cross-entropy, warm-up and cosine decay, early stopping.
+    """Train a network: its objective, warm-up and cosine decay, early stopping.
 
     Args:
         network: On its device; ends with its best weights.
@@ -96,10 +95,10 @@ def fit(
             row: dict[str, Any] = {
                 "epoch": epoch,
                 "train_loss": train_loss,
-                **validation_figures(data.val.targets > 0, scores, data.positive_weight),
+                **trainer.objective.figures(data.val, scores),
                 "seconds": round(time.perf_counter() - started, 2),
             }
-            better = state.add(row)
+            better = state.add(row, trainer.objective)
             if is_rank_zero():
                 if not folder.is_dir():  # it would be made again, without what a run begins with
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
@@ -124,7 +123,8 @@ class TrainingState:
 
     history: list[dict[str, Any]] = field(default_factory=list)  # one row for each finished epoch
     best: dict[str, Any] = field(default_factory=dict)  # the row of the best one
-    risen: int = 0  # the last epoch whose AUC (without one: its loss) was better than all before
+    # The last epoch whose leading figure (AUC; without one, the loss) was better than all before.
+    risen: int = 0
     batches: int = 0  # of the epoch in work that are done
     loss: float = 0.0  # sum of their losses over images
     parts: int = 1  # that a batch is computed in
@@ -138,15 +138,16 @@ class TrainingState:
         """Return whether training has gone on long enough without getting better."""
         return self.epochs - self.risen >= patience
 
-    def add(self, row: Mapping[str, Any]) -> bool:
+    def add(self, row: Mapping[str, Any], objective: Objective) -> bool:
         """Enter a finished epoch; return whether it is the best so far."""
         # Plain numbers: a checkpoint holds nothing that would have to be unpickled.
         row = {
             name: value.item() if hasattr(value, "item") else value for name, value in row.items()
         }
-        better = not self.best or rank(row) > rank(self.best)
+        better = not self.best or objective.rank(row) > objective.rank(self.best)
         if better:
-            self.risen = self.risen if row["val_auc"] == self.best.get("val_auc") else row["epoch"]
+            led = row[objective.leading] != self.best.get(objective.leading)
+            self.risen = row["epoch"] if led else self.risen
             self.best = row
         self.history.append(row)
         self.batches, self.loss = 0, 0.0
@@ -187,11 +188,12 @@ class _Trainer:
         self._world = world_here()
         if self._world.distributed and data.compute.device.type == "cuda":
             network = convert_sync_batchnorm(network)  # in place; parameters stay the same objects
-        self._loss = Loss(hparams, data.positive_weight, data.compute.device)
         self._trained = [p for p in network.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(network, hparams)
         self._calibration = data.train.some(calibration_images(len(data.train), hparams))
-        self._scheduler = make_schedule(self._optimizer, len(self._batches(1)) * hparams.epochs)
+        steps = len(self._batches(1)) * hparams.epochs
+        self.objective = make_objective(network, data, hparams, steps)
+        self._scheduler = make_schedule(self._optimizer, steps)
         self._feed = choose_feed(network, trained_from, data, hparams, progress)
         self._averaged = moving_average(network, hparams.ema) if hparams.ema else None
         self._learner = split_before(network, trained_from)[1]
@@ -318,7 +320,8 @@ class _Trainer:
                 targets = mix(targets, self._targets(partners))
             with self._gradient_exchange(part == parts):
                 # The gradient of the mean over the whole batch: DDP divides sums by the ranks.
-                loss = self._loss(self._forward(inputs), targets) * self._world.size / len(indices)
+                loss = self.objective.loss(self._forward(inputs), targets)
+                loss = loss * self._world.size / len(indices)
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / self._world.size
         return all_reduce_sum(total)

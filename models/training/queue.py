@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.failures import free_memory, torch_reason
-from models.registry import IMAGENET, NO_WEIGHTS, named_models, refuse_unobtainable, takes_weights
+from models.pretrained import refuse_unobtainable
+from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
 from models.training.best_trial import Tuned, tuned_for
 from models.training.budget import tell
 from models.training.summary import (

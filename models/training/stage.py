@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.anomaly.autoencoder import HALVED
 from models.data.loading import EvalTransform, load_split
 from models.distributed import (
     is_rank_zero,
@@ -27,12 +28,13 @@ from models.inference import (
     save_weights,
 )
 from models.networks import build, freeze, normalisation, parameter_counts
-from models.registry import NO_WEIGHTS, ModelRow, own_values
+from models.registry import AUTOENCODERS, NO_WEIGHTS, ModelRow, own_values
 from models.run_facts import (
     FitResult,
     HyperParameters,
     TrainingData,
     best_table,
+    head_of,
     headline,
     hyper_parameter_facts,
     model_facts,
@@ -44,6 +46,8 @@ from models.training.checkpoints import CHECKPOINT
 from models.training.estimate import forget_peak, peak_memory
 from models.training.linear_probe import Plan, fit_linear_probe
 from models.training.loop import fit, write_history
+from models.training.memory_bank import fill_memory_bank
+from models.training.normals import WITHOUT_LABELS, normals_of, refuse_no_normals
 from models.weights import load_weights
 from pipeline.errors import UserError
 from pipeline.folds import Fold, read_rows
@@ -127,8 +131,8 @@ def _train(options: Train, begun: Run | None, progress: Progress, started: float
     with raise_on_all_ranks():
         data_record = read_fresh(options.data, "preprocess", "organize")
         rows, fold = read_rows(options.data, data_record, int(options.fold))
-        check_rows(options.data, rows)
         settings = _settings(options, begun)
+        check_rows(options.data, rows, settings.row)
         # So that the run's answers give the same again, whatever is searched later.
         given = dataclasses.replace(options, hyperparameters=settings.source)
         options, row = settings.options, settings.row
@@ -218,11 +222,15 @@ def hyper_parameters_of(options: Train, row: ModelRow) -> HyperParameters:
     """
     if options.untrained_head and row.strategy != "opw":
         raise UserError("--untrained-head: is for the models that end in _OPW", "leave it out")
+    taught = [name for name in WITHOUT_LABELS if _was_given(options, name)]
+    if row.is_detector and taught:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in taught)
+        raise UserError(f"{flags}: {row.name} learns without labels", "leave it out")
     if options.batch_size == 1:
         raise UserError("--batch-size 1: batch norm needs at least two images", "give 2 or more")
     own = own_values(row, scratch=starting_weights(options) == NO_WEIGHTS)
-    left = defaults(Train)  # an option at its default is left to the model
-    given = {name: value for name in own if (value := getattr(options, name)) != left[name]}
+    # An option at its default is left to the model.
+    given = {name: getattr(options, name) for name in own if _was_given(options, name)}
     return HyperParameters(
         **(own | given),
         seed=options.seed,
@@ -230,7 +238,12 @@ def hyper_parameters_of(options: Train, row: ModelRow) -> HyperParameters:
         parts=options.parts,
         clip=options.clip,
         compile=options.compile,
+        reconstruction=row.is_detector,
     )
+
+
+def _was_given(options: Train, name: str) -> bool:
+    return bool(getattr(options, name) != defaults(Train)[name])
 
 
 def _settings(options: Train, begun: Run | None) -> Settings:
@@ -251,17 +264,20 @@ def make_network(options: Train, row: ModelRow) -> tuple[nn.Module, str, bool]:
         UserError: The weights cannot be had.
     """
     torch.manual_seed(options.seed)
-    network = build(row.architecture, row.head)
+    network = build(row.architecture, head_of(options, row))
     weights = starting_weights(options)
     origin = load_weights(network, row.architecture, weights)
     freeze(network, row.trained_from)
     return network, origin, weights == NO_WEIGHTS
 
 
-def check_rows(data: Path, rows: Sequence[Row]) -> None:
-    """Refuse, before anything is decoded, what cannot be trained on."""
+def check_rows(data: Path, rows: Sequence[Row], model: ModelRow) -> None:
+    """Refuse, before anything is decoded, what a model cannot be trained on."""
     if not any(row.split == "val" for row in rows):
         raise UserError(f"{data / MANIFEST}: holds no validation images", "organise more patients")
+    if model.is_detector:
+        refuse_no_normals(data / MANIFEST, rows)
+        return
     both, labels = Labels.of(rows), {row.label for row in rows if row.split == "train"}
     there = both.negative in labels, both.positive in labels
     if missing := [name for name, known in zip(both.names, there, strict=True) if not known]:
@@ -290,11 +306,16 @@ def load_training_data(
         UserError: Too many of them cannot be read.
     """
     size = options.size or row.size
+    if row.architecture in AUTOENCODERS and size % HALVED:
+        near = max(HALVED, round(size / HALVED) * HALVED)
+        raise UserError(f"--size {size}: {row.name} takes multiples of {HALVED}", f"give {near}")
     train, val = (
         load_split(options.data, rows, split, size, options.workers, progress)
         for split in ("train", "val")
     )
-    if not train.both_classes or not len(val):
+    if row.is_detector:
+        train = normals_of(train)
+    if not (train.both_classes or (row.is_detector and len(train))) or not len(val):
         problem = "too many images cannot be read"
         example = (train.set_aside + val.set_aside)[0][1]
         raise UserError(f"{options.data}: {problem} ({example})", "preprocess again")
@@ -311,8 +332,14 @@ def _fit_by_strategy(
     progress: Progress,
 ) -> FitResult:
     options, row, tuned = settings.options, settings.row, settings.tuned
-    if row.strategy != "opw":
+    if row.takes_steps:
         return fit(network, row.trained_from, data, hparams, folder, progress)
+    if row.is_detector:
+        filled = fill_memory_bank(network, data, options.seed, progress)
+        if is_rank_zero():
+            write_history(folder, filled.history)
+            save_weights(folder, network)
+        return filled
     plan = Plan.of(tuned.params) if tuned else None
     probe = fit_linear_probe(network, data, options.untrained_head, progress, plan, options.seed)
     if is_rank_zero():

@@ -140,7 +140,8 @@ def learns(answers: Answers) -> bool:
 
 def tunable_choices(_answers: Answers) -> dict[str, str]:
     """Return the models whose hyper-parameters can be searched, for a question."""
-    return {row.name: f"{row.description}; {_extent(row)}" for row in MODELS.values()}
+    rows = [row for row in MODELS.values() if not row.is_detector]
+    return {row.name: f"{row.description}; {_extent(row)}" for row in rows}
 
 
 def _extent(row: ModelRow) -> str:

@@ -12,7 +12,8 @@ import optuna
 from optuna.trial import TrialState
 
 from models.inference import choose_compute, prepare_process
-from models.registry import ModelRow, find_model, refuse_unobtainable
+from models.pretrained import refuse_unobtainable
+from models.registry import ModelRow, find_model
 from models.run_facts import FEW_PATIENTS, TrainingData, starting_weights
 from models.training.best_trial import BEST, weights_facts
 from models.training.stage import check_rows, load_training_data
@@ -118,7 +119,7 @@ def _rows(options: Tune) -> list[list[Row]]:
     for number in numbers:
         rows, _ = read_rows(options.data, record, int(number))
         rows = [row for row in rows if row.split != "test"]
-        check_rows(options.data, rows)
+        check_rows(options.data, rows, find_model(options.model))
         if len({row.label for row in rows if row.split == "val"}) < 2:
             raise UserError(
                 f"{options.data / MANIFEST}: validation shows one class only, so there is no AUC "

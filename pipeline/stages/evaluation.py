@@ -9,6 +9,7 @@ from pipeline.records import made_by
 from pipeline.runs import (
     ALL_RUNS,
     LATEST,
+    detector_chosen,
     evaluation_choices,
     member_choices,
     run_choices,
@@ -17,7 +18,10 @@ from pipeline.runs import (
 from pipeline.stages.shared import FOLD, REPLICATES, RUNS, WRITTEN_RUNS, Common, advanced
 
 # Options of evaluate that its figures depend on.
-WAY = "operating_point", "target", "calibration", "aggregate", "tta", "replicates", "seed"
+WAY = ("operating_point", "k", "target", "calibration", "aggregate", "tta", "replicates",
+       "seed")  # fmt: skip
+AUTO = "auto"  # of operating point and calibration: what suits the run
+NEEDING_TARGET = ("sensitivity", "specificity", "cost", "quantile")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,29 +52,43 @@ class Evaluate(Common):
         check=existing_file,
         remember=False,
     )
+    k: float = option(
+        2.0,
+        "Standard deviations above the mean error of normal images, from which an image is called "
+        "anomalous",
+        check=between(0.001, 1000),
+        when=lambda answers: (
+            answers["operating_point"] in (AUTO, "normals") and detector_chosen(answers)
+        ),
+    )
     operating_point: str = advanced(
-        "youden",
+        AUTO,
         "Operating point, chosen on validation",
         choices={
+            AUTO: "youden; of an anomaly detector normals",
             "youden": "where sensitivity + specificity is largest",
             "sensitivity": "where a sensitivity is reached",
             "specificity": "where a specificity is reached",
             "cost": "where missed cancers and false alarms cost least",
             "f1": "where F1 is highest: for a search among few cancers",
             "half": "at a probability of 0.5",
+            "normals": "k standard deviations above the mean of normal images",
+            "quantile": "a quantile of normal images",
         },
     )
     target: float | None = advanced(
         None,
-        "Sensitivity or specificity to reach, or false alarms that a missed cancer is worth",
-        words={"auto": "0.9, or 10 false alarms"},
+        "Sensitivity or specificity to reach, false alarms that a missed cancer is worth, or "
+        "quantile",
+        words={"auto": "0.9, 10 false alarms, or 0.95"},
         check=between(0.001, 1000),
-        when=lambda answers: answers["operating_point"] in ("sensitivity", "specificity", "cost"),
+        when=lambda answers: answers["operating_point"] in NEEDING_TARGET,
     )
     calibration: str = advanced(
-        "temperature",
+        AUTO,
         "Calibrate the probabilities on validation",
         choices={
+            AUTO: "temperature; an anomaly detector gives no probabilities",
             "temperature": "temperature scaling: one factor on the logits",
             "isotonic": "isotonic regression: steps; takes hundreds of images",
             "none": "no",

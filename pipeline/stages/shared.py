@@ -32,10 +32,10 @@ WEIGHTS = partial(
     option,
     "imagenet",
     "Pretrained weights",
-    check=named("models.registry:weights_problem"),
-    choices=named("models.registry:weights_choices"),
+    check=named("models.pretrained:weights_problem"),
+    choices=named("models.pretrained:weights_choices"),
     other="a weights file (.safetensors, .pth, .pt)",
-    suggest=named("models.registry:suggested_weights"),
+    suggest=named("models.pretrained:suggested_weights"),
 )
 SIZE = partial(
     advanced,

@@ -32,6 +32,9 @@ SEARCHED, RECORDED = "searched", "recorded"  # where hyper-parameters come from
 
 
 _takes_weights = named("models.registry:takes_weights")
+_takes_steps = named("models.registry:takes_steps")
+_sees_labels = named("models.registry:sees_labels")
+_restores_images = named("models.registry:restores_images")
 _was_searched = named("models.training.best_trial:was_searched")
 
 
@@ -46,7 +49,11 @@ def _reads_out(answers: Answers) -> bool:
 
 def _learns(answers: Answers) -> bool:
     """Return whether layers are trained step by step, which a linear probe is not."""
-    return _is_new_run(answers) and not _reads_out(answers)
+    return bool(_is_new_run(answers) and _takes_steps(answers))
+
+
+def _learns_labels(answers: Answers) -> bool:
+    return bool(_learns(answers) and _sees_labels(answers))
 
 
 def _own(name: str) -> dict[str, str]:
@@ -59,6 +66,7 @@ def _augments(answers: Answers) -> bool:
 
 
 _learned = partial(advanced, when=_learns)
+_taught = partial(advanced, when=_learns_labels)
 MODELS_OWN = {"auto": "the model's own"}
 
 
@@ -113,7 +121,7 @@ class Train(Common):
     learning_rate: float = _learned(0.0, "Learning rate", words=MODELS_OWN, check=between(0, 10))
     patience: int | None = _learned(
         None,
-        "Epochs without a better validation AUC before it stops",
+        "Epochs without a better validation AUC (or error, without labels) before it stops",
         words={"auto": f"{STANDARD['patience']}, or as a search had"},
         check=between(1, 10_000),
     )
@@ -130,7 +138,7 @@ class Train(Common):
         check=between(0, 1000),
         when=_augments,
     )
-    mixup: float | None = _learned(
+    mixup: float | None = _taught(
         None,
         "Mixup of training images, alpha of its beta distribution; 0 for none",
         words={"auto": "none, or as a search found"},
@@ -151,7 +159,7 @@ class Train(Common):
         words={"auto": f"{STANDARD['layer_decay']:g}, or as a search found"},
         check=between(0.01, 1),
     )
-    balance: str = _learned(
+    balance: str = _taught(
         OWN,
         "Balance the classes",
         words=_own("balance"),
@@ -161,11 +169,23 @@ class Train(Common):
             "none": "no",
         },
     )
-    label_smoothing: float | None = _learned(
+    label_smoothing: float | None = _taught(
         None,
         "Label smoothing, as the share that goes to both classes equally",
         words={"auto": "none, or as a search found"},
         check=between(0, 0.5),
+    )
+    loss: str = advanced(
+        OWN,
+        "Error that an autoencoder makes small, and is scored by",
+        words={"auto": "mse"},
+        choices={
+            "mse": "mean squared error",
+            "l1": "mean absolute error",
+            "ssim": "structural dissimilarity",
+            "mix": "structural dissimilarity, and a little of the absolute error",
+        },
+        when=lambda answers: _is_new_run(answers) and _restores_images(answers),
     )
     ema: float = _learned(
         0.0,

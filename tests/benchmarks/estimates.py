@@ -74,7 +74,7 @@ def costs_of(row, size, times):
     found = {"augment": seconds_of(lambda: augmented(split, everyone, 0), times)}
     inputs = pass_frozen() if frozen is not None else images
     found["frozen"] = seconds_of(pass_frozen, times) if frozen is not None else 0.0
-    if row.strategy == "opw":
+    if not row.takes_steps:
         return found | {"step": 0.0, "scored": 0.0}
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4)
 

@@ -8,8 +8,9 @@ import threading
 import pytest
 from huggingface_hub import constants
 
-from models import registry
-from models.registry import MODELS, find_model, model_choices, suggested_weights, takes_weights
+from models import pretrained, registry
+from models.pretrained import suggested_weights
+from models.registry import MODELS, find_model, model_choices, takes_weights
 from pipeline.errors import UserError
 from pipeline.options import items_of, parse
 from pipeline.stages.training import Train
@@ -83,12 +84,12 @@ def test_only_mammocnn_takes_no_weights():
 def test_cached_weights_are_suggested_and_said(empty_cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert suggested_weights(RESNET) == "none"
-    choices = registry.weights_choices(RESNET)
+    choices = pretrained.weights_choices(RESNET)
     assert choices["imagenet"] == "trained on ImageNet (not on this machine; HF_HUB_OFFLINE is set)"
     assert choices["none"] == "start from random weights; ImageNet's cannot be had here"
     put_in_cache(empty_cache, "resnet18.a1_in1k")
     assert suggested_weights(RESNET) == "imagenet"
-    choices = registry.weights_choices(RESNET)
+    choices = pretrained.weights_choices(RESNET)
     assert choices["imagenet"] == "trained on ImageNet (on this machine)"
     assert choices["none"] == "start from random weights"
     assert suggested_weights({"model": "DenseNet121_PFT"}) == "none"
@@ -103,17 +104,17 @@ def test_imagenet_is_suggested_where_the_hub_answers():
 def test_the_hub_is_asked_once_for_all_models_and_sizes_are_said(hub, empty_cache):
     put_in_cache(empty_cache, "densenet121.ra_in1k")
     host = f"127.0.0.1:{hub.server_port}"
-    every = registry.weights_choices({"model": "all"})
+    every = pretrained.weights_choices({"model": "all"})
     assert every["imagenet"] == f"trained on ImageNet (from {host}, once, 96 MB)"
-    assert "once, 47 MB" in registry.weights_choices(RESNET)["imagenet"]
+    assert "once, 47 MB" in pretrained.weights_choices(RESNET)["imagenet"]
     assert suggested_weights({"model": "ResNet18_CFT,EfficientNetB3_PFT"}) == "imagenet"
-    registry.refuse_missing(["resnet18.a1_in1k", "efficientnet_b3.ra2_in1k"])
+    pretrained.refuse_missing(["resnet18.a1_in1k", "efficientnet_b3.ra2_in1k"])
     assert hub.asked == 1
 
 
 def test_every_pretrained_network_says_its_size():
-    pretrained = {row.architecture for row in MODELS.values()} - {registry.MAMMO_CNN}
-    assert pretrained == set(registry.MEGABYTES)
+    own = {registry.MAMMO_CNN, *registry.AUTOENCODERS}
+    assert {row.architecture for row in MODELS.values()} - own == set(registry.MEGABYTES)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_a_mirror_whose_root_is_nothing_answers_all_the_same(hub, status, sugges
 
 def test_the_cache_is_where_the_hub_s_library_says(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    code = "import models.registry as r; print(r.cached_weights('resnet18.a1_in1k'))"
+    code = "import models.pretrained as r; print(r.cached_weights('resnet18.a1_in1k'))"
     put_in_cache(tmp_path / "huggingface", "resnet18.a1_in1k")
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment | {"XDG_CACHE_HOME": str(tmp_path)},

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from models.evaluation.decision_curve import net_benefit
+from models.evaluation.bands import net_benefit
 from models.evaluation.figures import (
     draw_confusion,
     draw_history,

@@ -1,0 +1,1 @@
+"""Networks that learn what normal images look like: no label of a lesion is ever shown to them."""
