@@ -201,7 +201,7 @@ def _detectors() -> Iterable[ModelRow]:
             scratch_batch_size=16,
             scratch_learning_rate=2e-3,
             head=Head(error="mse"),
-            description=f"{what} of normal images{', of more channels' if wide else ''}",
+            description=f"{what}{' of more channels' if wide else ''}, of normal images",
         )
     yield ModelRow(
         name="PatchCore",
@@ -212,7 +212,7 @@ def _detectors() -> Iterable[ModelRow]:
         batch_size=16,
         learning_rate=0.0,
         head=Head(error=PATCH_DISTANCE),
-        description="distance to patches of normal images, by only pretrained weights",
+        description="distance to patches of normal images",
     )
 
 

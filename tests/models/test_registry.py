@@ -57,7 +57,8 @@ def put_in_cache(home, architecture):
 
 
 def test_all_names_that_people_type_exist():
-    assert set(MODELS) == {*NAMES, "EfficientNetB3_Optuna", "MammoCNN"}
+    own = {"EfficientNetB3_Optuna", "MammoCNN"}
+    assert set(MODELS) == {*NAMES, *own, "CAE", "CAE_Wide", "VAE", "VAE_Wide", "PatchCore"}
 
 
 def test_a_duplicate_name_raises():
@@ -73,12 +74,13 @@ def test_an_unknown_model_is_refused_with_those_that_exist():
 
 def test_choices_are_short_and_complete():
     choices = model_choices({})
-    assert list(choices) == [*MODELS, "all"]
-    assert all(0 < len(text) < 60 for text in choices.values())
+    assert list(choices) == [*MODELS, "all", "anomaly"]
+    assert all(0 < len(text) < 70 for text in choices.values())
 
 
-def test_only_mammocnn_takes_no_weights():
-    assert [name for name in MODELS if not takes_weights({"model": name})] == ["MammoCNN"]
+def test_only_networks_of_our_own_take_no_weights():
+    own = ["MammoCNN", "CAE", "CAE_Wide", "VAE", "VAE_Wide"]
+    assert [name for name in MODELS if not takes_weights({"model": name})] == own
 
 
 def test_cached_weights_are_suggested_and_said(empty_cache, monkeypatch):

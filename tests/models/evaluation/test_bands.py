@@ -31,7 +31,8 @@ def unit(patients=60, images=2, seed=0, apart=1.0):
             names.append(f"P{patient}")
             targets.append(malignant)
             scores.append(score)
-    return Unit(keys, names, np.array(targets), np.array(scores))
+    found = np.array(targets)
+    return Unit(keys, names, found, np.array(scores), ~found.astype(bool))
 
 
 def test_net_benefit_is_that_of_the_published_example():
@@ -63,7 +64,7 @@ def test_reliability_is_scikit_learns():
 def test_roc_band_is_of_patients_not_of_images():
     once = unit(80, 1)
     twice = Unit(once.keys * 2, once.patients * 2, np.tile(once.targets, 2),
-                 np.tile(once.scores, 2))  # fmt: skip
+                 np.tile(once.scores, 2), np.tile(once.normal, 2))  # fmt: skip
     for make in (roc_band, precision_band):
         one, two = make(once, 3), make(twice, 3)
         assert two.low == pytest.approx(one.low)

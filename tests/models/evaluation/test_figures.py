@@ -27,7 +27,8 @@ HISTORY = "epoch,train_loss,val_loss,val_auc\n1,0.7,0.8,nan\n2,0.5,0.6,0.9\n"
 def scored(targets, scores, threshold=0.5):
     keys = [f"i{number}" for number in range(len(targets))]
     patients = [f"p{number}" for number in range(len(targets))]
-    unit = Unit(keys, patients, np.array(targets) > 0, np.array(scores, float))
+    found = np.array(targets) > 0
+    unit = Unit(keys, patients, found, np.array(scores, float), ~found)
     return ScoredSplit.of(unit, OperatingPoint(threshold, "by hand"), 100, 1)
 
 

@@ -39,7 +39,7 @@ def test_the_table_has_every_model_as_it_is(row):
     freeze(network, row.trained_from)
     assert (cost.parameters, cost.trained) == parameter_counts(network)
     features = 0
-    if row.trained_from:
+    if row.trained_from and not row.is_detector:  # of which none are kept
         frozen, _ = split_before(network, row.trained_from)
         with torch.no_grad():
             features = frozen.eval()(torch.zeros(1, 1, 224, 224)).numel()

@@ -283,8 +283,11 @@ def test_options_of_training_are_checked_where_any_of_the_models_is_trained(data
     assert checked(Train, given | {"model": "DenseNet121_OPW,ResNet18_OPW"}).mixup == 99
 
 
-def test_all_means_every_model(queue_of):
-    assert [job.name for job in jobs_of(queue_of(model="all"))] == list(MODELS)
+def test_all_means_every_classifier_and_anomaly_every_detector(queue_of):
+    named = {group: [job.name for job in jobs_of(queue_of(model=group))]
+             for group in ("all", "anomaly", "all,anomaly")}  # fmt: skip
+    assert named["all"] + named["anomaly"] == named["all,anomaly"] == list(MODELS)
+    assert named["anomaly"] == ["CAE", "CAE_Wide", "VAE", "VAE_Wide", "PatchCore"]
 
 
 @pytest.mark.parametrize(
