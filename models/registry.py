@@ -216,6 +216,13 @@ def _detectors() -> Iterable[ModelRow]:
     )
 
 
+def meaningless_to(row: ModelRow) -> dict[str, str]:
+    """Return the options of a training that mean nothing to a model, each with the reason."""
+    taught = ("mixup", "balance", "label_smoothing")
+    found = dict.fromkeys(taught, "learns without labels") if row.is_detector else {}
+    return found | ({} if row.architecture in AUTOENCODERS else {"loss": "restores no images"})
+
+
 def table(rows: Iterable[ModelRow]) -> dict[str, ModelRow]:
     """Return rows by name.
 

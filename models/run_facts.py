@@ -8,8 +8,7 @@ from typing import Any
 
 from models.data.loading import EvalTransform, Split
 from models.inference import Compute
-from models.registry import AUTOENCODERS, IMAGENET, NO_WEIGHTS, Head, ModelRow, takes_weights
-from pipeline.errors import UserError
+from models.registry import IMAGENET, NO_WEIGHTS, Head, ModelRow, takes_weights
 from pipeline.folds import Fold
 from pipeline.labels import FEW_POSITIVES, Labels, is_normal, is_rare
 from pipeline.options import defaults
@@ -84,15 +83,9 @@ def starting_weights(options: Train) -> str:
 
 
 def head_of(options: Train, row: ModelRow) -> Head:
-    """Return the head of a training's network: the row's, with the error that is asked for.
-
-    Raises:
-        UserError: An error is asked for of a model that restores no images.
-    """
+    """Return the head of a training's network: the row's, with the error that is asked for."""
     if options.loss == defaults(Train)["loss"]:
         return row.head
-    if row.architecture not in AUTOENCODERS:
-        raise UserError(f"--loss {options.loss}: {row.name} restores no images", "leave it out")
     return dataclasses.replace(row.head, error=options.loss)
 
 

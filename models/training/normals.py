@@ -10,8 +10,6 @@ from pipeline.errors import UserError
 from pipeline.labels import is_normal
 from pipeline.manifest import Row
 
-# Options of a training that speak of labels.
-WITHOUT_LABELS = "mixup", "balance", "label_smoothing", "untrained_head"
 LEAST_VALIDATED = 2  # normal images: of fewer, errors have no standard deviation
 
 

@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 
 from models.failures import free_memory, torch_reason
 from models.pretrained import refuse_unobtainable
-from models.registry import IMAGENET, NO_WEIGHTS, named_models, takes_weights
+from models.registry import (
+    IMAGENET,
+    MODELS,
+    NO_WEIGHTS,
+    meaningless_to,
+    named_models,
+    takes_weights,
+)
 from models.training.best_trial import Tuned, tuned_for
 from models.training.budget import tell
 from models.training.summary import (
@@ -132,13 +139,25 @@ def jobs_of(options: Train) -> list[Job]:
     if options.fold == "all":
         folds = list(range(1, max(read_folds(options.data).values()) + 1))
     seeds = range(options.seed, options.seed + options.seeds)
+    models = named_models(options.model)
     each = [
-        dataclasses.replace(options, model=model, fold=fold, seed=seed, seeds=1, missing=False)
-        for model in named_models(options.model)
+        dataclasses.replace(
+            _meant_for(model, options) if len(models) > 1 else options,
+            model=model, fold=fold, seed=seed, seeds=1, missing=False,
+        )
+        for model in models
         for fold in folds
         for seed in seeds
-    ]
+    ]  # fmt: skip
     return [Job(number, one, len(seeds) > 1) for number, one in enumerate(each, start=1)]
+
+
+def _meant_for(model: str, options: Train) -> Train:
+    """Return options without those that mean nothing to one of several models."""
+    left = defaults(Train)
+    return dataclasses.replace(
+        options, **{name: left[name] for name in meaningless_to(MODELS[model])}
+    )
 
 
 def _train(options: Train, progress: Progress) -> Result:

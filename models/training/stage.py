@@ -28,7 +28,7 @@ from models.inference import (
     save_weights,
 )
 from models.networks import build, freeze, normalisation, parameter_counts
-from models.registry import AUTOENCODERS, NO_WEIGHTS, ModelRow, own_values
+from models.registry import AUTOENCODERS, NO_WEIGHTS, ModelRow, meaningless_to, own_values
 from models.run_facts import (
     FitResult,
     HyperParameters,
@@ -47,7 +47,7 @@ from models.training.estimate import forget_peak, peak_memory
 from models.training.linear_probe import Plan, fit_linear_probe
 from models.training.loop import fit, write_history
 from models.training.memory_bank import fill_memory_bank
-from models.training.normals import WITHOUT_LABELS, normals_of, refuse_no_normals
+from models.training.normals import normals_of, refuse_no_normals
 from models.weights import load_weights
 from pipeline.errors import UserError
 from pipeline.folds import Fold, read_rows
@@ -222,10 +222,9 @@ def hyper_parameters_of(options: Train, row: ModelRow) -> HyperParameters:
     """
     if options.untrained_head and row.strategy != "opw":
         raise UserError("--untrained-head: is for the models that end in _OPW", "leave it out")
-    taught = [name for name in WITHOUT_LABELS if _was_given(options, name)]
-    if row.is_detector and taught:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in taught)
-        raise UserError(f"{flags}: {row.name} learns without labels", "leave it out")
+    for name, reason in meaningless_to(row).items():
+        if _was_given(options, name):
+            raise UserError(f"--{name.replace('_', '-')}: {row.name} {reason}", "leave it out")
     if options.batch_size == 1:
         raise UserError("--batch-size 1: batch norm needs at least two images", "give 2 or more")
     own = own_values(row, scratch=starting_weights(options) == NO_WEIGHTS)

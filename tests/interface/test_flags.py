@@ -32,7 +32,7 @@ def parse(*arguments):
         ("train --fold some", "argument --fold: 'some' is not a whole number or all"),
         ("train --fold 51", "argument --fold: 51: must be between 1 and 50"),
         ("train --epoch 3", "main.py train: unrecognized arguments: --epoch; did you mean"),
-        ("train --model MamoCNN", "MammoCNN, all; did you mean MammoCNN?"),
+        ("train --model MamoCNN", "PatchCore, all, anomaly; did you mean MammoCNN?"),
         ("--versio", "did you mean --version?"),
         ("trian", "invalid choice: 'trian'; did you mean train?"),
         ("organize --val-share 0.9", "argument --val-share: 0.9: must be between 0.05 and 0.5"),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from models.evaluation.ensemble import ensemble
 from models.evaluation.stage import evaluate
-from models.training.queue import train_each
+from models.training.queue import jobs_of, train_each
 from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.manifest import QUESTIONS, read_manifest, write_manifest
@@ -181,13 +181,20 @@ def test_a_detector_and_a_classifier_make_no_ensemble(options_for, normal_data, 
         ({"size": 40}, "--size 40: CAE takes multiples of 16"),
         ({"balance": "none"}, "--balance: CAE learns without labels"),
         ({"mixup": 0.2}, "--mixup: CAE learns without labels"),
-        ({"model": "MammoCNN", "loss": "ssim"}, "--loss ssim: MammoCNN restores no images"),
-        ({"model": "PatchCore", "loss": "l1"}, "--loss l1: PatchCore restores no images"),
+        ({"model": "MammoCNN", "loss": "ssim"}, "--loss: MammoCNN restores no images"),
+        ({"model": "PatchCore", "loss": "l1"}, "--loss: PatchCore restores no images"),
     ],
 )
 def test_options_without_a_meaning_are_refused(options_for, normal_data, tmp_path, given, problem):
     with pytest.raises(UserError, match=problem):
         train(options_for(tmp_path, data=normal_data, **QUICK | given), Silent())
+
+
+def test_of_several_models_an_option_is_for_those_that_it_means_something_to(options_for, tmp_path):
+    options = options_for(tmp_path, model="CAE,ResNet18_CFT", loss="ssim", balance="none")
+    first, second = (job.options for job in jobs_of(options))
+    assert (first.loss, first.balance) == ("ssim", "own")
+    assert (second.loss, second.balance) == ("own", "none")
 
 
 def relabelled(data, folder, change):
