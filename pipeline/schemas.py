@@ -82,7 +82,7 @@ class HeadFacts(Struct):
 
     widths: Annotated[list[Annotated[int, Meta(ge=1, le=2**15)]], Meta(max_length=16)]
     dropout: Share
-    error: Literal["", "mse", "l1", "ssim", "mix", "patches"] = ""
+    error: Literal["", "mse", "l1", "ssim", "mix", "patches", "elsewhere"] = ""
 
 
 class Input(Struct):

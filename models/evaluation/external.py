@@ -8,7 +8,7 @@ from typing import Any
 from models.evaluation.predictions import read_predictions
 from models.evaluation.scoring import Logits, ScoredRun
 from models.inference import save_facts
-from models.registry import MODELS
+from models.registry import MODELS, Head
 from pipeline.errors import UserError
 from pipeline.labels import Labels
 from pipeline.manifest import read_manifest
@@ -29,21 +29,24 @@ def read_external(options: Evaluate, progress: Progress) -> ScoredRun:
     path, data = options.predictions, options.data
     record: Mapping[str, Any] = read_fresh(data, "preprocess", "organize") if data else {}
     rows = read_manifest(data) if data else []
-    splits, unusual = read_predictions(path, rows)
-    if unusual:
-        progress.say(unusual)
+    found = read_predictions(path, rows)
+    splits = found.splits
+    if found.unusual:
+        progress.say(found.unusual)
     name = re.sub(r"[^\w.-]+", "_", path.stem).strip("._") or "predictions"
     if name in MODELS:
         raise UserError(f"{path}: {name} is the name of a model here", "rename the file")
-    found = dataset_hash(data) if data else _images(splits)
+    images = dataset_hash(data) if data else _images(splits)
     run = create_run(options.runs, name, options.seed)
     open_folder(run.folder, "evaluate", options)
     labels = Labels.of(rows or [row for one in splits.values() for row in one.rows])
-    facts = _facts(name, path, data, found, rows[0].unit if rows else "mammogram") | labels.record
+    facts = _facts(name, path, data, images, rows[0].unit if rows else "mammogram") | labels.record
+    if found.of_errors:
+        facts["head"] = Head(error=ELSEWHERE).record
     save_facts(run.folder, facts)
     counts = {f"{split}_images": len(logits.rows) for split, logits in splits.items()}
     close_folder(run.folder, "evaluate", options, counts, file_digest(path), 0.0)
-    return ScoredRun(run, facts, data, found, record, rows, splits)
+    return ScoredRun(run, facts, data, images, record, rows, splits)
 
 
 def _images(splits: Mapping[str, Logits]) -> str:
@@ -53,7 +56,7 @@ def _images(splits: Mapping[str, Logits]) -> str:
     )
 
 
-def _facts(name: str, path: Path, data: Path | None, found: str, unit: str) -> dict[str, Any]:
+def _facts(name: str, path: Path, data: Path | None, images: str, unit: str) -> dict[str, Any]:
     return {
         "model": name,
         "architecture": "unknown",
@@ -68,6 +71,6 @@ def _facts(name: str, path: Path, data: Path | None, found: str, unit: str) -> d
         "unit": unit,
         "preprocess": None,
         "data": str(data.resolve()) if data else "",
-        "data_hash": found,
+        "data_hash": images,
         "patients": {"train": [], "val": []},
     }

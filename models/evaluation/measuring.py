@@ -53,10 +53,15 @@ def calibrated(options: Evaluate, scored_run: ScoredRun) -> Calibration:
     Raises:
         UserError: It is an anomaly detector, and too few of them are normal, or all alike.
     """
-    val = scored_run.splits.get("val")
+    val, detector = scored_run.splits.get("val"), is_detector(scored_run.facts)
+    if val is None and detector:
+        raise UserError(
+            f"{scored_run.run.name}: has no validation images, whose errors set the threshold",
+            "give the file a column split, with val and test",
+        )
     if val is None:
         return fit_calibration("none", np.zeros(0, bool), np.zeros(0))
-    if is_detector(scored_run.facts):
+    if detector:
         return fit_normals(val.normal, val.values)
     return fit_calibration(options.calibration, val.targets, val.values)
 

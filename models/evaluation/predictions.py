@@ -1,7 +1,10 @@
 """Predictions as CSV: those of a run, and those that were made elsewhere."""
 
+import contextlib
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +27,15 @@ COLUMNS = (
 # The last column: before calibration; of an anomaly detector the error that it gives.
 RAW, ERROR = "raw_probability", "error"
 READ_BACK = "image_id", "patient_id", "label", "probability", "laterality", "view"
-NEEDED = ("image_id", "patient_id", "label", "probability")
+NEEDED = ("image_id", "patient_id", "label")  # and probability, or ERROR
 CALLS = {"0": "N", "1": "P"}  # negative or positive, as the end of an outcome says it
 NUMBERED = ("0", "1")  # a label as a number: the negative one, the positive one
 LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
 Line = tuple[Row, float]  # an image and its probability
-REMEDY = f"give a CSV with the columns {', '.join(NEEDED)} (and split: val or test)"
+REMEDY = (
+    f"give a CSV with the columns {', '.join(NEEDED)}, probability (and split: val or test); or "
+    f"{ERROR} in place of probability, of an anomaly detector"
+)
 
 
 def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
@@ -104,20 +110,27 @@ def write_predictions(
     write_table(path, (*COLUMNS, last), lines)
 
 
-def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits], str]":
+@dataclass(frozen=True)
+class Predictions:
+    """What a file of predictions holds."""
+
+    # By split the rows of the dataset, or rows that know what the file knows.
+    splits: "Mapping[str, Logits]"
+    unusual: str  # in how the file is written; empty for UTF-8 with commas
+    of_errors: bool  # whether it holds errors of an anomaly detector, and not probabilities
+
+
+def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:
     """Read predictions that were made elsewhere.
 
     The label is one of the dataset's two, benign or malignant without one, or 0 or 1; the
-    probability is of the positive one. Without a column `split` all images are test images.
-    Further columns are left aside, but for laterality and view.
+    probability is of the positive one. A file with a column `error` is of an anomaly detector: how
+    far an image is from normal ones. Without a column `split` all images are test images. Further
+    columns are left aside, but for laterality and view.
 
     Args:
         path: Of a CSV file.
         rows: Of the dataset that it speaks of, whose truth it must share; empty without one.
-
-    Returns:
-        By split the rows of the dataset, or rows that know what the file knows; and what is
-        unusual in how the file is written, empty for UTF-8 with commas.
 
     Raises:
         UserError: The file is not like that; the message has the number of the line.
@@ -125,11 +138,15 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits
     known = {row.image_id: row for row in rows}
     lines: dict[str, Line] = {}
     homes: dict[str, str] = {}
-    table = read_table(path, NEEDED, REMEDY)
+    score = "probability"
+    with contextlib.suppress(UserError):  # what is wrong with the file is told by the line below
+        score = ERROR if ERROR in read_table(path).columns else score
+    table = read_table(path, (*NEEDED, score), REMEDY)
     labels = Labels.of(rows) if rows else _labels_in(table)
     for one in table.lines:
         where = f"{path}: line {one.number}"
-        row, _ = line = _line(where, one.cells, known, table, labels)
+        row = _row(where, one.cells, known, labels)
+        line = row, _score(where, score, one.cells[score], table)
         if row.image_id in lines:
             raise UserError(f"{where}: {shown(row.image_id)} stands there twice", REMEDY)
         if homes.setdefault(row.patient_id, row.split) != row.split:
@@ -144,7 +161,8 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> "tuple[dict[str, Logits
     }
     if not splits["test"]:
         raise UserError(f"{path}: holds no test image", REMEDY)
-    return {name: _logits(found) for name, found in splits.items() if found}, table.note
+    given = {name: _logits(found, score == ERROR) for name, found in splits.items() if found}
+    return Predictions(given, table.note, score == ERROR)
 
 
 def _label(text: str, labels: Labels) -> str | None:
@@ -160,13 +178,7 @@ def _labels_in(table: TableFile) -> Labels:
     return Labels(*(pair_of(filter(None, named)) or LABELS))
 
 
-def _line(
-    where: str,
-    record: Mapping[str, str],
-    known: Mapping[str, Row],
-    table: TableFile,
-    labels: Labels,
-) -> Line:
+def _row(where: str, record: Mapping[str, str], known: Mapping[str, Row], labels: Labels) -> Row:
     for name in ("image_id", "patient_id"):
         if not record[name]:
             raise UserError(f"{where}: {name} is empty", REMEDY)
@@ -186,18 +198,21 @@ def _line(
         laterality=record.get("laterality", "").upper(),
         view=record.get("view", "").upper(),
     )
-    return _checked(where, row, known), _probability(where, record["probability"], table)
+    return _checked(where, row, known)
 
 
 def _probability(where: str, text: str, table: TableFile) -> float:
+    return _score(where, "probability", text, table)
+
+
+def _score(where: str, name: str, text: str, table: TableFile) -> float:
     try:
         value = table.number(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= 1:
-        raise UserError(
-            f"{where}: probability is {shown(text)!r}, not a number from 0 to 1", REMEDY
-        )
+    if not 0 <= value <= (sys.float_info.max if name == ERROR else 1):
+        wanted = "a number, at least 0" if name == ERROR else "a number from 0 to 1"
+        raise UserError(f"{where}: {name} is {shown(text)!r}, not {wanted}", REMEDY)
     return value
 
 
@@ -218,10 +233,12 @@ def _checked(where: str, row: Row, known: Mapping[str, Row]) -> Row:
     return own
 
 
-def _logits(lines: Sequence[Line]) -> "Logits":
+def _logits(lines: Sequence[Line], errors: bool) -> "Logits":
     from models.evaluation.scoring import Logits  # torch, which who reads them back need not load
 
     rows, found = zip(*sorted(lines, key=lambda line: line[0].image_id), strict=True)
+    if errors:
+        return Logits(rows, np.array(found, np.float64))
     # A probability of 0 or 1 would have an infinite logit.
     values = np.clip(np.array(found, np.float64), 1 - LARGEST, LARGEST)
     return Logits(rows, np.log(values) - np.log1p(-values))

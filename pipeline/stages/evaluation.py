@@ -47,7 +47,7 @@ class Evaluate(Common):
     predictions: Path | None = advanced(
         None,
         "Predictions made elsewhere, to measure instead: a CSV with image_id, patient_id, label, "
-        "probability",
+        "probability (or error, of an anomaly detector)",
         words={"none": "a run is measured"},
         check=existing_file,
         remember=False,

@@ -3,6 +3,7 @@
 import csv
 import math
 
+import numpy as np
 import pytest
 
 from models.evaluation.predictions import read_predicted, read_predictions
@@ -131,7 +132,8 @@ def test_what_a_spreadsheet_saved_is_understood(tmp_path, encoding, separator, d
     text = "\r\n".join(separator.join([*line, *[""] * (6 - len(line))]) for line in lines)
     path = tmp_path / "m.csv"
     path.write_bytes(text.encode(encoding))
-    splits, note = read_predictions(path, [])
+    found = read_predictions(path, [])
+    splits, note = found.splits, found.unusual
     assert [row.image_id for row in splits["test"].rows] == ["Bär", "b"]
     assert splits["test"].values[0] == pytest.approx(math.log(1 / 3))
     plain = separator == "," and encoding.startswith("utf-8")
@@ -202,3 +204,25 @@ def test_probabilities_that_are_too_high_for_the_prevalence_are_named(tmp_path):
     assert not any("on average" in note for note in mended.notes)
     soft = [one["splits"]["test"]["metrics"]["pf1"]["value"] for one in (before, after)]
     assert soft[1] > 1.5 * soft[0]
+
+
+def test_errors_of_a_detector_are_called_by_those_of_normal_images(tmp_path):
+    head = "image_id,patient_id,label,error,split"
+    val = [f"v{n},pv{n},{n % 2},{1 + 0.1 * n + 5 * (n % 2)},val" for n in range(12)]
+    test = [f"t{n},pt{n},{n % 2},{1 + 0.1 * n + 5 * (n % 2)},test" for n in range(12)]
+    result, _ = measured(written(tmp_path / "m.csv", *val, *test, head=head), tmp_path / "runs")
+    normal = [1 + 0.1 * n for n in range(0, 12, 2)]
+    figures = read_json(result.folder / "metrics.json")
+    wanted = np.mean(normal) + 2 * np.std(normal, ddof=1)
+    assert figures["anomaly"]["threshold"] == pytest.approx(wanted)
+    assert result.facts["test"]["metrics"]["auc"]["value"] == 1
+    assert result.facts["test"]["metrics"]["brier"]["value"] is None
+
+
+def test_errors_without_validation_images_set_no_threshold(tmp_path):
+    path = written(tmp_path / "m.csv", "a,p,benign,0.5", head=HEAD.replace("probability", "error"))
+    with pytest.raises(UserError, match="has no validation images, whose errors set the threshold"):
+        measured(path, tmp_path / "runs")
+    below = written(tmp_path / "n.csv", "a,p,benign,-1", head=HEAD.replace("probability", "error"))
+    with pytest.raises(UserError, match="line 2: error is '-1', not a number, at least 0"):
+        measured(below, tmp_path / "runs")
