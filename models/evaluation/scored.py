@@ -155,10 +155,9 @@ def notes_on_rarity(images: Mapping[str, ScoredSplit], labels: Labels) -> list[s
         f"{test.malignant:,} of {len(test.targets):,} test images ({share:.1%}, of {patients} "
         f"patient{'' if patients == 1 else 's'}) are {labels.positive}: calling none of them so "
         f"has an accuracy of {1 - share:.3f}, so accuracy says nothing here; look at PR AUC, by "
-        f"chance {share:.3f}, "
-        "and at probabilistic F1"
+        f"chance {share:.3f}{', and at probabilistic F1' if test.probabilities else ''}"
     ]
-    if (val := images.get("val")) is None:
+    if (val := images.get("val")) is None or not test.probabilities:
         return notes
     if val.malignant < FEW_POSITIVES:
         notes.append(

@@ -253,9 +253,9 @@ def _headline(facts: Mapping[str, Any], test: ScoredSplit) -> str:
     if not np.isnan(area.low):
         interval = f"95 % interval {interval_text(area.low, area.high)}"
     if test.rare:
-        soft, chance = test.estimates[PF1].value, f"; chance {test.malignant / count:.3f}"
-        what = f"Test PR AUC {area.value:.3f} ({interval}{chance}), pF1 {soft:.3f}"
-        return f"{control}{what} {where}"
+        chance = f"; chance {test.malignant / count:.3f}"
+        soft = f", pF1 {test.estimates[PF1].value:.3f}" if test.probabilities else ""
+        return f"{control}Test PR AUC {area.value:.3f} ({interval}{chance}){soft} {where}"
     return f"{control}Test AUC {area.value:.3f} ({interval}) {where}"
 
 
