@@ -19,7 +19,7 @@ from images.thumbnails import write_contact_sheet
 from models.shortcuts import stage as shortcuts
 from pipeline.errors import UserError
 from pipeline.folds import FOLDS, write_folds
-from pipeline.manifest import MASK_TABLE, SPLITS, THUMBNAILS, write_manifest
+from pipeline.manifest import MASK_TABLE, PATCH_TABLE, SPLITS, THUMBNAILS, write_manifest
 from pipeline.progress import Progress, Result, Silent
 from pipeline.provenance import pixels_digest
 from pipeline.records import (
@@ -37,7 +37,7 @@ from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
 from sources import description
-from sources.dataset import MASK_COLUMNS, MISSING, Account, guard_against_leaks
+from sources.dataset import MASK_COLUMNS, MISSING, PATCH_COLUMNS, Account, guard_against_leaks
 from sources.plan import Layout, Plan, left_out_table, split_counts, split_table
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
 from sources.registry import check_of, plan_of
@@ -76,7 +76,7 @@ def organize(options: Organize, progress: Progress) -> Result:
         layout = plan.locate(keep, progress)
         jobs = _image_jobs(plan, layout)
         writer = Writer(options.out)
-        _announce(plan, writer.left(jobs.values()), progress)
+        _announce(plan, writer.left(_distinct(jobs)), progress)
     except UserError:
         if fresh:
             shutil.rmtree(options.out, ignore_errors=True)
@@ -89,7 +89,7 @@ def organize(options: Organize, progress: Progress) -> Result:
     if not account.rows:
         problem = f"{options.source}: none of its {len(jobs):,} {plan.unit} can be read"
         raise UserError(problem, f"see {options.out / SET_ASIDE} for the reasons")
-    facts, notes = _finish(plan, layout, jobs, account)
+    facts, notes = _finish(plan, layout, account)
     inputs = digest(layout.inputs())
     pixels, seconds = pixels_digest(account.pixels.items()), time.perf_counter() - started
     close_folder(options.out, "organize", options, facts, inputs, seconds, pixels=pixels)
@@ -140,23 +140,30 @@ def _image_jobs(plan: Plan, layout: Layout) -> dict[str, Job]:
     layout.refuse_nothing(images)
 
 
+def _distinct(jobs: Mapping[str, Job]) -> list[Job]:
+    """Return each job once: the patches of a film are cut by one."""
+    return list({job.name: job for job in jobs.values()}.values())
+
+
 def _announce(plan: Plan, left: Sequence[Job], progress: Progress) -> None:
     """Say how much there is to write, and refuse where there is no room for it."""
     options = plan.options
     if not left:
         return
-    pixels = sum(pixels_of(left))
+    read = zip(left, pixels_of(left), strict=True)
+    pixels = sum(job.pixels_written(size) for job, size in read)
     need = int(pixels * BYTES_A_PIXEL[options.depth])
     free = shutil.disk_usage(options.out).free
-    text = f"{len(left):,} {plan.unit} need up to {bytes_text(need)}"
+    images = sum(job.images for job in left)
+    text = f"{images:,} {plan.unit} need up to {bytes_text(need)}"
     if need > free:
         smaller = ", or --depth 8" if options.depth == "16" else ""
         raise UserError(
             f"{options.out}: has {bytes_text(free)} free, but {text}",
             f"make room or choose another --out{smaller}",
         )
-    read = sum(job.candidates[0].size for job in left)
-    progress.say(f"To write: {text} of {bytes_text(free)} free, from {bytes_text(read)} of files.")
+    size = sum(job.candidates[0].size for job in left)
+    progress.say(f"To write: {text} of {bytes_text(free)} free, from {bytes_text(size)} of files.")
 
 
 def _write(
@@ -165,18 +172,22 @@ def _write(
     """Write images and masks, and account for every one that was planned."""
     options, account = plan.options, Account(set_aside=list(layout.unreadable))
     masks: list[tuple[Any, Any, Job | None]] = []
-    names = [job.name for job in jobs.values()]
+    every = _distinct(jobs)
+    names = [name for job in every for name in job.names]
     if options.masks and options.unit == "mammogram":
         names += [
             job.name for image in plan.images for _, job in layout.mask_jobs(image, (0, 0)) if job
         ]
     writer.keep_only(names)
-    _forecast(writer.left(jobs.values()), options, writer, progress)
-    made = writer.write([*jobs.values()], options.workers, "Writing images", "images", progress)
+    _forecast(writer.left(every), options, writer, progress)
+    made = writer.write(every, options.workers, *layout.work, progress)
+    done = [job.name for job in every if "taken" in made[job.name]]
     for image in plan.images:
         job = jobs.get(image.image_id)
         facts = made[job.name] if job else {}
+        before = len(account.rows)
         layout.account_image(image, job, facts, account)
+        account.images += [image] * (len(account.rows) - before)
         if "taken" in facts and options.masks and options.unit == "mammogram":
             shape = facts["height"], facts["width"]
             masks += [(image, *found) for found in layout.mask_jobs(image, shape)]
@@ -186,7 +197,9 @@ def _write(
         for image, lesion, job in masks:
             layout.account_mask(image, lesion, job, made[job.name] if job else {}, account)
     # What could not be made this time takes what belongs to it along.
-    writer.keep_only([*(row.path for row in account.rows), *(line[2] for line in account.masks)])
+    writer.keep_only(
+        [*done, *(row.path for row in account.rows), *(line[2] for line in account.masks)]
+    )
     write_set_aside(options.out, account.set_aside)
     return account
 
@@ -204,9 +217,7 @@ def _forecast(left: Sequence[Job], options: Organize, writer: Writer, progress: 
     progress.say(f"It will take {expected}.")
 
 
-def _finish(
-    plan: Plan, layout: Layout, jobs: Mapping[str, Job], account: Account
-) -> tuple[dict[str, Any], list[str]]:
+def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any], list[str]]:
     """Write what belongs to the images: tables, sheets, probe, summary."""
     options = plan.options
     out = options.out
@@ -214,6 +225,7 @@ def _finish(
     write_manifest(out, account.rows)
     description.write_description(out, account.rows)
     write_table_or_none(out / MASK_TABLE, MASK_COLUMNS, sorted(account.masks))
+    write_table_or_none(out / PATCH_TABLE, PATCH_COLUMNS, sorted(account.patches))
     doubts = sorted([*layout.remarks(), *account.notes])
     write_table_or_none(out / NOTES, ("what", "note"), doubts)
     if plan.folds:
@@ -227,14 +239,12 @@ def _finish(
     seen = [samples[row.image_id] for row in looked_at]
     findings = shortcuts.probe(seen, options.seed)
     shortcuts.write_findings(out, findings, seen)
-    written = {row.path for row in account.rows}
-    present = [image for image in plan.images
-               if (job := jobs.get(image.image_id)) and job.name in written]  # fmt: skip
+    more, told = layout.outcome(account)
     fits = Counter(str(line[6]) for line in account.masks)
     facts = plan.facts() | {
         "images": len(account.rows),
         "patients": len({row.patient_id for row in account.rows}),
-        "splits": split_counts(present, plan.splits, plan.labels),
+        "splits": split_counts(account.images, plan.splits, plan.labels),
         "expected": len(plan.images),
         "without_file": sum(
             reason.startswith(MISSING) and not what.startswith("mask of ")
@@ -244,8 +254,9 @@ def _finish(
         "masks": {"written": len(account.masks), **fits},
         "notes": len(doubts),
         "shortcuts": findings.facts(),
+        **more,
     }
-    notes = [*_notes(plan, facts, layout), *findings.warnings()]
+    notes = [*_notes(plan, facts, layout), *told, *findings.warnings()]
     write_json(out / SUMMARY, facts | {"warnings": notes})
     return facts, notes
 

@@ -80,6 +80,26 @@ def is_normal(row: Row) -> bool:
     return row.diagnosis == NORMAL if row.diagnosis else not row.is_positive
 
 
+def what_normal_is(labels: Labels, unit: str, left_out: bool = False) -> str:
+    """Return what the images of a dataset's negative label are, for titles of results.
+
+    A detector of anomalies learns what is normal from these alone.
+
+    Args:
+        labels: The two of the dataset.
+        unit: What one image is, as `Row.unit` says.
+        left_out: Whether its collection has normal images that the question leaves out.
+    """
+    if labels.negative == "normal":
+        of_patches = "normal-tissue patches outside every lesion mask"
+        return of_patches if unit == "patch" else "normal films"
+    if labels.negative == "not_malignant":
+        return "images that are not malignant"
+    if left_out:
+        return "benign images; the collection's normal ones are left out"
+    return "benign images, the nearest thing: the collection has no normal ones"
+
+
 ALL_LABELS = tuple(dict.fromkeys(label for pair in QUESTIONS.values() for label in pair))
 
 

@@ -17,6 +17,7 @@ from pipeline.tables import Line, TableFile, read_table
 
 MANIFEST = "manifest.csv"
 MASK_TABLE = "masks.csv"  # beside it: where the mask of each lesion lies
+PATCH_TABLE = "patches.csv"  # beside it: where in its film each patch lies
 THUMBNAILS = "thumbnails"  # the folder beside it of each image reduced to 192 pixels
 DESCRIPTION = "description.png"  # beside it: who and what is in each split, as a figure
 SPLITS = ("train", "val", "test")
@@ -49,7 +50,8 @@ class Row:
     # several lesions has the positive one where any of them has.
     label: str
     path: str  # of the image, relative to the dataset's folder, with forward slashes
-    unit: str = "mammogram"  # "mammogram" (a whole film) or "crop" (one lesion)
+    # "mammogram" (a whole film), "crop" (one lesion) or "patch" (a square of a film).
+    unit: str = "mammogram"
     laterality: str = ""  # "LEFT" or "RIGHT"
     view: str = ""  # "CC" or "MLO"
     finding: str = ""  # "mass", "calcification", or both joined

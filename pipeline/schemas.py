@@ -13,7 +13,7 @@ Size = Annotated[int, Meta(ge=0, le=2**15)]  # of an image or a layer
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=10**10)]
 FoldNumber = Annotated[int, Meta(ge=0, le=9999)]
-Unit = Literal["mammogram", "crop"]
+Unit = Literal["mammogram", "crop", "patch"]
 # A dataset's two labels, the negative one first. Counts stand under "benign" and "malignant"
 # whatever they are.
 LabelPair = tuple[Literal["benign", "not_malignant", "normal"], Literal["malignant", "abnormal"]]

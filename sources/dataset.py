@@ -7,12 +7,17 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.manifest import Row
 from pipeline.records import write_table
+from sources.splits import Planned
 
 MISSING = "missing: "  # how the reason begins where there is no file
 LEAKS = "leaks.csv"
 MASK_COLUMNS = (
     "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
     "area",
+)  # fmt: skip
+# x, y, side in pixels of the film, from its upper left corner; shares of the patch's area.
+PATCH_COLUMNS = (
+    "image_id", "film", "source_id", "x", "y", "side", "breast_share", "lesion_share",
 )  # fmt: skip
 
 
@@ -21,7 +26,9 @@ class Account:
     """What came of the planned images."""
 
     rows: list[Row] = field(default_factory=list)  # of the manifest
+    images: list[Planned] = field(default_factory=list)  # that they stand for
     masks: list[tuple[Any, ...]] = field(default_factory=list)  # lines of masks.csv
+    patches: list[tuple[Any, ...]] = field(default_factory=list)  # lines of patches.csv
     # (what, reason) of what could not be used.
     set_aside: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)  # (file, what to know of it)

@@ -24,6 +24,7 @@ class Layout(ABC):
     # (file or image, reason) of what cannot be used, known before an image is read.
     unreadable: Sequence[tuple[str, str]]
     holds_masks: bool = True  # whether there are masks, or the collection never has any
+    work: tuple[str, str] = ("Writing images", "images")  # what its jobs do, and how they count
 
     @abstractmethod
     def image_job(self, image: Any) -> Job | None:
@@ -42,6 +43,11 @@ class Layout(ABC):
         self, image: Any, lesion: Any, job: Job | None, facts: Facts, account: Account
     ) -> None:
         """Enter one mask, as `account_image` enters an image."""
+
+    def outcome(self, account: Account) -> tuple[dict[str, Any], list[str]]:
+        """Return facts and notes on what came of the images, beside what is counted of all."""
+        del account
+        return {}, []
 
     @abstractmethod
     def remarks(self) -> list[tuple[str, str]]:

@@ -85,22 +85,43 @@ class Job:
         return digest(PIXELS, self.depth, self.shape, [file.facts() for file in self.candidates])
 
     @property
-    def thumbnail(self) -> Path:
-        """Where a small copy of an image lies, for contact sheets."""
-        return self.out / THUMBNAILS / Path(self.name).name
+    def names(self) -> tuple[str, ...]:
+        """What it may write, relative to the dataset, without thumbnails; its own name first."""
+        return (self.name,)
 
-    def is_there(self) -> bool:
-        """Return whether the files that it writes are there."""
+    @property
+    def images(self) -> int:
+        """How many images it writes at most."""
+        return 1
+
+    def pixels_written(self, pixels: int) -> int:
+        """Return how many pixels it writes of an image that has so many."""
+        return pixels
+
+    def is_there(self, facts: Facts) -> bool:
+        """Return whether the files that it wrote are there, as far as `facts` tells of them."""
+        del facts
         return all(path.is_file() for path in self.files())
 
     def files(self) -> list[Path]:
         """Return what it writes."""
         target = inside(self.out, self.name)
-        return [target] if self.depth == 1 else [target, self.thumbnail]
+        return [target] if self.depth == 1 else [target, thumbnail_path(self.out, self.name)]
+
+    def write(self, image: NDArray[np.uint16]) -> dict[str, Any]:
+        """Write what it is for, from (H, W) grey values; return what was learnt of it."""
+        if self.depth == 1:
+            return _write_mask(self, image)
+        return write_image(self.out, self.name, self.depth, image)
+
+
+def thumbnail_path(out: Path, name: str) -> Path:
+    """Return where a small copy of an image of a dataset lies, for contact sheets."""
+    return out / THUMBNAILS / Path(name).name
 
 
 def make(job: Job) -> Facts:
-    """Write one file from the first candidate that holds it, and note it.
+    """Write the files of a job from the first candidate that holds them, and note it.
 
     Returns:
         taken (index of the candidate), and what was learnt of it; without taken where none would
@@ -111,30 +132,52 @@ def make(job: Job) -> Facts:
     """
     if multiprocessing.parent_process() is not None:
         cv2.setNumThreads(1)  # one for each worker process; the parent's are its own
+    image, found = read_first(job)
+    if image is None:
+        for stale in job.files():
+            stale.unlink(missing_ok=True)  # of an earlier run, when the file was still whole
+        return found
+    facts = job.write(image) | found
+    # Noted here and not by the parent: what a killed run has written is not written again.
+    note(job.out / LEDGER, [(job.name, job.key, facts)])
+    return facts
+
+
+def read_first(job: Job) -> tuple[NDArray[np.uint16] | None, dict[str, Any]]:
+    """Read the first candidate of a job that holds what is to be written.
+
+    Returns:
+        Its pixels, None where none would do; and taken and skipped as `make` returns them.
+    """
     skipped: list[tuple[int, str]] = []
     for index, file in enumerate(job.candidates):
-        path = job.source / file.name
         try:
             if file.defect:
                 raise UserError(file.defect)
             image = file.read(job.source, job.depth == 1)
         except UserError as error:
+            path = job.source / file.name
             skipped.append((index, str(error).removeprefix(f"{path}: ")))
             continue
-        facts = _write_mask(job, image) if job.depth == 1 else _write_image(job, image)
-        facts |= {"taken": index, "skipped": skipped}
-        # Noted here and not by the parent: what a killed run has written is not written again.
-        note(job.out / LEDGER, [(job.name, job.key, facts)])
-        return facts
-    for stale in job.files():
-        stale.unlink(missing_ok=True)  # of an earlier run, when the file was still whole
-    return {"skipped": skipped}
+        return image, {"taken": index, "skipped": skipped}
+    return None, {"skipped": skipped}
 
 
-def _write_image(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
-    shown = image if job.depth == 16 else cv2.convertScaleAbs(image, alpha=1 / SPREAD)
-    write_png(job.out / job.name, shown)
-    write_png(job.thumbnail, thumbnail(image))
+def write_image(out: Path, name: str, depth: int, image: NDArray[np.uint16]) -> dict[str, Any]:
+    """Write an image of a dataset, and its thumbnail.
+
+    Args:
+        out: The dataset.
+        name: Of the file, relative to it.
+        depth: Bits of a grey value in the file, 8 or 16.
+        image: (H, W) uint16 in [0, 65535].
+
+    Returns:
+        height and width in pixels; pixels, a digest of them; note, what is odd about its range.
+    """
+    shown = image if depth == 16 else cv2.convertScaleAbs(image, alpha=1 / SPREAD)
+    write_png(out / name, shown)
+    write_png(thumbnail_path(out, name), thumbnail(image))
     height, width = image.shape
     pixels = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32]
     return {
@@ -148,14 +191,19 @@ def _write_image(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
 def _write_mask(job: Job, image: NDArray[np.uint16]) -> dict[str, Any]:
     """Fit a mask to its mammogram: those of another size show the whole film all the same."""
     rows, columns = image.shape
-    height, width = job.shape or image.shape
-    white = image > np.iinfo(np.uint16).max // 2
-    if (rows, columns) != (height, width):
-        ones = white.view(np.uint8)  # both views cost no memory
-        fitted = cv2.resize(ones, (width, height), interpolation=cv2.INTER_NEAREST)
-        white = fitted.astype(np.uint8, copy=False).view(np.bool_)
+    white = fitted_mask(image, job.shape or image.shape)
     write_png(job.out / job.name, white)
     return {"rows": rows, "columns": columns, "area": int(np.count_nonzero(white))}
+
+
+def fitted_mask(image: NDArray[np.uint16], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a mask, (H, W) uint16 in [0, 65535], as (height, width) = shape bool."""
+    white = image > np.iinfo(np.uint16).max // 2
+    if white.shape != shape:
+        ones = white.view(np.uint8)  # both views cost no memory
+        fitted = cv2.resize(ones, shape[::-1], interpolation=cv2.INTER_NEAREST)
+        white = fitted.astype(np.uint8, copy=False).view(np.bool_)
+    return white
 
 
 def fit_of(rows: int, columns: int, height: int, width: int) -> str:
@@ -189,7 +237,8 @@ class Writer:
 
     def left(self, jobs: Iterable[Job]) -> list[Job]:
         """Return the jobs that are still to be done."""
-        return [job for job in jobs if not (self._known(job) and job.is_there())]
+        found = ((job, self._known(job)) for job in jobs)
+        return [job for job, facts in found if not (facts and job.is_there(facts))]
 
     def write(
         self, jobs: Sequence[Job], workers: int, text: str, unit: str, progress: Progress
@@ -198,7 +247,7 @@ class Writer:
         left = self.left(jobs)
         todo = {job.name for job in left}
         made = {job.name: self._known(job) for job in jobs if job.name not in todo}
-        self._ledger.add_all((job.name, PLANNED, None) for job in left)
+        self._ledger.add_all((name, PLANNED, None) for job in left for name in job.names)
         size = sum(job.candidates[0].size for job in left)
         processes = 1 if size < SMALL and not workers else worker_count(workers)
         with (

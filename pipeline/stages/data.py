@@ -66,6 +66,10 @@ def _of_films(answers: Answers) -> bool:
     return _of_cases(answers) and answers["unit"] == "mammogram"
 
 
+def _of_patches(answers: Answers) -> bool:
+    return _of_cases(answers) and answers["unit"] == "patch"
+
+
 _LIVE = named("sources.registry:live_counts")
 _collection_of = named("sources.registry:collection_of")
 
@@ -96,7 +100,11 @@ class Organize(Common):
     unit: str = option(
         "mammogram",
         "What one image is",
-        choices={"mammogram": "a whole mammogram", "crop": "the crop around one lesion"},
+        choices={
+            "mammogram": "a whole mammogram",
+            "crop": "the crop around one lesion",
+            "patch": "a square of a mammogram: around each lesion, and as many of normal tissue",
+        },
         when=_of_cases,
         counts=_LIVE,
     )
@@ -225,10 +233,17 @@ class Organize(Common):
         choices={"16": "as in the collection", "8": "half the disk space"},
         when=_needs_images,
     )
+    patch_side: int = advanced(
+        0,
+        "Side of the square patches in pixels of the film",
+        words={"auto": "a fifth of a film's length: 1024, of small films less"},
+        check=between(32, 4096),
+        when=lambda answers: _of_patches(answers) and _needs_images(answers),
+    )
     masks: bool = advanced(
         True,
         "Write the lesions' masks",
-        when=lambda answers: answers["unit"] == "mammogram" and _needs_images(answers),
+        when=lambda answers: answers["unit"] != "crop" and _needs_images(answers),
     )
     pseudonymize: bool = advanced(
         False,

@@ -15,7 +15,7 @@ from pipeline.stages.data import Organize
 from sources.cbis_ddsm.tables import CALCIFICATION, MALIGNANT, MASS, SHORT, WITHOUT_CALLBACK, Lesion
 from sources.exclusion import LeftOut, breast_rules, listed_names
 
-UNITS = {"mammogram": "mammograms", "crop": "lesion crops"}
+UNITS = {"mammogram": "mammograms", "crop": "lesion crops", "patch": "patches"}
 FINDINGS = {"mass": (MASS,), "calc": (CALCIFICATION,), "both": (MASS, CALCIFICATION)}
 PRESETS: dict[str, dict[str, Any]] = {
     # It sorted films into a folder for each pathology, so a film with both was counted twice.
@@ -30,12 +30,17 @@ FILMS_HOME = {"drop-train": "test", "drop-test": "train"}  # where pooled patien
 class PlannedImage:
     """One image that a dataset should hold."""
 
-    image_id: str  # "P_00001_LEFT_CC", for a crop "P_00001_LEFT_CC_mass_1"
-    unit: str  # "mammogram" or "crop"
+    # "P_00001_LEFT_CC", for a crop or a patch "P_00001_LEFT_CC_mass_1", for a patch of normal
+    # tissue "P_00001_LEFT_CC_normal_1".
+    image_id: str
+    unit: str  # "mammogram", "crop" or "patch"
     split: str  # the official one, "train" or "test"
     lesions: tuple[Lesion, ...]  # what it shows, masses first, by number; at least one
     # SeriesInstanceUIDs whose files may hold it, in the order of preference.
     series: tuple[str, ...]
+    # Number of a patch of normal tissue in its film, from 1; its lesions are those of the film, of
+    # which it shows none. 0 for what shows lesions.
+    normal: int = 0
 
     @property
     def patient_id(self) -> str:
@@ -48,8 +53,15 @@ class PlannedImage:
         return self.patient_id, self.lesions[0].laterality
 
     @property
+    def film(self) -> str:
+        """Which film it is or comes from: "P_00001_LEFT_CC"."""
+        return f"{self.patient_id}_{self.lesions[0].laterality}_{self.lesions[0].view}"
+
+    @property
     def label(self) -> str:
-        """Malignant where any of the lesions is."""
+        """Malignant where any of the lesions is; of a patch whether it shows one."""
+        if self.unit == "patch":
+            return "normal" if self.normal else "abnormal"
         return "malignant" if any(x.pathology == MALIGNANT for x in self.lesions) else "benign"
 
     @property
@@ -105,7 +117,7 @@ def plan_cohort(
         UserError: The file of what to leave out cannot be read, or the preset is contradicted.
     """
     rules = resolved(options)
-    group = _films if rules.unit == "mammogram" else _crops
+    group = {"mammogram": _films, "crop": _crops, "patch": _patches}[rules.unit]
     known = list(lesions)
     kept = [lesion for lesion in known if lesion.finding in FINDINGS[rules.finding]]
     left_out = []
@@ -166,14 +178,14 @@ def _dropped(
 
 def _names(image: PlannedImage, rename: Callable[[str], str]) -> set[str]:
     """Return every name under which an image may be listed to be left out."""
-    film = f"{image.patient_id}_{image.lesions[0].laterality}_{image.lesions[0].view}"
-    own = {image.image_id, image.patient_id, film}
+    own = {image.image_id, image.patient_id, image.film}
     return own | {rename(name) for name in own}
 
 
 def _cost(why: str, before: Sequence[PlannedImage], after: Sequence[PlannedImage]) -> LeftOut:
     def lesions(images: Sequence[PlannedImage]) -> int:
-        return len({id(lesion) for image in images for lesion in image.lesions})
+        shown = (image.lesions for image in images if not image.normal)
+        return len({id(lesion) for held in shown for lesion in held})
 
     def patients(images: Sequence[PlannedImage]) -> int:
         return len({image.patient_id for image in images})
@@ -219,7 +231,7 @@ def _settle_pooled(
 
 
 def _film_of(image: PlannedImage) -> tuple[Any, ...]:
-    """Return what stays together: a film that stands under both labels, and each crop alone."""
+    """Return what stays together: a film under both labels or in patches, and each crop alone."""
     first = image.lesions[0]
     alone = image.image_id if image.unit == "crop" else ""
     return (*image.breast, first.view, alone)
@@ -239,44 +251,60 @@ def _by_label(image: PlannedImage) -> list[PlannedImage]:
 
 def _films(lesions: Sequence[Lesion]) -> list[PlannedImage]:
     images = []
-    for (patient, laterality, view), held in _grouped(
-        lesions, lambda lesion: (lesion.patient_id, lesion.laterality, lesion.view)
-    ):
+    for film, held in by_film(lesions):
         # A film stored twice may be listed in both: test wins, or its twin would leak into train.
         split = "test" if any(lesion.split == "test" for lesion in held) else "train"
         series = tuple(dict.fromkeys(lesion.mammogram_series for lesion in held))
-        image_id = f"{patient}_{laterality}_{view}"
-        images.append(PlannedImage(image_id, "mammogram", split, held, series))
+        images.append(PlannedImage(film, "mammogram", split, held, series))
     return images
 
 
 def _crops(lesions: Sequence[Lesion]) -> list[PlannedImage]:
     images = []
-    for (film, finding, number), held in _grouped(
-        lesions,
-        lambda lesion: (
-            f"{lesion.patient_id}_{lesion.laterality}_{lesion.view}",
-            SHORT[lesion.finding],
-            str(lesion.number),
-        ),
-    ):
-        for copy, lesion in enumerate(held, start=1):
-            suffix = f"-{copy}" if copy > 1 else ""
+    for film, held in by_film(lesions):
+        for lesion, name in zip(held, lesion_names(held), strict=True):
             # Some rows have crop and mask exchanged, and mostly they share a series anyway: the
             # files tell which is which.
             series = tuple(dict.fromkeys((lesion.crop_series, lesion.mask_series)))
-            image_id = f"{film}_{finding}_{number}{suffix}"
-            images.append(PlannedImage(image_id, "crop", lesion.split, (lesion,), series))
+            images.append(PlannedImage(f"{film}_{name}", "crop", lesion.split, (lesion,), series))
     return images
 
 
-def _grouped(
-    lesions: Sequence[Lesion], key: Callable[[Lesion], tuple[str, str, str]]
-) -> list[tuple[tuple[str, str, str], tuple[Lesion, ...]]]:
-    """Group lesions, each group with its masses first, then by number; the rows' order is moot."""
+def _patches(lesions: Sequence[Lesion]) -> list[PlannedImage]:
+    """Return a patch around each lesion, and for each another of normal tissue of its film."""
+    images = []
+    for film in _films(lesions):
+        for number, name in enumerate(lesion_names(film.lesions), start=1):
+            patch = replace(film, unit="patch")
+            lesion = film.lesions[number - 1]
+            images += [
+                replace(patch, image_id=f"{film.image_id}_{name}", lesions=(lesion,)),
+                replace(patch, image_id=f"{film.image_id}_normal_{number}", normal=number),
+            ]
+    return images
 
-    def order(lesion: Lesion) -> tuple[bool, int, str]:
-        return lesion.finding != MASS, lesion.number, lesion.crop_series
 
-    ordered = sorted(lesions, key=lambda lesion: (key(lesion), order(lesion)))
-    return [(name, tuple(held)) for name, held in groupby(ordered, key)]
+def by_film(lesions: Iterable[Lesion]) -> list[tuple[str, tuple[Lesion, ...]]]:
+    """Return the lesions of each film, masses first, then by number; the rows' order is moot."""
+
+    def order(lesion: Lesion) -> tuple[str, bool, int, str]:
+        return _film_name(lesion), lesion.finding != MASS, lesion.number, lesion.crop_series
+
+    ordered = sorted(lesions, key=order)
+    return [(name, tuple(held)) for name, held in groupby(ordered, _film_name)]
+
+
+def _film_name(lesion: Lesion) -> str:
+    return f"{lesion.patient_id}_{lesion.laterality}_{lesion.view}"
+
+
+def lesion_names(lesions: Iterable[Lesion]) -> list[str]:
+    """Return a name of each lesion within its film: "mass_1", of another so called "mass_1-2"."""
+    seen: list[str] = []
+    names = []
+    for lesion in lesions:
+        name = f"{SHORT[lesion.finding]}_{lesion.number}"
+        seen.append(name)
+        copies = seen.count(name)
+        names.append(name if copies == 1 else f"{name}-{copies}")
+    return names

@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 from pipeline.errors import UserError
 from pipeline.manifest import Row, image_path
 from pipeline.stages.data import Organize
-from sources.cbis_ddsm.cohort import UNITS, PlannedImage
+from sources.cbis_ddsm.cohort import UNITS, PlannedImage, lesion_names
 from sources.cbis_ddsm.files import MASK, Index
-from sources.cbis_ddsm.tables import SHORT, Lesion
+from sources.cbis_ddsm.tables import Lesion
 from sources.dataset import MISSING, Account
 from sources.plan import Layout
 from sources.pseudonyms import OpenNames
@@ -82,12 +82,7 @@ class SeriesLayout(Layout):
         self, image: PlannedImage, shape: tuple[int, int]
     ) -> Iterator[tuple[Lesion, Job | None]]:
         """Yield each lesion of an image with how its mask is written, or None without a file."""
-        seen: list[str] = []
-        for lesion in image.lesions:
-            name = f"{SHORT[lesion.finding]}_{lesion.number}"
-            seen.append(name)
-            if copies := seen.count(name) - 1:
-                name = f"{name}-{copies + 1}"
+        for lesion, name in zip(image.lesions, lesion_names(image.lesions), strict=True):
             candidates = self.index.of_role((lesion.mask_series, lesion.crop_series), MASK)
             job = Job(
                 name=f"{MASKS}/{self.rename(image.image_id)}_{name}.png",
@@ -127,9 +122,7 @@ class SeriesLayout(Layout):
         name = abnormality(lesion)
         image_id = self.rename(image.image_id)
         if job is None or "taken" not in facts:
-            series = " or ".join(dict.fromkeys((lesion.mask_series, lesion.crop_series)))
-            reason = self.rename(f"{MISSING}no mask in series {series}")
-            reason = self._refusal(job, facts) if job else reason
+            reason = self._no_mask(lesion, job, facts)
             account.set_aside.append((f"mask of {image_id}, {name}", reason))
             return
         account.set_aside += self._skipped(job, facts)
@@ -140,6 +133,13 @@ class SeriesLayout(Layout):
             rows, columns, fit_of(rows, columns, height, width),
             round(height / rows, 4), round(width / columns, 4), facts["area"],
         ))  # fmt: skip
+
+    def _no_mask(self, lesion: Lesion, job: Job | None, facts: Facts) -> str:
+        """Return why there is no mask of a lesion."""
+        if job is not None and job.candidates:
+            return self._refusal(job, facts)
+        series = " or ".join(dict.fromkeys((lesion.mask_series, lesion.crop_series)))
+        return self.rename(f"{MISSING}no mask in series {series}")
 
     def _skipped(self, job: Job, facts: Facts) -> list[tuple[str, str]]:
         found = skipped_files(job, facts)

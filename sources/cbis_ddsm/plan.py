@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.labels import Labels, what_normal_is
+from pipeline.manifest import QUESTIONS
 from pipeline.progress import Progress, Table
 from pipeline.resources.places import CHECKED, HEADERS
 from pipeline.stages.data import Organize
@@ -14,7 +16,15 @@ from sources.cbis_ddsm.cohort import FINDINGS, UNITS, Cohort, PlannedImage, plan
 from sources.cbis_ddsm.collection import KINDS, describe, description_table
 from sources.cbis_ddsm.files import index_files
 from sources.cbis_ddsm.layout import SeriesLayout
-from sources.cbis_ddsm.tables import OFFICIAL_CSVS, CaseCsv, Lesion, read_case_csvs
+from sources.cbis_ddsm.patches import PatchLayout
+from sources.cbis_ddsm.tables import (
+    MALIGNANT,
+    OFFICIAL_CSVS,
+    SHORT,
+    CaseCsv,
+    Lesion,
+    read_case_csvs,
+)
 from sources.plan import Plan, split_counts
 from sources.pseudonyms import OpenNames
 from sources.splits import Stratum, assign_folds, assign_splits
@@ -44,9 +54,18 @@ class CaseDescriptionPlan(Plan):
         return UNITS[self.options.unit]
 
     @property
+    def labels(self) -> tuple[str, str]:  # type: ignore[override]  # no field here
+        """The two of the dataset: the collection has no normal films, but normal tissue."""
+        return QUESTIONS[self._question]
+
+    @property
+    def _question(self) -> str:
+        return "abnormal-normal" if self.options.unit == "patch" else "benign-malignant"
+
+    @property
     def lesions(self) -> list[Lesion]:
-        """The rows of the wanted findings."""
-        wanted = FINDINGS[self.options.finding]
+        """The rows of the wanted findings; for patches of all, which normal tissue is clear of."""
+        wanted = FINDINGS["both" if self.options.unit == "patch" else self.options.finding]
         return [x for table in self.tables_read if table.finding in wanted for x in table.lesions]
 
     def facts(self) -> dict[str, Any]:
@@ -60,8 +79,11 @@ class CaseDescriptionPlan(Plan):
             "left_out": [asdict(entry) for entry in cohort.left_out],
             "pooled_patients": len(cohort.pooled),
             "moved_to_test": cohort.moved,
-            "planned": split_counts(cohort.images, self.splits),
+            "planned": split_counts(cohort.images, self.splits, self.labels),
         }
+        if options.unit == "patch":
+            normal = what_normal_is(Labels(*self.labels), options.unit)
+            facts |= {"question": self._question, "labels": list(self.labels), "normal": normal}
         if self.folds:
             facts["folds"] = {
                 fold: sum(mine == fold for mine in self.folds.values())
@@ -81,11 +103,14 @@ class CaseDescriptionPlan(Plan):
         """Yield what the case descriptions hold that is easily counted wrongly."""
         return _collection_notes(describe(self.tables_read))
 
-    def locate(self, keep: Path | None, progress: Progress) -> "SeriesLayout":
+    def locate(self, keep: Path | None, progress: Progress) -> SeriesLayout:
         """Read the headers of the download."""
         options = self.options
         index = index_files(options.source, keep, options.workers, progress)
-        return SeriesLayout(options, index, self.splits, self.rename, self.lesions)
+        found = options, index, self.splits, self.rename, self.lesions
+        if options.unit == "patch":
+            return PatchLayout.of(SeriesLayout(*found), self.images)
+        return SeriesLayout(*found)
 
 
 def plan_dataset(options: Organize, rename: OpenNames | None = None) -> CaseDescriptionPlan:
@@ -96,12 +121,8 @@ def plan_dataset(options: Organize, rename: OpenNames | None = None) -> CaseDesc
     """
     rules = resolved(options)
     tables = read_case_csvs(options.source, options.csv)
-    present = {(table.finding, table.split) for table in tables}
-    missing = [
-        name
-        for kind, name in zip(KINDS, OFFICIAL_CSVS, strict=True)
-        if kind[0] in FINDINGS[rules.finding] and kind not in present
-    ]
+    wanted = tuple(SHORT[finding] for finding in FINDINGS[rules.finding])
+    missing = [name for name in _unlisted(tables) if name.startswith(wanted)]
     lesions = [lesion for table in tables for lesion in table.lesions]
     names = rename or OpenNames()
     cohort = plan_cohort(lesions, options, names)
@@ -130,10 +151,9 @@ def strata_of(images: Sequence[PlannedImage]) -> dict[str, Stratum]:
     lesions: dict[str, list[Lesion]] = defaultdict(list)
     for image in images:
         lesions[image.patient_id] += image.lesions
-    malignant = {image.patient_id for image in images if image.label == "malignant"}
     return {
         patient: (
-            "malignant" if patient in malignant else "benign",
+            "malignant" if any(x.pathology == MALIGNANT for x in shown) else "benign",
             "|".join(sorted({lesion.finding for lesion in shown})),
             str(max(lesion.density for lesion in shown)),
         )
@@ -160,6 +180,11 @@ def cohort_notes(plan: CaseDescriptionPlan) -> Iterator[str]:
             f"patients in train for one finding and in test for the other: "
             f"{len(cohort.pooled):,}; images of theirs {what} (--pooled {options.pooled})"
         )
+    if options.unit == "patch" and (unknown := _unlisted(plan.tables_read)):
+        yield (
+            "a patch of normal tissue may show a lesion that these list, since they were not "
+            f"found: {', '.join(unknown)}"
+        )
     films = {(image.breast, image.lesions[0].view) for image in cohort.images}
     if options.unit == "mammogram" and len(films) < len(cohort.images):
         twice = len(cohort.images) - len(films)
@@ -167,6 +192,12 @@ def cohort_notes(plan: CaseDescriptionPlan) -> Iterator[str]:
             f"{twice:,} films stand under both labels: the {len(cohort.images):,} images are "
             f"{len(films):,} films"
         )
+
+
+def _unlisted(tables: Sequence[CaseCsv]) -> list[str]:
+    """Return the names of the case descriptions, of any finding, that were not found."""
+    present = {(table.finding, table.split) for table in tables}
+    return [name for kind, name in zip(KINDS, OFFICIAL_CSVS, strict=True) if kind not in present]
 
 
 def _collection_notes(collection: Mapping[str, Any]) -> Iterator[str]:
