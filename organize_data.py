@@ -235,10 +235,9 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
     samples = _samples(out, account)
     _contact_sheets(out, plan.labels, account, samples)
     # Test labels decide nothing, not even whether the dataset is fit for use.
-    looked_at = (row for row in account.rows if row.split != "test" and not row.parent)
+    looked_at = [row for row in account.rows if row.split != "test" and not row.parent]
     seen = [samples[row.image_id] for row in looked_at]
-    findings = shortcuts.probe(seen, options.seed)
-    shortcuts.write_findings(out, findings, seen)
+    findings = shortcuts.judge(out, out, looked_at, seen, options.seed)
     more, told = layout.outcome(account)
     fits = Counter(str(line[6]) for line in account.masks)
     facts = plan.facts() | {
@@ -271,6 +270,7 @@ def _samples(out: Path, account: Account) -> dict[str, shortcuts.Sample]:
             width=row.width,
             thumbnail=(read_image(out / THUMBNAILS / Path(row.path).name) // SPREAD).astype("u1"),
             collection=row.collection,
+            image_id=row.image_id,
         )
         for row in account.rows
     }

@@ -29,7 +29,7 @@ class WorkingImage:
     image: Grey  # (H, W) uint16 in [0, 65535], of the working size
     inside: Mask  # (H, W) bool: the breast; everything, where it was not sought
     frame: Frame  # where the image lies in its film
-    side: str  # on which side of the image the chest wall is; CENTRE for a lesion crop
+    side: str  # on which side of the image the chest wall is; CENTRE for a part of one
 
 
 def preprocess_image(
@@ -40,7 +40,7 @@ def preprocess_image(
     Args:
         image: (H, W) uint16 in [0, 65535], as `images.files.read_image` gives it.
         options: Of the stage; paths, seed and augmentation do not matter here.
-        unit: "mammogram", or "crop" for a lesion crop, which has neither borders nor background.
+        unit: "mammogram", or "crop" or "patch" for a part of one, which has no borders.
 
     Returns:
         uint8 in [0, 255], (size, size), or of the cropped film's size where the options' size is
@@ -89,7 +89,7 @@ def _head(image: Grey, options: Preprocess, unit: str) -> Iterator[tuple[str, Wo
     and than what finding the breast needs, and to the working size before the blur: grain, kernel
     and tiles then mean the same on films of any size, and each step costs a fraction.
     """
-    film = unit != "crop"
+    film = unit == "mammogram"
     box = _film_box(image, options) if film else Box(0, 0, image.shape[1], image.shape[0])
     turns = steps.quarter_turns(box.of(image)) if film and options.upright else 0
     if not turns:

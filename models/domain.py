@@ -61,7 +61,12 @@ class Domain:
         return float(nearest(unit_length(features[None]), self.features)[0])
 
     def complaints(
-        self, film: Image | None, side: int | None, working: Image, features: NDArray[Any] | None
+        self,
+        film: Image | None,
+        side: int | None,
+        working: Image,
+        features: NDArray[Any] | None,
+        unit: str = "mammogram",
     ) -> list[str]:
         """Return in words how an image differs from the training images; empty where it does not.
 
@@ -71,10 +76,11 @@ class Domain:
             side: Its longer side in pixels, likewise.
             working: (S, S), the network's input.
             features: (F,) of the network; None where they are not known.
+            unit: What an image of the training was, as `Row.unit` says.
         """
         found = []
         if film is not None and self.film is not None:
-            found += self._film_complaints(film, self.film)
+            found += self._film_complaints(film, self.film, unit)
         if side is not None and self.sides is not None:
             low, high = self.sides
             if not low / SIZE_MARGIN <= side <= high * SIZE_MARGIN:
@@ -90,10 +96,12 @@ class Domain:
     def _is_far(self, features: NDArray[Any]) -> bool:
         return self.feature_distance(features) > self.features_limit
 
-    def _film_complaints(self, film: Image, known: Normal) -> list[str]:
+    def _film_complaints(self, film: Image, known: Normal, unit: str) -> list[str]:
         values = film_statistics(film)
         if known.distance(values) <= known.limit:
             return []
+        if unit == "patch":
+            return ["does not look like the patches of the training: a whole mammogram?"]
         turned = {
             "inverted: dark tissue on a bright ground": [255 - film],
             "turned on its side": [np.rot90(film), np.rot90(film, 3)],

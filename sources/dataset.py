@@ -15,9 +15,11 @@ MASK_COLUMNS = (
     "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
     "area",
 )  # fmt: skip
-# x, y, side in pixels of the film, from its upper left corner; shares of the patch's area.
+# x, y, side in pixels of the film, from its upper left corner; shares of the patch's area; like
+# names the patch of the lesion that a normal one is like, or itself.
 PATCH_COLUMNS = (
     "image_id", "film", "source_id", "x", "y", "side", "breast_share", "lesion_share",
+    "like",
 )  # fmt: skip
 
 

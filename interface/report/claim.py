@@ -11,6 +11,7 @@ from interface.report.groups import Group
 from interface.report.runs import RunView
 from interface.report.sheets import Sheet, SheetRow
 from interface.report.words import count, listed
+from pipeline.labels import what_normal_is
 from pipeline.stages.collections import CBIS_DDSM, CITED, collection_name
 
 AUTHORS = "To be written by the authors"
@@ -109,14 +110,20 @@ def _of_data(dataset: Dataset) -> dict[int, str]:
         source, kind = CITED[name]
         labels = " or ".join(organised.labels.names)
         return answers | {7: f"{source}: {kind}", 14: f"What the collection gives: {labels}"}
+    truth = (
+        "Pathology as the collection gives it; an image is malignant where any of its lesions is; "
+        "benign without callback counts as "
+        + ("benign" if options.get("without_callback") == "benign" else "left out")
+    )
+    if options.get("unit") == "patch":
+        normal = what_normal_is(organised.labels, "patch")
+        truth = f"Outlines of lesions as the collection gives them; normal: {normal}"
     return answers | {
         5: "Retrospective",
         7: "CBIS-DDSM (Lee et al. 2017, Sci Data 4:170177), a public collection",
         12: "The collection was published without identities",
-        14: "Pathology as the collection gives it; an image is malignant where any of its lesions "
-            "is; benign without callback counts as "
-            + ("benign" if options.get("without_callback") == "benign" else "left out"),
-    }  # fmt: skip
+        14: truth,
+    }
 
 
 def _level(organised: Step | None) -> str:

@@ -13,7 +13,7 @@ from interface.report.pictures import SHEET, data_uri, jpeg
 from interface.report.scores import interval_of
 from interface.report.words import count, were
 from pipeline.errors import UserError
-from pipeline.labels import Labels
+from pipeline.labels import Labels, what_normal_is
 from pipeline.manifest import DESCRIPTION, SPLITS, Row, read_manifest, read_masks
 from pipeline.provenance import (
     NO_PATIENTS,
@@ -96,11 +96,20 @@ class Step:
         return "no patient is in two splits" if self.has_patients else NO_PATIENTS
 
     @property
+    def listed(self) -> int | None:
+        """How many images its collection lists; None where it lists others than it has."""
+        counts, options = self.record["counts"], self.record["options"]
+        return None if options.get("unit") == "patch" else counts.get("expected")
+
+    @property
     def content(self) -> str:
         """What one image is, in words: "mammogram with masses"."""
         unit = str(self.record["options"].get("unit", "mammogram"))
         if self.rows:
             unit = self.rows[0].unit
+        if unit == "patch":
+            normal = what_normal_is(self.labels, unit)
+            return f"square patch of a mammogram with {self.findings} (normal: {normal})"
         return f"{unit} with {self.findings}"
 
     @property

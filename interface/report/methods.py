@@ -58,7 +58,7 @@ def _data(group: Group, dataset: Dataset | None) -> Iterator[str]:
         cited, kind = CITED[collection_name(organised.record)]
         yield f"The data were {cited}: {kind}."
     if organised is not None:
-        expected = organised.record["counts"].get("expected")
+        expected = organised.listed
         known = f" The {organised.tables} listed {expected:,} of them." if expected else ""
         yield f"One image was a {organised.content}.{known}"
     for step in dataset.steps:

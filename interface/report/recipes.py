@@ -86,7 +86,7 @@ def preprocessing_of(runs: Sequence[RunView]) -> Iterator[str]:
         for run in runs
     }
     yield "Each image went through the following steps, none of which used its label."
-    film = () if runs[0].unit == "crop" else (_crop, _annotations)
+    film = (_crop, _annotations) if runs[0].unit == "mammogram" else ()
     copied = any(given["augment"] != "none" for given in known.values())
     for clause in (*film, _size, _blur, _contrast, _side, *([_copies] if copied else [])):
         yield said(known, clause)

@@ -81,7 +81,7 @@ class RunView:
     # The dataset that it was evaluated on; None for predictions made elsewhere without one.
     data: Path | None
     tested: Tested  # which images of it, and how they were preprocessed
-    unit: str  # what one image is: "mammogram" or "crop"
+    unit: str  # what one image is: "mammogram", "crop" or "patch"
     calibration: Mapping[str, Any]  # method and temperature
     aggregate: str  # how the scores of images became one of a breast or a patient: "max" or "mean"
     tta: str  # test-time augmentation: "none" or "flips"

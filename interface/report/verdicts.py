@@ -155,7 +155,7 @@ def result_of(group: Group) -> tuple[str, str, str]:
     how = "best of {} runs on validation" if "val" in best.scores else "highest of {} runs on test"
     chosen = f", the {how.format(len(group.runs))}," if several else ""
     test = best.test
-    unit = "crop" if best.unit == "crop" else "image"
+    unit = {"crop": "crop", "patch": "patch"}.get(best.unit, "image")
     if best.rare:
         what = f"{test.of('pr_auc').in_words}, where guessing has {test.base_rate or 0:.3f}"
         return (

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 
 def count(number: int, noun: str) -> str:
-    """Return "1 run" or "1,200 runs"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """Return "1 run", "1,200 runs" or "2 patches"."""
+    plural = "es" if noun.endswith("tch") else "s"
+    return f"{number:,} {noun}" + ("" if number == 1 else plural)
 
 
 def listed(items: Iterable[str]) -> str:

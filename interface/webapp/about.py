@@ -138,7 +138,8 @@ def _limits(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
     if dataset is not None and dataset.synthetic:
         films = "synthetic films"
     others = "digitised films" if of_rsna else "digital mammography"
-    other = "whole mammograms" if facts.model["unit"] == "crop" else "crops of a mammogram"
+    whole = facts.model["unit"] == "mammogram"
+    other = "crops of a mammogram" if whole else "whole mammograms"
     yield (
         f"Images other than its training showed. It knows {films} alone: no {others}, "
         f"tomosynthesis, ultrasound or MRI, and no {other}."

@@ -268,6 +268,9 @@ def _by_level(parts: Mapping[str, Sequence[Row]], level: Callable[[Row], str]) -
 def _assessed(parts: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
     if not any(row.assessment for row in parts["train"]):
         raise UserError("the dataset names no BI-RADS assessments")
+    normal = [row for row in parts["train"] if row.diagnosis == "normal"]
+    if normal and not any(row.assessment for row in normal):
+        raise UserError("normal images have no BI-RADS assessment, so it would be the label itself")
     return parts
 
 
@@ -390,6 +393,8 @@ def _untrained_network(
 
 
 def _with_background(parts: Mapping[str, Sequence[Row]], rest: BySplit) -> BySplit:
-    if any(row.unit == "crop" for row in parts["train"]):
-        raise UserError("lesion crops have no background")
+    units = {row.unit for row in parts["train"]}
+    for unit, name in (("crop", "lesion crops have"), ("patch", "patches have next to")):
+        if unit in units:
+            raise UserError(f"{name} no background")
     return rest

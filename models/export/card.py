@@ -144,7 +144,8 @@ def _view(exported: Exported) -> dict[str, Any]:
 
 
 def _image_of(model: Mapping[str, Any]) -> str:
-    return "crop around a lesion" if model["unit"] == "crop" else "whole mammogram"
+    parts = {"crop": "crop around a lesion", "patch": "square patch of a mammogram"}
+    return parts.get(model["unit"], "whole mammogram")
 
 
 def _question(model: Mapping[str, Any]) -> str:

@@ -18,7 +18,11 @@ CBIS_DDSM = (
 )
 OF_CBIS = "CBIS-DDSM is given under CC BY 3.0 by the Cancer Imaging Archive: cite it."
 FINDINGS = {"mass": "masses", "calc": "calcifications", "both": "masses and calcifications"}
-UNITS = {"mammogram": "whole mammograms", "crop": "crops around lesions"}
+UNITS = {
+    "mammogram": "whole mammograms",
+    "crop": "crops around lesions",
+    "patch": "square patches of mammograms, of normal tissue and",
+}
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ class Predictor:
     ) -> tuple[str, ...]:
         found = ["is in colour, and no film is"] if film.colour else []
         if self.domain is not None:
-            found += self.domain.complaints(film.thumbnail, film.side, working, features)
+            unit = self.looks[0].unit
+            found += self.domain.complaints(film.thumbnail, film.side, working, features, unit)
         return tuple(found)
 
 

@@ -41,7 +41,7 @@ class Look:
     """How a run's images were made from films."""
 
     preprocess: Preprocess | None  # None where it was trained on films as they are
-    unit: str  # "mammogram" or "crop"
+    unit: str  # "mammogram", "crop" or "patch"
     depth: int  # bits that a film's grey values were organised with: 8 or 16
     size: int  # side of the network's input in pixels
 

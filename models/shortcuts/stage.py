@@ -21,10 +21,21 @@ from images.thumbnails import Thumbnail, thumbnail, write_mean_images
 from models.bootstrap import estimates
 from models.metrics import Floats
 from models.shortcuts.features import features_of, one_hot
+from models.shortcuts.lesions import hidden, read_places
 from pipeline.errors import UserError
 from pipeline.labels import ALL_LABELS, Labels
-from pipeline.manifest import MANIFEST, POSITIVE, SPLITS, Row, labels_of, pair_of, read_manifest
+from pipeline.manifest import (
+    MANIFEST,
+    PATCH_TABLE,
+    POSITIVE,
+    SPLITS,
+    Row,
+    labels_of,
+    pair_of,
+    read_manifest,
+)
 from pipeline.progress import Progress, Result, Table
+from pipeline.provenance import source_of
 from pipeline.records import RECORD, UNFINISHED, read_json, write_json
 from pipeline.stages.data import Preprocess, Probe
 from pipeline.work import worker_count
@@ -56,6 +67,7 @@ class Sample:
     width: int  # of the image file, in pixels
     thumbnail: Thumbnail  # (h, w) uint8, from `images.thumbnails.thumbnail`
     collection: str = ""  # of a dataset that was merged from several: which
+    image_id: str = ""  # of its row in the manifest
 
 
 @dataclass(frozen=True)
@@ -152,8 +164,7 @@ def check_shortcuts(options: Probe, progress: Progress) -> Result:
         raise UserError(f"{folder}: not one image {reason}")
     if unread:
         notes.append(f"images that cannot be read: {len(unread):,}, the first is {unread[0][1]}")
-    findings = probe(samples, options.seed)
-    write_findings(folder, findings, samples)
+    findings = judge(folder, _organised(folder), rows, samples, options.seed)
     patients = len({sample.patient_id for sample in samples})
     verdict = findings.summary or "nothing predicts the label"
     lines = tuple(
@@ -176,15 +187,14 @@ def check_shortcuts(options: Probe, progress: Progress) -> Result:
     )
 
 
-def probed(result: Result, options: Preprocess, rows: Iterable[Row], progress: Progress) -> Result:
+def probed(result: Result, options: Preprocess, rows: Sequence[Row], progress: Progress) -> Result:
     """Probe the dataset that preprocessing has just written, and add what is found to its result.
 
     Returns:
         The result with the findings as facts["shortcuts"] and the warnings among its notes.
     """
     samples, _ = read_samples(options.out, rows, options.workers, progress)
-    findings = probe(samples, options.seed)
-    write_findings(options.out, findings, samples)
+    findings = judge(options.out, options.data, rows, samples, options.seed)
     facts = dict(result.facts) | {"shortcuts": findings.facts()}
     return dataclasses.replace(result, facts=facts, notes=(*result.notes, *findings.notes()))
 
@@ -247,7 +257,7 @@ def read_samples(
             return error
         height, width = image.shape
         small = thumbnail(image)
-        return Sample(row.patient_id, row.label, height, width, small, row.collection)
+        return Sample(row.patient_id, row.label, height, width, small, row.collection, row.image_id)
 
     pool = ThreadPoolExecutor(worker_count(workers))
     try:
@@ -261,6 +271,43 @@ def read_samples(
     finally:
         pool.shutdown(cancel_futures=True)
     return samples, unread
+
+
+def judge(
+    folder: Path, organised: Path | None, rows: Sequence[Row], samples: Sequence[Sample], seed: int
+) -> Findings:
+    """Probe what is in a dataset, and write into it what was found.
+
+    Of patches the lesions are hidden, and in normal ones the same places: what is left should be
+    alike.
+
+    Args:
+        folder: The dataset.
+        organised: The one that it was made from, or itself; None where it is gone.
+        rows: Its manifest.
+        samples: What is looked at of it.
+        seed: Of the folds and the bootstrap.
+
+    Raises:
+        UserError: The picture cannot be written.
+        OSError: The folder cannot be written to.
+    """
+    problem = ""
+    if patches := [row for row in rows if row.unit == "patch" and row.split in LOOKED_AT]:
+        places, problem = read_places(organised, patches)
+        samples = [dataclasses.replace(one, thumbnail=hidden(one.thumbnail,
+                                                             places.get(one.image_id)))
+                   for one in samples]  # fmt: skip
+    findings = Findings({}, problem) if problem else probe(samples, seed)
+    write_findings(folder, findings, samples)
+    return findings
+
+
+def _organised(folder: Path) -> Path | None:
+    """Return the organised dataset that a folder is, or was made from; None where it is gone."""
+    if (folder / PATCH_TABLE).is_file() or not (folder / RECORD).is_file():
+        return folder
+    return source_of(folder, read_json(folder / RECORD))
 
 
 def write_findings(folder: Path, findings: Findings, samples: Sequence[Sample]) -> None:

@@ -126,9 +126,10 @@ class PatchLayout(SeriesLayout):
         source_id = self.rename(job.candidates[facts["taken"]].source_id)
         account.pixels[patch.image_id] = found["pixels"]
         account.rows.append(self._patch_row(image, job, patch, facts, found))
+        like = next(one.image_id for one in job.patches if one.lesion == patch.lesion)
         account.patches.append((
             patch.image_id, self.rename(image.film), source_id, found["x"], found["y"],
-            found["side"], found["breast"], found["lesion"],
+            found["side"], found["breast"], found["lesion"], like,
         ))  # fmt: skip
         for one in found["masks"]:
             self._account_part(image.film, job, patch, facts, one, account)

@@ -26,7 +26,10 @@ GRID = 16  # cells along a patch
 MARGIN = 1 / 8  # kept from every lesion
 LESS_BREAST = 0.2  # of the area: how much less breast than the lesion's patch shows is too little
 OVERLAP = 0.5  # how far two normal patches of a film may overlap, along a side
-NEAREST = 0.1  # share of the windows, the best matched, of which one is drawn
+NEAREST = 0.05  # share of the windows, the best matched, of which one is drawn
+# Of breast share, depth, height and grey, where they are matched. On 150 synthetic patients, with
+# all at 1 the probe's AUC of borders was 0.63, with these 0.60, of places drawn without any 0.79.
+WEIGHTS = (4.0, 1.0, 0.5, 1.0)
 
 
 def film_box(image: NDArray[np.uint16], side: int) -> Box:
@@ -142,7 +145,7 @@ class Tissue:
             return None
         rows, columns = np.nonzero(free)
         found = np.stack([part[rows, columns] for part in self._windows], axis=1)  # (n, 4)
-        order = np.argsort(np.abs(found - wanted).sum(axis=1), kind="stable")
+        order = np.argsort(np.abs(found - wanted) @ np.array(WEIGHTS), kind="stable")
         near = order[: max(1, int(NEAREST * len(order)))]
         # A hash and no generator of the film's: the same draw whoever makes it, and when.
         drawn = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
