@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.labels import KEYS, Labels, is_rare, known_label, note_on_labels
+from pipeline.labels import KEYS, Labels, is_rare, known_label, note_on_labels, what_normal_is
 from pipeline.manifest import QUESTIONS, Row
 from pipeline.records import read_json
 
@@ -65,3 +65,21 @@ def test_a_model_file_with_other_labels_is_damaged(tmp_path):
     path.write_text(json.dumps(facts))
     with pytest.raises(UserError, match="is damaged"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("question", "unit", "left_out", "said"),
+    [
+        ("abnormal-normal", "mammogram", False, "normal films"),
+        ("abnormal-normal", "patch", False, "normal-tissue patches outside every lesion mask"),
+        ("benign-malignant", "mammogram", False,
+         "benign images, the nearest thing: the collection has no normal ones"),
+        ("benign-malignant", "crop", False,
+         "benign images, the nearest thing: the collection has no normal ones"),
+        ("benign-malignant", "mammogram", True,
+         "benign images; the collection's normal ones are left out"),
+        ("malignant-rest", "mammogram", False, "images that are not malignant"),
+    ],
+)  # fmt: skip
+def test_what_normal_was_can_be_said_of_each_question(question, unit, left_out, said):
+    assert what_normal_is(Labels(*QUESTIONS[question]), unit, left_out) == said

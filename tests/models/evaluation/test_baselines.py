@@ -261,6 +261,9 @@ def test_what_cannot_be_computed_says_why_and_a_broken_image_stops_nothing(tmp_p
     assert broken.image_id in scores["majority"]
     assert broken.image_id not in scores["untrained"]
     assert len(scores["untrained"]) == len(scores["shuffled"]) == len(scores["majority"]) - 1
+    few = [dataclasses.replace(row, unit="patch") for row in some(folder, train=6, test=2)]
+    patches = computed(folder, tmp_path / "patches", few)
+    assert problems_of(patches)["background"] == "patches have next to no background"
     one_class = [
         row
         for row in some(folder, train=6, test=2)
@@ -323,3 +326,19 @@ def test_only_what_should_not_predict_is_unexpected_and_only_with_enough_patient
     reverse = {name: 1 - score for name, score in perfect.items()}
     assert unexpected({"baselines": [{"name": "background", "test": reverse}]}, rows, 200, 1) == []
     assert unexpected({"baselines": [{"name": "background", "test": {}}]}, rows, 200, 1) == []
+
+
+def test_an_assessment_that_only_lesions_have_is_no_baseline(tmp_path):
+    folder = make(tmp_path / "data")
+    rows = [
+        dataclasses.replace(
+            row,
+            label="abnormal" if row.is_positive else "normal",
+            diagnosis="malignant" if row.is_positive else "normal",
+            assessment="4" if row.is_positive else "",
+        )
+        for row in some(folder, train=6, val=2, test=2)
+    ]
+    made = computed(folder, tmp_path, rows)
+    assert problems_of(made)["assessment"].startswith("normal images have no BI-RADS assessment")
+    assert not scores_of(made)["assessment"]

@@ -113,6 +113,8 @@ def test_each_choice_says_what_would_be_left(collection):
     assert counts.keys() == {"mass", "calc", "both"}
     crops = live_counts("finding", answers(collection, unit="crop"))
     assert crops["mass"].startswith(f"{len(lines)} images")
+    patches = live_counts("unit", answers(collection))["patch"]
+    assert patches.startswith(f"{2 * len(lines)} images")
 
 
 def test_counts_follow_an_edited_csv_and_are_absent_without_one(copy_of_csvs):
