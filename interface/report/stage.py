@@ -125,7 +125,9 @@ def _write(folder: Path, page: Page, runs: Sequence[RunView], progress: Progress
     write_text(folder / METHODS, "\n\n".join(page.methods) + "\n")
     write_table(folder / TABLE, COLUMNS, list(_metric_rows(runs)))
     write_json(folder / METRICS, {run.name: Run(run.folder).metrics() for run in runs})
-    forests = [sheet for sheet in page.sheets if sheet.forest is not None]
+    # Where every breast or patient has a lesion, none of a table's rows has a figure to draw.
+    forests = [sheet for sheet in page.sheets
+               if sheet.forest is not None and any(row.whisker for row in sheet.rows)]  # fmt: skip
     total = len(runs) + len(forests) + len(page.searches)
     with progress.track("Writing figures", total, "figures") as advance:
         for sheet in page.sheets:
