@@ -71,10 +71,6 @@ def scaled(mask, shape):
     return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
 
 
-def same_aspect(mask, shape):
-    return abs(mask.shape[0] / mask.shape[1] / (shape[0] / shape[1]) - 1) < 0.01
-
-
 @pytest.fixture(scope="module")
 def patches(collection, once):
     """Patches around masses, with those of normal tissue; not to be written to."""
@@ -82,10 +78,8 @@ def patches(collection, once):
 
 
 def test_no_normal_patch_comes_near_any_lesion_of_its_film(collection, patches):
-    rows, where = (
-        {row.image_id: row for row in read_manifest(patches.folder)},
-        places(patches.folder),
-    )
+    rows = {row.image_id: row for row in read_manifest(patches.folder)}
+    where = places(patches.folder)
     lesions, findings, seen = lesions_of(collection), set(), 0
     assert rows.keys() == where.keys()
     for name, (film, x, y, side) in where.items():
@@ -107,10 +101,8 @@ def test_no_normal_patch_comes_near_any_lesion_of_its_film(collection, patches):
 
 
 def test_each_mass_has_a_patch_with_it_in_the_middle_and_its_mask(collection, patches):
-    rows, where = (
-        {row.image_id: row for row in read_manifest(patches.folder)},
-        places(patches.folder),
-    )
+    rows = {row.image_id: row for row in read_manifest(patches.folder)}
+    where = places(patches.folder)
     masks = defaultdict(dict)
     for line in table(patches.folder / "masks.csv"):
         masks[line["image_id"]][line["abnormality"]] = line
