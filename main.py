@@ -16,23 +16,17 @@ if __name__ == "__main__":
     gc.disable()
 
 from interface import flags, torchrun
-from interface.stages import STAGES, Outcome, run_stage
+from interface.stages import DISK_ERRORS, GONE, STAGES, Outcome, disk_trouble, run_stage
 from pipeline.errors import UserError, shown
 from pipeline.options import checked, defaults
-from pipeline.processes import World, as_started, world_here
+from pipeline.processes import World, as_started, leave_cores_to_others, world_here
 from pipeline.records import read_json
 
 if TYPE_CHECKING:
     from interface.screen import Screen
     from pipeline.stages.whole import Plan
 
-# Threads that spin while they wait take the core that another program needs: beside one a step of
-# training took five times as long, not twice. OpenMP's, and OpenBLAS's, which as numpy loads spin
-# for 22 ms each on every other core, now for 0.3 ms (2^20 cycles). Read when torch and numpy load;
-# a person's own win.
-for _name, _value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0"),
-                      ("OPENBLAS_THREAD_TIMEOUT", "20")):  # fmt: skip
-    os.environ.setdefault(_name, _value)
+leave_cores_to_others()
 DONE, MISTAKE, SET_ASIDE, STOPPED, PIPE_CLOSED = 0, 1, 3, 130, 141
 
 
@@ -69,8 +63,6 @@ def _run(argv: Sequence[str] | None) -> int:
         text = f"the Python package {package} is missing; run: pip install -r requirements.txt"
         return _fail(world, error, text)
     except OSError as error:
-        from interface.session import DISK_ERRORS, GONE, disk_trouble
-
         if error.errno not in DISK_ERRORS | GONE:
             raise
         return _fail(world, error, disk_trouble(error))

@@ -164,10 +164,10 @@ def _add_output(group: "argparse._ActionsContainer") -> None:
 def _add_option(group: "argparse._ArgumentGroup", item: "Field[Any]") -> None:
     if kind_of(item) is bool:
         action = argparse.BooleanOptionalAction
-        group.add_argument(flag(item), action=action, help=_help(item))
+        group.add_argument(flag(item), action=action, help=_escaped(item))
     elif spec_of(item).positional:
         group.add_argument(
-            item.name, nargs="*", action=_JoinWords, metavar=item.name.upper(), help=_help(item)
+            item.name, nargs="*", action=_JoinWords, metavar=item.name.upper(), help=_escaped(item)
         )
     else:
         kind = kind_of(item).__name__.upper()
@@ -176,7 +176,7 @@ def _add_option(group: "argparse._ArgumentGroup", item: "Field[Any]") -> None:
         metavar = "|".join(dict.fromkeys(words))
         if len(metavar) > 40:
             metavar = item.name.upper()
-        group.add_argument(flag(item), type=_reader(item), metavar=metavar, help=_help(item))
+        group.add_argument(flag(item), type=_reader(item), metavar=metavar, help=_escaped(item))
 
 
 def _plain_choices(item: "Field[Any]") -> list[str]:
@@ -187,7 +187,12 @@ def _plain_choices(item: "Field[Any]") -> list[str]:
     return list(choices_of(item, {}) or ())
 
 
-def _help(item: "Field[Any]") -> str:
+def _escaped(item: "Field[Any]") -> str:
+    return help_text(item).replace("%", "%%")  # argparse formats it
+
+
+def help_text(item: "Field[Any]") -> str:
+    """Return what `--help` says of an option: text with its unit, values, default."""
     text = text_of(item)
     choices = _plain_choices(item)
     parts = [text, f"one of {', '.join(choices)}" if choices else ""]
@@ -197,7 +202,7 @@ def _help(item: "Field[Any]") -> str:
         parts.append(f"or {spec_of(item).other}")
     default = text_for(item, item.default)
     parts.append(f"default: {default}" if default else "")
-    return "; ".join(part for part in parts if part).replace("%", "%%")
+    return "; ".join(part for part in parts if part)
 
 
 def _reader(item: "Field[Any]") -> Callable[[str], Any]:

@@ -3,8 +3,8 @@
 import dataclasses
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from pipeline.records import SET_ASIDE
 from pipeline.workspace import Workspace
 
 LOG_WIDTH = 120  # columns of what is written to a log
+NOTEBOOK_WIDTH = 88  # columns below a cell of a notebook
+REDRAWN = 0.2  # seconds between two states of a bar in a notebook
 TALL = 34  # lines of a terminal from which the menu shows a panel
 NOTICE = "Research software. Not a medical device; not for diagnosis."
 
@@ -52,8 +54,42 @@ class _Rate(ProgressColumn):
         return Text(text, style="dim")
 
 
+class _Spot:
+    """A place in a notebook's output whose text is replaced; it is made when first written to.
+
+    The bars of rich need ipywidgets there, and a saved notebook does not hold what those showed.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._drawn = 0.0
+
+    def show(self, text: Callable[[], str], at_once: bool = True) -> None:
+        """Replace its text; unless at once, not more than some times a second."""
+        if not at_once and time.monotonic() - self._drawn < REDRAWN:
+            return
+        self._drawn = time.monotonic()
+        self._write({"text/plain": text()})
+
+    def clear(self) -> None:
+        """Leave nothing of it."""
+        if self._handle:
+            self._write({"text/html": "", "text/plain": ""})
+
+    def _write(self, content: Mapping[str, str]) -> None:
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
 class Screen:
-    """The terminal as a stage's Progress, and as the place where results are shown."""
+    """The terminal as a stage's Progress, and as the place where results are shown.
+
+    In a notebook lines are plain text, and a bar is one line that is drawn anew.
+    """
 
     def __init__(
         self,
@@ -74,6 +110,13 @@ class Screen:
             UserError: It cannot be written.
         """
         self.console = Console(stderr=to_stderr, quiet=quiet, highlight=False)
+        self._spot: _Spot | None = None
+        if self.console.is_jupyter:
+            self._spot = None if quiet else _Spot()
+            self.console = Console(
+                quiet=quiet, highlight=False, width=NOTEBOOK_WIDTH, force_jupyter=False,
+                force_terminal=False,
+            )  # fmt: skip
         self._log = None if quiet else log
         self._to_log(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(words)}", markup=False)
         self._columns: tuple[str, ...] = ()
@@ -106,8 +149,8 @@ class Screen:
     def track(self, text: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
         """Show a bar with rate and time left; see pipeline.progress.Progress."""
         # A bar that comes back every epoch clears itself; the epoch's row stays.
-        passing = unit == "batches"
-        if not total or (passing and not self.console.is_terminal):
+        passing, spot = unit == "batches", self._spot
+        if not total or (passing and not self.console.is_terminal and not spot):
             yield lambda _steps: raise_if_interrupted()
             return
         columns = (
@@ -118,22 +161,42 @@ class Screen:
             _Rate(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
-        bar = Progress(*columns, console=self.console, transient=passing, expand=True)
+        bar = Progress(
+            *columns, console=self.console, transient=passing, expand=True, disable=bool(spot)
+        )
         if not passing:
             self._to_log(f"{text}: {total:,} {unit}", markup=False)
-        with bar:
+        with bar, nullcontext() if spot is None else self._in_spot(spot, bar, passing):
             task = bar.add_task(text, total=total, completed=done, done=done)
 
             def advance(steps: int) -> None:
                 raise_if_interrupted()
                 bar.advance(task, steps)
+                if spot:
+                    spot.show(lambda: self._text_of(bar), at_once=False)
 
             yield advance
+
+    @contextmanager
+    def _in_spot(self, spot: _Spot, bar: Progress, passing: bool) -> Iterator[None]:
+        """Take the bar away as the block ends; what is worth a line stays as one."""
+        try:
+            yield
+        finally:
+            spot.clear()
+            if not passing:
+                self.console.print(bar)
+
+    def _text_of(self, drawn: Any) -> str:
+        with self.console.capture() as captured:
+            self.console.print(drawn)
+        return captured.get().rstrip()
 
     def say(self, text: str) -> None:
         """Show one line that the person should read."""
         # A command or a path is copied whole; prose breaks between words.
-        whole = not self.console.is_terminal or "python " in text or "/" in text
+        breaks = self.console.is_terminal or self._spot
+        whole = not breaks or "python " in text or "/" in text
         self._print(as_started(text), soft_wrap=whole, markup=False)
 
     def row(self, cells: Mapping[str, Cell], best: bool = False) -> None:
@@ -142,7 +205,7 @@ class Screen:
         if columns != self._columns:
             self._columns = columns
             self.say("".join(f"{name:>{_width(name)}}" for name in columns))
-        text = "".join(f"{_cell(value):>{_width(name)}}" for name, value in cells.items())
+        text = "".join(f"{cell_text(value):>{_width(name)}}" for name, value in cells.items())
         self._print(f"{text}  best" if best else text, style="bold" if best else "")
 
     def heading(self, text: str) -> None:
@@ -153,18 +216,33 @@ class Screen:
 
     def waiting(self, text: str) -> AbstractContextManager[Any]:
         """Show that something is on its way while the block runs."""
-        return self.console.status(text)
+        return self.console.status(text) if self._spot is None else self._waiting(self._spot, text)
+
+    @contextmanager
+    def _waiting(self, spot: _Spot, text: str) -> Iterator[None]:
+        spot.show(lambda: text)
+        try:
+            yield
+        finally:
+            spot.clear()
 
     def table(self, table: Table) -> None:
         """Draw a table: text to the left, numbers to the right."""
+        self._print(self._drawn(table))
+
+    def text_of_table(self, table: Table) -> str:
+        """Return what `table` would show."""
+        return self._text_of(self._drawn(table))
+
+    def _drawn(self, table: Table) -> RichTable:
         drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
         drawn.box = SIMPLE_HEAD
         for index, name in enumerate(table.columns):
             numeric = all(not isinstance(row[index], str) for row in table.rows)
             drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in table.rows:
-            drawn.add_row(*(Text(_cell(value)) for value in row))
-        self._print(drawn)
+            drawn.add_row(*(Text(cell_text(value)) for value in row))
+        return drawn
 
     def summary(self, stage: str, options: Any) -> None:
         """Show the answers before a stage runs, what is not the default marked, and the command.
@@ -204,15 +282,25 @@ class Screen:
         for note in result.notes:
             self.say(f"Note: {note}")
         if result.folder is None:
-            self.say(f"After {_duration(seconds)}.")
+            self.say(f"After {duration(seconds)}.")
         else:
             if result.set_aside:
                 where = from_here(result.folder) / result.listed_in
                 what = "Set aside" if result.listed_in == SET_ASIDE else "Listed"
                 self.say(f"{what}: {result.set_aside:,}, each with its reason in {where}")
-            self.say(f"In {from_here(result.folder)}, after {_duration(seconds)}.")
+            self.say(f"In {from_here(result.folder)}, after {duration(seconds)}.")
         if next_command:
             self.say(f"Next: {next_command}")
+
+    def text_of_result(
+        self, result: Result, next_command: str, seconds: float, notice: bool
+    ) -> str:
+        """Return what `result`, and `notice` before it, would show."""
+        with self.console.capture() as captured:
+            if notice:
+                self.notice()
+            self.result(result, next_command, seconds)
+        return captured.get().rstrip()
 
     def notice(self) -> None:
         """Say what the figures are not for; shown with every score."""
@@ -239,7 +327,8 @@ def _width(name: str) -> int:
     return max(len(name) + 2, 8)
 
 
-def _cell(value: Cell) -> str:
+def cell_text(value: Cell) -> str:
+    """Write a cell of a table: three decimals, thousands apart, "-" for nothing."""
     if isinstance(value, float):
         return f"{value:.3f}" if value == value else "-"
     if isinstance(value, int):
@@ -247,7 +336,8 @@ def _cell(value: Cell) -> str:
     return "-" if value is None else str(value)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write a time as people read it: "12.3 s", "05:20 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S min", time.gmtime(seconds))

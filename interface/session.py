@@ -1,6 +1,5 @@
 """A stage by questions: asked, shown, run, and asked again where an answer did not do."""
 
-import errno
 import os
 import sys
 import webbrowser
@@ -9,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interface.stages import STAGES, Outcome, kept_answers, remember, run_stage
+from interface.stages import (
+    STAGES,
+    Outcome,
+    disk_trouble_in_a_line,
+    kept_answers,
+    remember,
+    run_stage,
+)
 from pipeline import workspace
 from pipeline.errors import UserError
 from pipeline.options import converted, items_of, spec_of
@@ -17,9 +23,6 @@ from pipeline.options import converted, items_of, spec_of
 if TYPE_CHECKING:
     from interface.prompts.form import Form
     from interface.screen import Screen
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
-GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
             tried = True
             screen.summary(name, filled)
             try:
-                outcome = _run(name, filled, screen)
+                with disk_trouble_in_a_line():
+                    outcome = run_stage(name, filled, screen)
             except UserError as error:
                 wrong = error
                 forget_keys()
@@ -85,15 +89,6 @@ def ask_and_run(name: str, asked: Asked, screen: "Screen") -> Outcome | None:
     finally:
         if outcome is None and (tried or form.said):
             workspace.keep_draft(name, kept_answers(options, _plain(form.answers)))
-
-
-def _run(name: str, filled: Any, screen: "Screen") -> Outcome:
-    try:
-        return run_stage(name, filled, screen)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS | GONE:
-            raise
-        raise UserError(disk_trouble(error)) from None
 
 
 def _fill(form: "Form", wrong: UserError | None, asked: Asked, tried: bool) -> Any | None:
@@ -111,14 +106,6 @@ def _fill(form: "Form", wrong: UserError | None, asked: Asked, tried: bool) -> A
 
 def _plain(answers: Mapping[str, Any]) -> dict[str, Any]:
     return {key: str(v) if isinstance(v, Path) else v for key, v in answers.items()}
-
-
-def disk_trouble(error: OSError) -> str:
-    """Return in one line what the disk would not do."""
-    where = os.fsdecode(error.filename or "the output folder")
-    if error.errno in GONE:
-        return f"{where}: is gone; its folder was removed during the work, so run it again"
-    return f"{where}: {error.strerror}; make room or choose another folder, then run it again"
 
 
 def offered_answers(name: str, options: type) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """The stages of the tool, and running one of them: from its options to its result on the screen."""
 
+import errno
 import gc
 import importlib
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interface import flags
+from pipeline.errors import UserError
 from pipeline.interrupts import noting_interrupts
 from pipeline.options import defaults, items_of, spec_of
 from pipeline.progress import Result
@@ -60,6 +64,8 @@ STAGES = {
 }
 # These show scores: say what they are not for.
 SCORING = ("tune", "train", "evaluate", "explain", "predict", "app", "compare", "report")
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,36 @@ class Outcome:
         }
 
 
+def outcome_of(name: str, options: Any, screen: "Screen") -> Outcome:
+    """Run one stage; its result is not shown.
+
+    Args:
+        name: Its name.
+        options: Its options, checked.
+        screen: Where its progress is shown.
+
+    Raises:
+        UserError: It could not be done.
+        KeyboardInterrupt: It was stopped; the message says how to continue.
+    """
+    module, function = STAGES[name].function.split(":")
+    started = time.monotonic()
+    try:
+        with screen.waiting(f"Loading what {name} needs ..."):
+            run = getattr(importlib.import_module(module), function)
+        if not gc.isenabled():  # main.py began without it
+            gc.freeze()  # what was imported stays; to go over it as the process ends takes 0.1 s
+            gc.enable()
+        with noting_interrupts():
+            result: Result = run(options, screen)
+    except KeyboardInterrupt as stop:
+        text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"
+        raise KeyboardInterrupt(text) from None
+    finally:
+        leave_folders()
+    return Outcome(name, result, time.monotonic() - started)
+
+
 def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False) -> Outcome:
     """Run one stage and show its result.
 
@@ -106,25 +142,30 @@ def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False)
         UserError: It could not be done.
         KeyboardInterrupt: It was stopped; the message says how to continue.
     """
-    module, function = STAGES[name].function.split(":")
-    started = time.monotonic()
-    try:
-        with screen.waiting(f"Loading what {name} needs ..."):
-            run = getattr(importlib.import_module(module), function)
-        gc.freeze()  # what was imported stays; to go over it at the end of the process takes 0.1 s
-        gc.enable()
-        with noting_interrupts():
-            result: Result = run(options, screen)
-    except KeyboardInterrupt as stop:
-        text = str(stop) or f"{name}: stopped; continue with: {flags.command(name, options)}"
-        raise KeyboardInterrupt(text) from None
-    finally:
-        leave_folders()
-    outcome = Outcome(name, result, time.monotonic() - started)
+    outcome = outcome_of(name, options, screen)
     if name in SCORING:
         screen.notice()
-    screen.result(result, "" if in_a_row else outcome.next_command(), outcome.seconds)
+    screen.result(outcome.result, "" if in_a_row else outcome.next_command(), outcome.seconds)
     return outcome
+
+
+def disk_trouble(error: OSError) -> str:
+    """Return in one line what the disk would not do."""
+    where = os.fsdecode(error.filename or "the output folder")
+    if error.errno in GONE:
+        return f"{where}: is gone; its folder was removed during the work, so run it again"
+    return f"{where}: {error.strerror}; make room or choose another folder, then run it again"
+
+
+@contextmanager
+def disk_trouble_in_a_line() -> Iterator[None]:
+    """Turn what the disk would not do in the block into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS | GONE:
+            raise
+        raise UserError(disk_trouble(error)) from None
 
 
 def remember(name: str, options: Any, result: Result) -> None:

@@ -31,8 +31,8 @@ def _shortened(problem: str, longest: int) -> str:
 class UserError(Exception):
     """A person's mistake, in one line: what is wrong, with which path or value, what to do.
 
-    Only main.py catches it and turns it into an exit status; every other exception is a
-    programming error and keeps its traceback.
+    Only main.py catches it and turns it into an exit status, a notebook shows its line; every
+    other exception is a programming error and keeps its traceback.
 
     Attributes:
         problem: What is wrong and where, without a full stop.
@@ -43,6 +43,10 @@ class UserError(Exception):
         self.problem = _shortened(problem, LONGEST - len(remedy) - 2)
         self.remedy = remedy
         super().__init__(f"{self.problem}; {remedy}" if remedy else self.problem)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback: a notebook has no main.py."""
+        return [f"UserError: {self}"]
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
         # Raised in worker processes too: the default would rebuild it from the joined line.

@@ -1,16 +1,20 @@
 """README and pages: short, linked, and naming only what there is."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from interface.flags import build_parser
 from interface.stages import STAGES
 from pipeline.options import flag, items_of
-from tests.conftest import ROOT
+from tests.conftest import OFFLINE, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_TOOLS = {"--nproc-per-node", "--logdir"}  # of torchrun and tensorboard
+# The code blocks in Python that are whole scripts.
+SCRIPT = re.compile(r"```python\n(.*?)```", re.DOTALL)
 OF_MAIN = {"--batch", "--json", "--answers", "--help", "--log-file", "--version"}
 
 
@@ -47,3 +51,17 @@ def test_flags_and_stages_that_are_named_exist(page):
 def test_files_of_the_source_that_are_named_exist(page):
     named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text()))
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.slow  # it trains
+def test_the_script_in_the_page_on_the_api_runs(tmp_path):
+    (script,) = SCRIPT.findall((ROOT / "docs" / "api.md").read_text())
+    assert script.count("\n") <= 18
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        env=OFFLINE | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "images preprocessed to 128 x 128 pixels" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Test AUC")
