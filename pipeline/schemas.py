@@ -285,11 +285,21 @@ class MapChecks(Struct):
     single_mirror: Interval | None = None  # earlier versions: "mirror", of means, so always 1
 
 
+class MapScale(Struct):
+    """The one scale that the error maps of a run are drawn on."""
+
+    median: float  # error of pixels of normal validation images
+    limit: float  # quantile of them, the middle of the scale
+    top: float  # its end
+    quantile: Share
+    images: Count
+
+
 class Explanations(Struct):
     """explanations.json: what the heat-maps of a run are worth."""
 
     method: str
-    evidence: Literal["called", "malignant", "benign"]
+    evidence: Literal["called", "malignant", "benign", "errors"]
     images: Count
     drawn: Count
     scored: Count
@@ -301,6 +311,7 @@ class Explanations(Struct):
     checks: MapChecks | None
     masks_set_aside: Count
     labels: LabelPair = BENIGN_MALIGNANT
+    scale: MapScale | None = None
 
 
 class Best(Struct):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+PATCH_STRIDE = 8  # pixels from one patch to the next: of the second stage of a ResNet18
 AROUND = 3  # side in cells of the patch whose mean a feature is (Roth et al. 2022, section 3.1)
 BANK = 2048  # features that the memory bank keeps
 PROJECTED = 128  # dimensions that the bank is chosen in

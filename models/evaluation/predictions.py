@@ -32,6 +32,7 @@ CALLS = {"0": "N", "1": "P"}  # negative or positive, as the end of an outcome s
 NUMBERED = ("0", "1")  # a label as a number: the negative one, the positive one
 LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
 Line = tuple[Row, float]  # an image and its probability
+AGAIN = "evaluate the run again"
 REMEDY = (
     f"give a CSV with the columns {', '.join(NEEDED)}, probability (and split: val or test); or "
     f"{ERROR} in place of probability, of an anomaly detector"
@@ -45,12 +46,12 @@ def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
         UserError: The file is missing, lacks a column or holds a line that is no prediction.
     """
     rows, scores = [], []
-    table = read_table(path, READ_BACK, "evaluate the run again")
+    table = read_table(path, READ_BACK, AGAIN)
     for line in table.lines:
         cells, where = line.cells, f"{path}: line {line.number}"
         label = _label(cells["label"], Labels())
         if label is None or not cells["image_id"] or not cells["patient_id"]:
-            raise UserError(f"{where}: is no prediction", "evaluate the run again")
+            raise UserError(f"{where}: is no prediction", AGAIN)
         rows.append(
             Row(
                 image_id=cells["image_id"],
@@ -66,10 +67,24 @@ def read_predicted(path: Path) -> tuple[list[Row], list[float]]:
     return rows, scores
 
 
+def read_errors(path: Path) -> list[float]:
+    """Read the errors that an anomaly detector gave the images of predictions_{val,test}.csv.
+
+    Raises:
+        UserError: The file is missing, or holds a line without one.
+    """
+    table = read_table(path, (ERROR,), AGAIN)
+    return [
+        _score(f"{path}: line {line.number}", ERROR, line.cells[ERROR], table)
+        for line in table.lines
+    ]
+
+
 def maps_are_older(folder: Path) -> bool:
     """Return whether the heat-maps of a run were made before its last evaluation changed something.
 
-    They were where their table has other images, probabilities or calls than predictions_test.csv.
+    They were where their table has other images, scores or calls than predictions_test.csv. A
+    score is a probability, or the error of an anomaly detector.
 
     Args:
         folder: Of an evaluated run.
@@ -78,14 +93,16 @@ def maps_are_older(folder: Path) -> bool:
     predicted = folder / "predictions_test.csv"
     if not table.is_file() or not predicted.is_file():
         return False
+    lines = read_table(table, ("image_id", "outcome")).lines
+    score = ERROR if lines and ERROR in lines[0].cells else "probability"
     explained = {
-        line.cells["image_id"]: (float(line.cells["probability"]), line.cells["outcome"][-1:])
-        for line in read_table(table, ("image_id", "probability", "outcome")).lines
+        line.cells["image_id"]: (float(line.cells[score]), line.cells["outcome"][-1:])
+        for line in lines
     }
     now = {}
-    for line in read_table(predicted, ("image_id", "probability", "predicted")).lines:
+    for line in read_table(predicted, ("image_id", score, "predicted")).lines:
         call = CALLS.get(line.cells["predicted"])
-        now[line.cells["image_id"]] = float(line.cells["probability"]), call
+        now[line.cells["image_id"]] = float(line.cells[score]), call
     return any(now.get(name) != said for name, said in explained.items())
 
 

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 from torch import nn
 
 from models.explanation.baselines import copied, untrained
-from models.explanation.cams import heat_maps
+from models.explanation.maps import maps_of
 from models.explanation.occlusion import blurred
 from models.inference import Compute, TrainedModel, image_logits
 from models.metrics import Floats
@@ -95,7 +95,7 @@ def randomised(
     chain = units(changed.network)
     for name in reversed(learnt_units(changed.network)):
         chain[name].load_state_dict(fresh[name].state_dict())
-        found = heat_maps(changed, images, compute, method, evidence, advance)
+        found = maps_of(changed, images, compute, method, evidence, advance)
         each = [rank_correlation(*one) for one in zip(maps, found, breasts, strict=True)]
         yield name, _mean(each)
 
@@ -124,12 +124,12 @@ def mirror_correlations(
 ) -> Floats:
     """Return (N,) Pearson's correlation of the map of each mirror image with the mirrored map.
 
-    It is that of single maps. The maps that are shown are means over an image and its mirror
-    image, whose correlation is 1 by construction and says nothing of the network.
+    It is that of single maps. A classifier's maps that are shown are means over an image and its
+    mirror image, whose correlation is 1 by construction and says nothing of the network.
     """
     turned = np.ascontiguousarray(images[:, :, ::-1])
-    single = heat_maps(model, images, compute, method, evidence, mirrored=False)
-    found = heat_maps(model, turned, compute, method, evidence, advance, mirrored=False)
+    single = maps_of(model, images, compute, method, evidence, mirrored=False)
+    found = maps_of(model, turned, compute, method, evidence, advance, mirrored=False)
     each = [correlation(*one) for one in zip(found[:, :, ::-1], single, strict=True)]
     return np.array(each, np.float64)
 

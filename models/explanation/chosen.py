@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.evaluation.predictions import read_predicted
+from models.evaluation.predictions import read_errors, read_predicted
 from pipeline.errors import UserError
 from pipeline.labels import KEYS
 from pipeline.manifest import POSITIVE
@@ -24,8 +24,8 @@ class Case:
     laterality: str
     view: str
     label: str  # one of its dataset's two labels
-    probability: float  # of malignancy, as evaluation has it
-    threshold: float  # the operating point
+    score: float  # probability of malignancy as evaluation has it; of a detector the error
+    threshold: float  # the operating point, of the same kind
 
     @property
     def malignant(self) -> bool:
@@ -35,7 +35,7 @@ class Case:
     @property
     def called(self) -> str:
         """What the run calls it: "benign" for the negative label, "malignant" for the positive."""
-        return KEYS[int(self.probability >= self.threshold)]
+        return KEYS[int(self.score >= self.threshold)]
 
     @property
     def outcome(self) -> str:
@@ -45,15 +45,22 @@ class Case:
         return f"{'T' if correct else 'F'}{'P' if positive else 'N'}"
 
 
-def read_cases(path: Path, threshold: float) -> list[Case]:
+def read_cases(path: Path, threshold: float, errors: bool = False) -> list[Case]:
     """Read predictions_{val,test}.csv of a run.
+
+    Args:
+        path: Of the file.
+        threshold: The operating point.
+        errors: Whether the run is an anomaly detector's, so that the scores are errors.
 
     Raises:
         UserError: It is missing or damaged.
     """
+    rows, probabilities = read_predicted(path)
+    scores = read_errors(path) if errors else probabilities
     return [
         Case(row.image_id, row.patient_id, row.laterality, row.view, row.label, score, threshold)
-        for row, score in zip(*read_predicted(path), strict=True)
+        for row, score in zip(rows, scores, strict=True)
     ]
 
 
@@ -83,4 +90,4 @@ def cases_to_draw(cases: Sequence[Case], options: Explain) -> list[Case]:
 
 
 def _errors_first(case: Case) -> tuple[bool, float, str]:
-    return case.outcome[0] == "T", -abs(case.probability - case.threshold), case.image_id
+    return case.outcome[0] == "T", -abs(case.score - case.threshold), case.image_id

@@ -24,12 +24,16 @@ from pipeline.stages.explanation import CALLED, Explain
 def check_maps(
     subject: Subject, judge: Judge, options: Explain, progress: Progress
 ) -> dict[str, Any]:
-    """Check on a sample of test images whether heat-maps are true to their network.
+    """Check on a sample of test images whether maps are true to their network.
+
+    Maps of errors are what the score of an anomaly detector is computed from, so hiding their
+    hottest pixels lowers it by definition: deletion and insertion would say nothing of them.
 
     Returns:
         "images" (how many were looked at); "deletion" and "insertion" of the heat-map and of the
-        centred blob; "randomised", a rank correlation for each unit that lost what it learnt;
-        "single_mirror", the correlation of single maps of images and of their mirror images.
+        centred blob, empty of a detector; "randomised", a rank correlation for each unit that lost
+        what it learnt; "single_mirror", the correlation of single maps of images and of their
+        mirror images.
     """
     cases = sample(subject.cases, options)
     names, patients = [case.image_id for case in cases], [case.patient_id for case in cases]
@@ -37,20 +41,22 @@ def check_maps(
     model, compute = subject.model, subject.compute
     evidence = subject.evidence(options.evidence, names)
     way = options.method, evidence
-    areas: dict[str, list[tuple[float, float]]] = {MAP: [], "blob": []}
-    with progress.track("Deletion and insertion", 2 * len(images), "images") as advance:
-        maps = {kind: judge.maps(kind, "test", names) for kind in areas}
-        for kind, found in areas.items():
-            for image, heat, kept in zip(images, maps[kind], evidence, strict=True):
-                found.append(deletion_and_insertion(model, image, heat, compute, kept))
-                advance(1)
+    shown = judge.maps(MAP, "test", names)
+    areas: dict[str, list[tuple[float, float]]] = {}
+    if not subject.detector:
+        with progress.track("Deletion and insertion", 2 * len(images), "images") as advance:
+            for kind, maps in ((MAP, shown), ("blob", judge.maps("blob", "test", names))):
+                areas[kind] = []
+                for image, heat, kept in zip(images, maps, evidence, strict=True):
+                    areas[kind].append(deletion_and_insertion(model, image, heat, compute, kept))
+                    advance(1)
     breasts = np.stack([breast_in(image) for image in images])
     steps = len(learnt_units(model.network)) + 1
     with progress.track("Random weights, mirror image", steps * len(images), "images") as step:
         changed = [
             {"unit": unit, "correlation": finite(value)}
             for unit, value in randomised(
-                model, images, maps[MAP], breasts, compute, *way, options.seed, step
+                model, images, shown, breasts, compute, *way, options.seed, step
             )
         ]
         mirrored = mirror_correlations(model, images, compute, *way, step)

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images import breast, frame, outlines
-from images.files import read_image
+from images.files import WHITE_8, read_image
 from images.jobs import code_digest
-from models.explanation import baselines, cams, lesions, occlusion, pictures, scores
+from models.anomaly import maps as error_parts
+from models.explanation import baselines, cams, errors, lesions, maps, occlusion, pictures, scores
 from models.explanation.baselines import BASELINES, blob_in, breast_in, untrained
-from models.explanation.cams import heat_maps
+from models.explanation.cams import normalised
+from models.explanation.errors import restored_images, restores
 from models.explanation.lesions import View
-from models.explanation.pictures import draw_reduced, write_picture
+from models.explanation.maps import maps_of, normal_scale
+from models.explanation.pictures import draw_panels, draw_reduced, write_picture
 from models.explanation.scores import Judged
 from models.explanation.subject import Subject
 from models.inference import scoring_batch
@@ -27,12 +30,18 @@ from pipeline.stages.explanation import CALLED, Explain
 from pipeline.work import Ledger
 
 Heat = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Images = NDArray[np.uint8]
 # By kind: maps (N, S, S) of images and of the evidence to show of each.
 Makers = Mapping[str, Callable[[Images, Sequence[str]], Heat]]
 
 MAP = "map"
 KINDS = {MAP: "Heat-map", **BASELINES}
+
+
+def kinds(errors: bool) -> dict[str, str]:
+    """Return the titles of all kinds of maps beside an error map, or else a heat-map."""
+    return KINDS | ({MAP: "Error map"} if errors else {})
 
 
 @dataclass(frozen=True)
@@ -48,30 +57,38 @@ class Found:
         """Read what the ledger keeps."""
         judged, peak = facts["judged"], facts["peak"]
         return cls(
-            judged and Judged(judged["pointing"], judged["energy"], tuple(judged["iou"])),
-            peak and (peak[0], peak[1]),
+            judged and Judged(**judged | {"iou": tuple(judged["iou"])}), peak and (peak[0], peak[1])
         )
 
 
 class Judge:
     """Makes maps of each kind and judges them; what an earlier run did is not done again."""
 
-    def __init__(self, subject: Subject, options: Explain, folder: Path, draw: set[str]) -> None:
-        """Begin.
+    def __init__(
+        self, subject: Subject, options: Explain, folder: Path, draw: set[str], progress: Progress
+    ) -> None:
+        """Begin; of a detector, measure the scale that all its maps are drawn on.
 
         Args:
             subject: What is explained.
             options: How.
             folder: Where pictures and the ledger go.
             draw: The image_ids of the test images that are drawn.
+            progress: Where the measuring of the scale reports.
         """
         self._subject, self._folder, self._draw = subject, folder, draw
         self._ledger = Ledger(folder)
         self._options, self._makers = options, _makers(subject, options)
+        self._breasts: dict[str, Mask] = {}  # by image_id, of those that are judged
+        code = _code()
+        self.scale = None
+        if subject.detector:
+            self.scale = normal_scale(subject, self._ledger, code, progress)
         layer = TARGET_LAYERS.get(str(subject.model.facts["architecture"]))
         calls = subject.calls if options.evidence == CALLED else {}
         way = options.method, options.evidence, calls, options.seed
-        self._key = digest(_code(), subject.digest, layer and asdict(layer), way)
+        drawn = self.scale and self.scale.record
+        self._key = digest(code, subject.digest, layer and asdict(layer), way, drawn)
 
     def found(self, kind: str, split: str, progress: Progress) -> dict[str, Found]:
         """Return what is found in the images of a split, by image_id, as far as it is of use.
@@ -107,40 +124,57 @@ class Judge:
         self, kind: str, split: str, names: Sequence[str], total: int, progress: Progress
     ) -> None:
         batch = scoring_batch(self._subject.model.size)
-        text = f"{KINDS[kind]}, {'validation' if split == 'val' else split}"
+        title = kinds(self._subject.detector)[kind]
+        text = f"{title}, {'validation' if split == 'val' else split}"
         with progress.track(text, total, "images", done=total - len(names)) as advance:
             for start in range(0, len(names), batch):
                 part = names[start : start + batch]
-                maps = self.maps(kind, split, part)
+                images, found = self._subject.images(split, part), self.maps(kind, split, part)
                 entries: list[tuple[str, str, Any]] = []
-                for name, heat in zip(part, maps, strict=True):
+                for name, image, heat, own in zip(
+                    part, images, found, normalised(found), strict=True
+                ):
                     if kind == MAP and name in self._draw:
-                        self._write(name, heat)
+                        self._write(name, image, heat)
                         entries.append((f"{name}.png", self._key, {}))
-                    entries.append((f"{kind}/{name}", self._key, asdict(self._look(name, heat))))
+                    looked = self._look(name, image, own)
+                    entries.append((f"{kind}/{name}", self._key, asdict(looked)))
                 self._ledger.add_all(entries)
                 advance(len(part))
 
-    def _look(self, name: str, heat: Heat) -> Found:
+    def _look(self, name: str, image: NDArray[np.uint8], heat: Heat) -> Found:
+        """Judge a map, divided by its maximum: scores of a map do not depend on its unit."""
         lesion = self._subject.lesions.masks.get(name)
-        judged = None if lesion is None else Judged.of(heat, lesion)
+        judged = None
+        if lesion is not None:
+            breast = self._breasts.setdefault(name, breast_in(image))
+            judged = Judged.of(heat, lesion, breast)
         if not heat.any():
             return Found(judged, None)
         y, x = np.unravel_index(int(heat.argmax()), heat.shape)
         view = View.of(self._subject.row(name), heat.shape[0])
         return Found(judged, view.point_to_film(float(x) + 0.5, float(y) + 0.5))
 
-    def _write(self, name: str, heat: Heat) -> None:
+    def _write(self, name: str, given: NDArray[np.uint8], heat: Heat) -> None:
         """Draw a map over the film, or over the dataset's image where the films are gone."""
         row, subject = self._subject.row(name), self._subject
         view = View.of(row, subject.model.size)
-        if film := subject.lesions.films.get(name):
-            image = read_image(film)
-            whole = view.map_to_film(heat, (image.shape[0], image.shape[1]))
-        else:
-            image, whole = read_image(inside(subject.data, row.path)), view.map_to_image(heat)
+        film = subject.lesions.films.get(name)
+        image = read_image(film or inside(subject.data, row.path))
+        shape = image.shape[0], image.shape[1]
+
+        def placed(one: Heat) -> Heat:
+            return view.map_to_film(one, shape) if film else view.map_to_image(one)
+
         outlines = subject.lesions.outlines.get(name, ())
-        write_picture(inside(self._folder, f"{name}.png"), draw_reduced(image, whole, outlines))
+        whole = placed(self.scale.heat(heat) if self.scale else heat)
+        if restores(subject.model):
+            (again,) = restored_images(subject.model, given[None], subject.compute)
+            shown = placed(np.asarray(given / WHITE_8, np.float32))
+            picture = draw_panels(image, shown, placed(again), whole, outlines)
+        else:
+            picture = draw_reduced(image, whole, outlines)
+        write_picture(inside(self._folder, f"{name}.png"), picture)
 
 
 def _makers(subject: Subject, options: Explain) -> Makers:
@@ -148,16 +182,17 @@ def _makers(subject: Subject, options: Explain) -> Makers:
     blank = untrained(model, compute, options.seed)
     method = options.method
     return {
-        MAP: lambda images, evidence: heat_maps(model, images, compute, method, evidence),
+        MAP: lambda images, evidence: maps_of(model, images, compute, method, evidence),
         "blob": lambda images, _evidence: np.stack([blob_in(breast_in(image)) for image in images]),
         "breast": lambda images, _evidence: np.stack([breast_in(image) for image in images]).astype(
             np.float32
         ),
-        "untrained": lambda images, evidence: heat_maps(blank, images, compute, method, evidence),
+        "untrained": lambda images, evidence: maps_of(blank, images, compute, method, evidence),
     }
 
 
 def _code() -> str:
     """Return a digest of the code behind the figures: an older version's are made again."""
-    parts = (baselines, cams, lesions, occlusion, pictures, scores, breast, frame, outlines)
+    parts = (baselines, cams, error_parts, errors, lesions, maps, occlusion, pictures, scores,
+             breast, frame, outlines)  # fmt: skip
     return code_digest(__file__, *(part.__file__ for part in parts))

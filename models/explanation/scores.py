@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bootstrap import INTERVAL_PATIENTS, Estimate, patient_weights, tail_of, with_interval
-from models.metrics import Floats
+from models.metrics import Floats, auc
 from pipeline.labels import KEYS
 
 Heat = NDArray[np.float32]  # (S, S) in [0, 1]
@@ -19,7 +19,8 @@ Mask = NDArray[np.bool_]  # (S, S)
 # 500 (Zhang et al. 2018, International Journal of Computer Vision 126:1084, section 5.1).
 TOLERANCE = 0.03
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # of the heat
-SCORES = {"pointing": "Pointing game", "energy": "Energy in the lesion", "iou": "IoU"}
+SCORES = {"pointing": "Pointing game", "energy": "Energy in the lesion", "iou": "IoU",
+          "pixel_auc": "Pixel AUC"}  # fmt: skip
 ALL = "all"
 GROUPS = (ALL, *KEYS)  # in JSON; the negative label's images, and the positive one's
 
@@ -34,13 +35,22 @@ class Judged:
     pointing: float  # 1 where the hottest pixel hits; of several that are as hot, the share of them
     energy: float  # the share of the heat that lies in the lesions
     iou: tuple[float, ...]  # intersection over union, at each of THRESHOLDS
+    # Area under the ROC curve of the pixels inside the breast, those of lesions against others;
+    # None where the breast holds one kind alone.
+    pixel_auc: float | None
 
     @classmethod
-    def of(cls, heat: Heat, lesion: Mask) -> "Judged":
+    def of(cls, heat: Heat, lesion: Mask, breast: Mask) -> "Judged":
         """Judge a map, at least 0, with a mask of the same (S, S) that marks something.
 
         Pointing game: Zhang et al. 2018. Share of energy: Wang et al. 2020 (Score-CAM, CVPR
-        workshops, section 4.3).
+        workshops, section 4.3). Pixel AUC: Bergmann et al. 2019 (MVTec AD, CVPR, p. 9592), of each
+        image by itself. A map that is the same everywhere has 0.5.
+
+        Args:
+            heat: (S, S) in [0, 1].
+            lesion: (S, S), true in a lesion.
+            breast: (S, S), true in the breast.
         """
         total = float(heat.sum(dtype=np.float64))
         if not total:
@@ -52,7 +62,9 @@ class Judged:
             warm = heat >= threshold
             union = np.count_nonzero(warm | lesion)
             iou.append(np.count_nonzero(warm & lesion) / union)
-        return cls(float(near[heat == heat.max()].mean()), energy, tuple(iou))
+        area = auc(lesion[breast], heat[breast].astype(np.float64))
+        within = area if np.isfinite(area) else None
+        return cls(float(near[heat == heat.max()].mean()), energy, tuple(iou), within)
 
 
 def reached(lesion: Mask) -> Mask:
@@ -73,7 +85,7 @@ def best_threshold(judged: Sequence[Judged]) -> float:
 class ScoredMaps:
     """Test images whose lesions are known, with what maps of one kind are worth on them."""
 
-    values: Mapping[str, Floats]  # by score, (N,) of each image
+    values: Mapping[str, Floats]  # by score, (N,) of each image; NaN where it has none
     malignant: NDArray[np.bool_]  # (N,) the truth
     patients: Sequence[str]  # (N,)
     threshold: float  # of the IoU, chosen on validation
@@ -89,6 +101,7 @@ class ScoredMaps:
             "pointing": [one.pointing for one in judged],
             "energy": [one.energy for one in judged],
             "iou": [one.iou[place] for one in judged],
+            "pixel_auc": [one.pixel_auc for one in judged],
         }
         values = {name: np.array(found, np.float64) for name, found in columns.items()}
         return cls(values, malignant, patients, threshold)
@@ -108,17 +121,14 @@ class ScoredMaps:
             beside: Maps of another kind of the same images: then it is the lead over them, whose
                 interval comes from the same draws.
         """
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for group in GROUPS:
-            chosen = self.chosen(group)
-            patients = [who for who, is_in in zip(self.patients, chosen, strict=True) if is_in]
-            found[group] = {
-                name: as_json(mean_of(
-                    values[chosen] - (beside.values[name][chosen] if beside else 0.0),
-                    patients, replicates, seed,
-                ))
-                for name, values in self.values.items()
-            }  # fmt: skip
+            found[group] = {}
+            for name, values in self.values.items():
+                own = values - beside.values[name] if beside else values
+                chosen = self.chosen(group) & np.isfinite(own)
+                patients = [who for who, is_in in zip(self.patients, chosen, strict=True) if is_in]
+                found[group][name] = as_json(mean_of(own[chosen], patients, replicates, seed))
         return found
 
 

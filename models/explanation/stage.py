@@ -1,4 +1,4 @@
-"""The stage `explain`: heat-maps of a run, scored against the radiologists' outlines."""
+"""The stage `explain`: maps of a run's evidence or errors, scored against the outlines."""
 
 import time
 from collections.abc import Mapping
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from models.evaluation.predictions import ERROR
 from models.explanation.baselines import BASELINES
 from models.explanation.cams import own_method
 from models.explanation.chosen import cases_to_draw
+from models.explanation.errors import FOLDER, SCORED, kind_of_map
 from models.explanation.faithfulness import check_maps
-from models.explanation.judging import KINDS, MAP, Found, Judge
+from models.explanation.judging import KINDS, MAP, Found, Judge, kinds
 from models.explanation.scores import (
     ALL,
     GROUPS,
@@ -25,16 +27,18 @@ from models.explanation.scores import (
 from models.explanation.subject import Subject, read_subject
 from models.inference import prepare_process
 from models.registry import TARGET_LAYERS
+from pipeline.errors import UserError
 from pipeline.labels import Labels
+from pipeline.options import defaults
 from pipeline.progress import Progress, Result, Table
 from pipeline.records import close_folder, open_folder, write_json, write_set_aside, write_table
-from pipeline.stages.explanation import MALIGNANT, OCCLUSION, Explain, evidence_in_words
+from pipeline.stages.explanation import ERRORS, MALIGNANT, OCCLUSION, Explain, evidence_in_words
 
-FOLDER, TABLE, SCORED = "explanations", "explanations.csv", "explanations.json"
-COLUMNS = (
-    "image_id", "patient_id", "laterality", "view", "label", "probability", "outcome", "evidence",
-    "file",    "peak_x", "peak_y", "pointing", "energy", "iou",
-)  # fmt: skip
+TABLE = "explanations.csv"
+WHO = "image_id", "patient_id", "laterality", "view", "label"
+FOUND = "file", "peak_x", "peak_y", "pointing", "energy", "iou", "pixel_auc"
+COLUMNS = (*WHO, "probability", "outcome", "evidence", *FOUND)
+ERROR_COLUMNS = (*WHO, ERROR, "outcome", *FOUND)  # of an anomaly detector
 STAYS = 0.7  # rank correlation with the map of random weights above which a map is doubted
 
 
@@ -47,26 +51,30 @@ def explain(options: Explain, progress: Progress) -> Result:
         not be used. After Ctrl-C the same command continues.
 
     Raises:
-        UserError: As `read_subject`; or an image is named that is no test image.
+        UserError: As `read_subject`; an image is named that is no test image; or method or evidence
+            are asked for of an anomaly detector.
     """
     started = time.perf_counter()
     prepare_process(options.workers)
     subject = read_subject(options, progress)
+    _refuse_meaningless(subject, options)
     drawn = cases_to_draw(subject.cases, options)
     folder = subject.run.folder / FOLDER
-    used = replace(options, method=own_method(subject.model, options.method))
+    used = options
+    if not subject.detector:
+        used = replace(options, method=own_method(subject.model, options.method))
     open_folder(folder, "explain", options)
     names = {case.image_id for case in drawn}
     for stale in folder.glob("*.png"):
         if stale.stem not in names:
             stale.unlink()
-    judge = Judge(subject, used, folder, names)
+    judge = Judge(subject, used, folder, names, progress)
     found = judge.found(MAP, "test", progress)
     scored = _score(subject, judge, found, progress)
     checked = check_maps(subject, judge, used, progress) if options.checks else None
     _write_table(folder, subject, options.evidence, names, found, scored.get(MAP))
     write_set_aside(folder, subject.set_aside)
-    facts = _facts(subject, used, scored, checked, len(drawn))
+    facts = _facts(subject, used, scored, checked, len(drawn)) | _kind(subject, used, judge)
     write_json(folder / SCORED, facts)
     counts = {"images": len(subject.cases), "drawn": len(drawn), "scored": facts["scored"]}
     seconds = time.perf_counter() - started
@@ -81,6 +89,22 @@ def explain(options: Explain, progress: Progress) -> Result:
         next_stage="report",
         next_options={"runs": options.runs},
     )
+
+
+def _refuse_meaningless(subject: Subject, options: Explain) -> None:
+    """Refuse what means nothing for an anomaly detector.
+
+    Raises:
+        UserError: It is asked for.
+    """
+    standard = defaults(Explain)
+    for name in ("method", "evidence"):
+        if subject.detector and (value := getattr(options, name)) != standard[name]:
+            raise UserError(
+                f"--{name} {value}: {subject.run.name} is an anomaly detector, whose maps show "
+                "errors, not evidence",
+                "leave it out",
+            )
 
 
 def _score(
@@ -117,14 +141,18 @@ def _write_table(
         one = found[case.image_id]
         peak = one.peak or ("", "")
         own = one.judged
-        judged = (own.pointing, own.energy, own.iou[place]) if own else ("", "", "")
+        judged: tuple[float | str, ...] = ("",) * len(SCORES)
+        if own:
+            within = "" if own.pixel_auc is None else own.pixel_auc
+            judged = own.pointing, own.energy, own.iou[place], within
         file = f"{case.image_id}.png" if case.image_id in drawn else ""
-        (evidence,) = subject.evidence(wanted, [case.image_id])
-        shown = subject.labels.label(evidence == MALIGNANT)
-        said = repr(case.probability), case.outcome, shown
+        said: tuple[str, ...] = repr(case.score), case.outcome
+        if not subject.detector:
+            (evidence,) = subject.evidence(wanted, [case.image_id])
+            said += (subject.labels.label(evidence == MALIGNANT),)
         lines.append((case.image_id, case.patient_id, case.laterality, case.view, case.label,
                       *said, file, *peak, *judged))  # fmt: skip
-    write_table(folder / TABLE, COLUMNS, lines)
+    write_table(folder / TABLE, ERROR_COLUMNS if subject.detector else COLUMNS, lines)
 
 
 def _facts(
@@ -134,17 +162,13 @@ def _facts(
     checked: Mapping[str, Any] | None,
     drawn: int,
 ) -> dict[str, Any]:
-    """Return explanations.json."""
+    """Return explanations.json, but for `_kind`."""
     draws = options.replicates, options.seed
     own = scored.get(MAP)
-    layer = TARGET_LAYERS[str(subject.model.facts["architecture"])]
     return {
         "run": str(subject.run.folder),
         "model": subject.run.model,
-        "method": options.method,
-        "evidence": options.evidence,
         **subject.labels.record,
-        "layer": None if options.method == OCCLUSION else asdict(layer),
         "images": len(subject.cases),
         "drawn": drawn,
         "scored": len(own.patients) if own else 0,
@@ -162,8 +186,22 @@ def _facts(
     }
 
 
+def _kind(subject: Subject, options: Explain, judge: Judge) -> dict[str, Any]:
+    """Return what explanations.json says of what the maps are."""
+    if judge.scale is not None:
+        return {"method": kind_of_map(subject.model), "evidence": ERRORS, "layer": None,
+                "scale": judge.scale.record}  # fmt: skip
+    layer = TARGET_LAYERS[str(subject.model.facts["architecture"])]
+    return {
+        "method": options.method,
+        "evidence": options.evidence,
+        "layer": None if options.method == OCCLUSION else asdict(layer),
+    }
+
+
 def _headline(facts: Mapping[str, Any], drawn: int) -> str:
-    pictures = f"{drawn} heat-map{'s' * (drawn != 1)}"
+    what = "error map" if facts["evidence"] == ERRORS else "heat-map"
+    pictures = f"{drawn} {what}{'s' * (drawn != 1)}"
     if not facts["scored"]:
         return f"{pictures} drawn; no test image has a mask that they could be scored with"
     own, blob = (facts["scores"][kind][ALL]["pointing"] for kind in (MAP, "blob"))
@@ -179,7 +217,7 @@ def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
     tables, groups = [], _groups(facts)
     for score, title in SCORES.items():
         rows = []
-        for kind, name in KINDS.items():
+        for kind, name in kinds(facts["evidence"] == ERRORS).items():
             found = facts["scores"][kind]
             rows.append((name, *(_cell(found[group][score]) for group in GROUPS)))
         columns = ("Map", *groups)
@@ -188,12 +226,13 @@ def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
 
 
 def _leads_table(facts: Mapping[str, Any]) -> Table:
-    """Return how much more often the heat-map hits, image by image: intervals of differences."""
+    """Return how much more often the map hits, image by image: intervals of differences."""
     rows = tuple(
         (kind, *(_cell(found[group]["pointing"], ", ") for group in GROUPS))
         for kind, found in facts["leads"].items()
     )
-    title = "Pointing game, heat-map's lead (95 % interval)"
+    own = kinds(facts["evidence"] == ERRORS)[MAP].lower()
+    title = f"Pointing game, {own}'s lead (95 % interval)"
     return Table(title, ("Over", *_groups(facts)), rows)
 
 
@@ -231,7 +270,7 @@ def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
     cold = sum(one.peak is None for one in found.values())
     if cold:
         notes.append(
-            f"{cold} of {len(found)} maps are empty: the network finds no evidence "
+            f"{cold} of {len(found)} maps are empty: the network finds no "
             f"{evidence_in_words(facts['evidence'], Labels.recorded(facts))}; they count as "
             "equally warm everywhere"
         )

@@ -22,7 +22,7 @@ from pipeline.paths import from_here
 from pipeline.progress import Progress
 from pipeline.provenance import dataset_hash, read_fresh
 from pipeline.records import digest, file_digest
-from pipeline.runs import Run, find_run
+from pipeline.runs import Run, find_run, is_detector
 from pipeline.stages.explanation import CALLED, Explain
 
 SPLITS = ("val", "test")
@@ -41,6 +41,11 @@ class Subject:
     cases: Sequence[Case]  # the test images with what the run said of them
     calls: Mapping[str, str]  # by image_id, of validation too: "benign" or "malignant" of KEYS
     labels: Labels  # of the dataset
+
+    @property
+    def detector(self) -> bool:
+        """Whether it is an anomaly detector, whose maps are of errors."""
+        return is_detector(self.model.facts)
 
     def images(self, split: str, names: Sequence[str]) -> NDArray[np.uint8]:
         """Return some images of a split, (N, S, S) uint8."""
@@ -124,9 +129,10 @@ def _cases(run: Run, measured: Mapping[str, Any], name: str, split: Split) -> li
     Raises:
         UserError: It said nothing of them.
     """
-    threshold = float(measured["operating_point"]["threshold"])
+    anomaly = measured.get("anomaly")
+    threshold = float((anomaly or measured["operating_point"])["threshold"])
     known = {row.image_id for row in split.rows}
-    said = read_cases(run.folder / f"predictions_{name}.csv", threshold)
+    said = read_cases(run.folder / f"predictions_{name}.csv", threshold, anomaly is not None)
     if cases := [case for case in said if case.image_id in known]:
         return cases
     raise UserError(

@@ -4,22 +4,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.labels import KEYS, Labels
-from pipeline.options import between, option
+from pipeline.options import Answers, between, option
 from pipeline.records import made_by
-from pipeline.runs import LATEST, run_choices, run_problem
+from pipeline.runs import LATEST, detector_chosen, run_choices, run_problem
 from pipeline.stages.shared import DEVICE, REPLICATES, RUNS, Common, advanced
 
 SUREST, ALL_IMAGES = "surest", "all"
 OCCLUSION, CALLED = "occlusion", "called"
 OWN_METHOD = "auto"
+ERRORS = "errors"  # what maps of an anomaly detector show in place of evidence
 BENIGN, MALIGNANT = KEYS
 # Evidence of the positive label and of the negative one go by the names of the usual pair.
 SIGNS = {MALIGNANT: 1, BENIGN: -1}  # of what the logit of malignancy gains by evidence
 
 
+def _shows_evidence(answers: Answers) -> bool:
+    """Return whether the run has heat-maps of evidence: an anomaly detector's show errors."""
+    return not detector_chosen(answers)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explain(Common):
-    """Show where a model finds its evidence: heat-maps."""
+    """Show where a model finds its evidence, or its errors: heat-maps."""
 
     run: str = option(
         LATEST,
@@ -47,6 +53,7 @@ class Explain(Common):
             "hirescam": "HiRes-CAM, which shows only what the score was computed from",
             OCCLUSION: "hide part after part of the image: 256 times as slow, to check the others",
         },
+        when=_shows_evidence,
     )
     evidence: str = advanced(
         CALLED,
@@ -56,6 +63,7 @@ class Explain(Common):
             MALIGNANT: "of malignancy, or of abnormality where that was learnt",
             BENIGN: "of a benign finding, or against what was learnt",
         },
+        when=_shows_evidence,
     )
     count: int = advanced(
         6,
@@ -81,7 +89,9 @@ class Explain(Common):
 
 
 def evidence_in_words(evidence: str, labels: Labels) -> str:
-    """Return what `--evidence` means of a dataset, to go on with after "evidence"."""
+    """Return what the maps of a run show: "evidence of malignancy", "errors"."""
+    if evidence == ERRORS:
+        return "errors"
     if evidence == CALLED:
-        return "for what it calls the image"
-    return labels.evidence(evidence == MALIGNANT)
+        return "evidence for what it calls the image"
+    return f"evidence {labels.evidence(evidence == MALIGNANT)}"

@@ -17,6 +17,7 @@ def box(rows, columns):
 
 
 LESION = box(slice(20, 40), slice(50, 70))
+BREAST = box(slice(10, 90), slice(30, 100))
 
 
 def peak(y, x):
@@ -29,32 +30,55 @@ def peak(y, x):
     ("y", "x", "hit"), [(20, 50, 1), (39, 69, 1), (42, 60, 1), (43, 60, 0), (60, 10, 0)]
 )
 def test_a_peak_hits_in_the_lesion_and_up_to_three_percent_of_the_side_beside_it(y, x, hit):
-    assert Judged.of(peak(y, x), LESION).pointing == hit
+    assert Judged.of(peak(y, x), LESION, BREAST).pointing == hit
 
 
 def test_the_lesion_itself_as_a_map_is_perfect():
-    judged = Judged.of(LESION.astype(np.float32), LESION)
+    judged = Judged.of(LESION.astype(np.float32), LESION, BREAST)
     assert (judged.pointing, judged.energy) == (1, 1)
     assert judged.iou == (1.0,) * len(THRESHOLDS)
 
 
 def test_an_empty_map_scores_as_one_that_is_equally_warm():
-    empty = Judged.of(np.zeros((SIZE, SIZE), np.float32), LESION)
-    assert empty == Judged.of(np.ones((SIZE, SIZE), np.float32), LESION)
+    empty = Judged.of(np.zeros((SIZE, SIZE), np.float32), LESION, BREAST)
+    assert empty == Judged.of(np.ones((SIZE, SIZE), np.float32), LESION, BREAST)
     assert empty.energy == pytest.approx(LESION.mean())
     assert LESION.mean() < empty.pointing < 2 * LESION.mean()
 
 
+def test_pixel_auc_is_1_of_the_lesion_and_one_half_of_what_is_the_same_everywhere():
+    areas = [
+        Judged.of(heat, LESION, BREAST).pixel_auc
+        for heat in (
+            LESION.astype(np.float32),
+            np.full((SIZE, SIZE), np.float32(0.3)),
+            (~LESION).astype(np.float32),
+            # Beside the breast nothing counts, however hot.
+            np.where(BREAST, LESION, np.float32(1)).astype(np.float32),
+        )
+    ]
+    assert areas == [1, 0.5, 0, 1]
+
+
+def test_an_image_without_pixel_auc_is_left_out_of_its_mean():
+    filled = Judged.of(LESION.astype(np.float32), LESION, LESION)
+    assert filled.pixel_auc is None
+    other = Judged.of(LESION.astype(np.float32), LESION, BREAST)
+    scored = ScoredMaps.of([filled, other, other], np.ones(3, bool), list("abc"), 0.5)
+    found = scored.figures(200, 1)["all"]
+    assert found["pixel_auc"]["value"] == found["pointing"]["value"] == 1
+
+
 def test_half_of_the_heat_in_the_lesion_and_half_of_the_union():
     heat = (LESION | box(slice(20, 40), slice(70, 90))).astype(np.float32)
-    judged = Judged.of(heat, LESION)
+    judged = Judged.of(heat, LESION, BREAST)
     assert judged.energy == pytest.approx(0.5)
     assert judged.iou[0] == pytest.approx(0.5)
 
 
 def test_the_threshold_is_the_one_that_suits_validation():
     heat = np.where(LESION, np.float32(0.8), np.float32(0.3))
-    judged = Judged.of(heat, LESION)
+    judged = Judged.of(heat, LESION, BREAST)
     assert 0.3 < best_threshold([judged]) <= 0.8
     assert best_threshold([]) == 0.5
 
@@ -71,7 +95,7 @@ def test_intervals_draw_patients_and_few_patients_have_none():
 
 def test_a_lead_over_the_same_maps_is_nothing_and_has_no_width():
     generator = np.random.default_rng(1)
-    judged = [Judged(float(one), one, (one,) * 19) for one in generator.random(12)]
+    judged = [Judged(float(one), one, (one,) * 19, one) for one in generator.random(12)]
     malignant = np.arange(12) % 2 == 0
     scored = ScoredMaps.of(judged, malignant, [f"P{n}" for n in range(12)], 0.5)
     lead = scored.figures(200, 1, scored)["malignant"]["energy"]
