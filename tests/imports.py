@@ -17,6 +17,7 @@ LAYERS = (
     ("main",),
     ("interface.webapp",),
     ("interface.report", "interface.upkeep"),
+    ("interface.report.reading",),
     ("interface",),
     ("interface.prompts",),
     ("organize_data", "preprocess_data"),

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from interface.report.data import shortcuts_of, trace
-from interface.report.runs import read_run
+from interface.report.reading.runs import read_run
 from interface.session import offered_answers
 from interface.stages import STAGES
 from models.data.loading import load_split

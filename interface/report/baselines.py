@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from interface.report.runs import RunView
-from interface.report.scores import UNITS, Interval, interval_of
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import UNITS, Interval, interval_of
 from interface.report.sheets import Note, Sheet, run_row
 from models.evaluation.tested import kept_baselines
 from pipeline.manifest import Row

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from interface.report.data import Dataset, Step
 from interface.report.groups import Group
-from interface.report.runs import RunView
+from interface.report.reading.runs import RunView
+from interface.report.reading.words import count, listed
 from interface.report.sheets import Sheet, SheetRow
-from interface.report.words import count, listed
 from pipeline.labels import what_normal_is
 from pipeline.stages.collections import CBIS_DDSM, CITED, collection_name
 
@@ -148,14 +148,14 @@ def _of_models(study: Study) -> dict[int, str]:
     return {
         9: "Section Preprocessing of this page" if best.preprocessing else "No preprocessing",
         22: f"{best.model}: {best.architecture}, input {best.size} x {best.size} pixels and "
-            f"{count(best.channels, 'channel')}, output one probability; {best.parameters:,} "
-            "parameters",
+            f"{count(best.channels, 'channel')}, output one "
+            f"{'error' if best.anomaly else 'probability'}; {best.parameters:,} parameters",
         23: ", ".join(f"{name} {text}" for name, text in study.versions.items()),
         24: f"Networks started from {listed(starts)}" if starts else "",
         25: f"{count(len(runs), 'run')} of {count(len(models), 'model')}; options with each run on "
             "this page" + (f"; hyper-parameters of {count(len(tuned), 'run')} found by a search on "
                            "validation" if tuned else ""),
-        26: "Highest validation AUC, epoch and run; the test images had no say",
+        26: _selection(study.group) + "; the test images had no say",
         27: f"Ensembles: {', '.join(members)}" if members else "No ensemble",
     }  # fmt: skip
 
@@ -163,7 +163,8 @@ def _of_models(study: Study) -> dict[int, str]:
 def _of_results(study: Study) -> dict[int, str]:
     group, best = study.group, study.group.best
     answers = {
-        28: "AUC, PR AUC, sensitivity, specificity, MCC, Brier score, calibration error and others",
+        28: "AUC, PR AUC, sensitivity, specificity, MCC"
+            + (" and others" if best.anomaly else ", Brier score, calibration error and others"),
         29: ("None: too few patients for intervals" if not best.test.of("auc").known else
              f"95 % intervals, {best.replicates:,} bootstrap replicates over patients")
             + ("; paired comparison, Holm's correction" if group.significance else ""),
@@ -183,8 +184,19 @@ def _of_results(study: Study) -> dict[int, str]:
     return answers
 
 
+def _selection(group: Group) -> str:
+    """Return how epoch and run were chosen."""
+    if not any(run.anomaly for run in group.runs):
+        return "Highest validation AUC, epoch and run"
+    epochs = "smallest error of normal validation images"
+    if not all(run.anomaly for run in group.runs):
+        epochs = f"highest validation AUC, of anomaly detectors {epochs}"
+    return f"Epoch: {epochs}; run: highest validation AUC"
+
+
 def _areas(run: RunView) -> str:
     """Return what leads where few test images are positive; empty elsewhere."""
     if not run.rare:
         return ""
-    return f"PR AUC {run.test.of('pr_auc').in_words}, pF1 {run.test.of('pf1').in_words}, "
+    soft = "" if run.anomaly else f"pF1 {run.test.of('pf1').in_words}, "
+    return f"PR AUC {run.test.of('pr_auc').in_words}, {soft}"

@@ -9,13 +9,14 @@ from typing import Any
 
 from interface.flags import command
 from interface.report.data import Dataset
-from interface.report.runs import RunView
-from interface.report.scores import NONE
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import NONE
 from interface.report.searches import Search
 from interface.stages import STAGES
 from pipeline.errors import UserError
 from pipeline.options import applies, as_text, defaults, kind_of, spec_of, split_several
 from pipeline.records import TIME, read_record
+from pipeline.stages.evaluation import AUTO
 
 IDLE = ("workers", "preview", "cluster", "resume")  # options that change no figure
 
@@ -109,9 +110,24 @@ def _of_run(run: RunView, runs: Sequence[RunView]) -> Iterator[str]:
     evaluation = {
         "run": run.model, "data": elsewhere, "runs": given.get("runs", "runs"),
         "replicates": run.replicates, "seed": run.seed, "aggregate": run.aggregate, "tta": run.tta,
-        "calibration": run.calibration["method"], **operating_point(run.rule),
+        **(_settled(run) if run.way else
+           {"calibration": run.calibration["method"], **operating_point(run.rule)}),
     }  # fmt: skip
     yield repeat("evaluate", evaluation)
+
+
+def _settled(run: RunView) -> dict[str, Any]:
+    """Return the options of an evaluation as it recorded them.
+
+    What "auto" would come to again is left to it: of a detector no calibration may be named.
+    """
+    found = dict(run.way)
+    own = "normals" if run.anomaly else "youden"
+    if found["operating_point"] == own:
+        found["operating_point"] = AUTO
+    if run.anomaly or found["calibration"] == "temperature":
+        found["calibration"] = AUTO
+    return found
 
 
 def _members(members: str, ensemble: RunView, runs: Sequence[RunView]) -> str:
@@ -127,9 +143,11 @@ def _members(members: str, ensemble: RunView, runs: Sequence[RunView]) -> str:
 
 
 def operating_point(rule: str) -> dict[str, Any]:
-    """Return the options of evaluation that gave an operating point, from its description."""
+    """Return the options that gave an operating point, by a rule of versions that kept no more."""
     found = re.search(r"(sensitivity|specificity|alarms).*?([\d.]+)", rule)
     if found:
         choice = {"alarms": "cost"}.get(found[1], found[1])
         return {"operating_point": choice, "target": float(found[2])}
-    return {"operating_point": "half" if rule.startswith("a probability") else "youden"}
+    named = {"a probability": "half", "highest F1": "f1"}
+    choice = next((name for start, name in named.items() if rule.startswith(start)), "youden")
+    return {"operating_point": choice}

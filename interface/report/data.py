@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from interface.report.pictures import SHEET, data_uri, jpeg
-from interface.report.scores import interval_of
-from interface.report.words import count, were
+from interface.report.reading.scores import interval_of
+from interface.report.reading.words import count, were
 from pipeline.errors import UserError
 from pipeline.labels import Labels, what_normal_is
 from pipeline.manifest import DESCRIPTION, SPLITS, Row, read_manifest, read_masks

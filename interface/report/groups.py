@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from interface.report.baselines import Baseline, against, baselines_of
-from interface.report.runs import RunView
-from interface.report.scores import UNITS, Scores
+from interface.report.detectors import measures
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import UNITS, Scores
+from interface.report.reading.words import count
 from interface.report.sheets import Sheet, SheetRow, forest_of, rare_forest_of, run_row
 from interface.report.significance import Significance, significance
-from interface.report.words import count
 
 SHOWN = {
     "auc": "AUC", "pr_auc": "PR AUC", "sensitivity": "Sensitivity", "specificity": "Specificity",
@@ -77,7 +78,8 @@ def _group(runs: Sequence[RunView], folder: Path, place: int) -> Group:
 
 def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], mark: str) -> Sheet:
     test = runs[0].units[unit].splits["test"]
-    shown = RARE_SHOWN if runs[0].rare else SHOWN
+    every_measure = RARE_SHOWN if runs[0].rare else SHOWN
+    shown = {name: every_measure[name] for name in measures(every_measure, runs)}
     leading = next(iter(shown))
     intervals = [run.units[unit].splits["test"].of(leading) for run in runs]
     every = [*intervals, *(one.units[unit][leading] for one in baselines if one.units)]
@@ -117,6 +119,11 @@ def _table(unit: str, runs: Sequence[RunView], baselines: Sequence[Baseline], ma
             else "There are no intervals: the patients are too few."
         )
     )
+    if len(shown) < len(every_measure):
+        caption += (
+            " Measures of probabilities stand with each classifier: an anomaly detector's scores "
+            "are errors."
+        )
     columns = ["Run", *shown.values()]
     return Sheet(f"comparison_{unit}{mark}", caption, columns, rows, forest)
 
@@ -125,7 +132,7 @@ def _confusion(runs: Sequence[RunView], mark: str) -> Sheet:
     cells = {"tn": "True negative", "fp": "False positive", "fn": "False negative",
              "tp": "True positive"}  # fmt: skip
     rows = [
-        SheetRow(run.title, [run.units[unit].threshold,
+        SheetRow(run.title, [run.threshold_text(unit),
                              *(run.units[unit].splits["test"].confusion[cell] for cell in cells)],
                  run.folder.name, part=f"By {unit}")
         for unit in UNITS for run in runs

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from interface.report.data import Dataset
+from interface.report.detectors import figure, what_it_is
 from interface.report.groups import Group
+from interface.report.reading.anomaly import Anomaly
+from interface.report.reading.runs import RunView
+from interface.report.reading.words import count, listed
 from interface.report.recipes import Options, preprocessing_of, said, training_of
-from interface.report.runs import RunView
 from interface.report.significance import titles_of
-from interface.report.words import count, listed
 from pipeline.labels import Labels
 from pipeline.stages.collections import CBIS_DDSM, CITED, collection_name
 
@@ -119,6 +122,8 @@ def _network(run: RunView) -> str:
         return f"the score was the mean logit of several runs ({run.architecture})"
     if run.record["stage"] == "evaluate":
         return "the predictions were made elsewhere"
+    if run.anomaly is not None:
+        return f"{what_it_is(run)}{run.input_text} {run.training_text}"
     return f"the network {run.architecture}{run.input_text} {run.training_text}"
 
 
@@ -126,16 +131,17 @@ def _operating_point(group: Group) -> Iterator[str]:
     titles, best = titles_of(group.runs), group.best
     known = {
         titles[run.name]: {"rule": run.rule, "method": run.calibration["method"],
-                           "aggregate": run.aggregate, "tta": run.tta}
+                           "aggregate": run.aggregate, "tta": run.tta,
+                           "error": run.anomaly and run.anomaly.score}
         for run in group.runs
     }  # fmt: skip
-    positive = best.labels.positive
-    yield said(
-        known,
-        lambda given: f"images were called {positive} at or above {_threshold(given['rule'])}",
-    )
-    yield f"For {titles[best.name]}, this was {best.threshold:.3f}."
-    yield said(known, _calibrated)
+    yield said(known, partial(_called, best.labels.positive))
+    if best.anomaly is None:
+        yield f"For {titles[best.name]}, this was {best.threshold:.3f}."
+    else:
+        yield f"For {titles[best.name]}, this was {_by_hand(best.anomaly)}."
+    if classifiers := {title: given for title, given in known.items() if not given["error"]}:
+        yield said(classifiers, _calibrated)
     if temperature := best.calibration["temperature"]:
         yield f"The temperature of {titles[best.name]} was {temperature:.2f}."
     yield said(
@@ -152,6 +158,29 @@ def _operating_point(group: Group) -> Iterator[str]:
             + ("that of the image alone" if given["tta"] == "none"
                else "the mean logit over its four mirror images"),
         )  # fmt: skip
+
+
+def _called(positive: str, given: Options) -> str:
+    """Return from where on images were called positive, or anomalous."""
+    rule = given["rule"]
+    if given["error"] is None:
+        return f"images were called {positive} at or above {_threshold(rule)}"
+    if not rule.startswith(("mean", "quantile")):
+        rule = f"the error with the rule: {rule}"
+    return (
+        f"images were called anomalous where their error, {given['error']}, reached {rule}; errors "
+        "are no probabilities and were not calibrated"
+    )
+
+
+def _by_hand(anomaly: Anomaly) -> str:
+    """Return a threshold with what it is made of."""
+    away = anomaly.away(anomaly.threshold)
+    return (
+        f"{figure(anomaly.threshold)}, {away:.3g} standard deviations ({figure(anomaly.sd)}) above "
+        f"the mean ({figure(anomaly.mean)}) of {anomaly.normals.get('val', 0)} normal validation "
+        "images"
+    )
 
 
 def _threshold(rule: str) -> str:
@@ -208,9 +237,19 @@ def _statistics(group: Group, versions: Mapping[str, str]) -> Iterator[str]:
             f"the prevalence ({run.test.base_rate or 0:.3f}), and probabilistic F1 (Yacouby & "
             "Axman 2020)."
         )
+    detectors = [one for one in group.runs if one.anomaly]
+    if detectors:
+        yield (
+            "Anomaly detectors were measured by how well their errors order the images, and by "
+            "their calls."
+        )
+    if len(detectors) < len(group.runs):
+        yield (
+            f"Calibration {'of classifiers ' if detectors else ''}was measured by the Brier score "
+            "and the expected calibration error in ten equal bins (Naeini et al. 2015), clinical "
+            "use by decision curves (Vickers & Elkin 2006)."
+        )
     yield (
-        "Calibration was measured by the Brier score and the expected calibration error in ten "
-        "equal bins (Naeini et al. 2015), clinical use by decision curves (Vickers & Elkin 2006). "
         "The main result was that of the run with the highest validation AUC, not that of the "
         "highest test AUC."
     )

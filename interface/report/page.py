@@ -20,24 +20,25 @@ from interface.report.data import (
     shortcuts_of,
     trace,
 )
+from interface.report.detectors import normal_text, rule_text, threshold_sheet
 from interface.report.groups import Group, groups_of
+from interface.report.heat_maps import Explanations, explanations_of
 from interface.report.methods import methods
 from interface.report.pictures import (
     RUN_FIGURES,
     SHEET,
-    Explanations,
     Outcome,
     Picture,
     Thumbnails,
-    explanations_of,
     jpeg,
     pictures_of,
     samples,
 )
 from interface.report.published import LEAK, published_sheet
+from interface.report.reading.runs import STRATEGIES, RunView
+from interface.report.reading.scores import NONE
+from interface.report.reading.words import count
 from interface.report.repeats import repeats_of, repeats_sheet
-from interface.report.runs import STRATEGIES, RunView
-from interface.report.scores import NONE
 from interface.report.searches import Search, searches_of
 from interface.report.sheets import Sheet, cell_text
 from interface.report.tables import (
@@ -49,7 +50,6 @@ from interface.report.tables import (
     strata_sheet,
 )
 from interface.report.verdicts import alarms_of, result_of
-from interface.report.words import count
 from pipeline.labels import Labels
 from pipeline.progress import Progress
 from pipeline.records import plain_options
@@ -73,6 +73,8 @@ class Section:
     settings: Sheet | None
     changed: str
     explanations: Explanations | None
+    normal: Sequence[str]  # of a detector what normal was and how the threshold was set, or empty
+    threshold: Sheet | None  # of a detector
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
     text = _render(context, runs, waiting)
     sheets = [
         *_of_groups(groups), *whole.values(), *cohort_sheets(list(datasets.values())),
-        *(sheet for one in sections for sheet in (one.metrics, one.strata, one.settings)),
+        *(sheet for one in sections for sheet in (one.metrics, one.threshold, one.strata,
+                                           one.settings)),
         *(one.explanations.sheet for one in sections if one.explanations),
         *preprocessing.values(), *(one.sheet for one in searches),
     ]  # fmt: skip
@@ -241,6 +244,8 @@ def _section(run: RunView, dataset: Dataset | None, thumbnails: Thumbnails) -> S
         settings=shown,
         changed=_changed(dataset, run) if dataset and dataset.steps else "",
         explanations=explanations_of(run),
+        normal=(normal_text(run, dataset), rule_text(run)) if run.anomaly else (),
+        threshold=threshold_sheet(run) if run.anomaly else None,
     )
 
 

@@ -9,17 +9,12 @@ from textwrap import shorten
 from typing import Any
 from xml.etree import ElementTree
 
-from interface.report.runs import Prediction, RunView
-from interface.report.scores import Interval, interval_of
+from interface.report.reading.runs import Prediction, RunView
+from interface.report.reading.scores import Interval
 from interface.report.sheets import Note, Sheet, SheetRow, cell_text
-from models.evaluation.predictions import maps_are_older
 from pipeline.errors import UserError
-from pipeline.labels import KEYS, Labels
 from pipeline.manifest import Row
-from pipeline.paths import inside
-from pipeline.records import RECORD, atomic, read_json
-from pipeline.stages.explanation import evidence_in_words
-from pipeline.tables import read_table
+from pipeline.records import atomic
 
 FOLDER = "figures"
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"  # as matplotlib writes it into SVG
@@ -30,21 +25,12 @@ RUN_FIGURES = {
     "reliability": "Reliability on test",
     "decision": "Decision curve on test",
     "probabilities": "Probabilities on test",
+    "errors": "Errors on test",
     "history": "Training",
 }
 THUMBNAIL, SHEET = 256, 1600  # longest side in pixels
 EACH = 3  # test images of each outcome
 OUTCOMES = {"TP": (True, True), "FN": (True, False), "TN": (False, False), "FP": (False, True)}
-
-HEAT_MAPS = "explanations"  # folder of a run
-MAP_SIDE, MOST_MAPS = 384, 120  # pixels of a picture; pictures of a run on the page
-MAP_COLUMNS = ("image_id", "patient_id", "laterality", "view", "label", "probability", "outcome",
-          "evidence", "file")  # fmt: skip
-MAP_KINDS = {"map": "Heat-map", "blob": "Centred blob", "breast": "Breast mask",
-         "untrained": "Untrained network"}  # fmt: skip
-MAP_SCORES = {"pointing": "Pointing game", "energy": "Energy in the lesion", "iou": "IoU"}
-MAP_METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiRes-CAM",
-           "occlusion": "occlusion"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,7 +185,7 @@ def _lesion(mask: Path, row: Row) -> list[Any]:
 
 
 def samples(run: RunView, thumbnails: Thumbnails) -> list[Outcome]:
-    """Return the surest test images of each outcome: the highest or lowest probabilities."""
+    """Return the surest test images of each outcome: the highest or lowest scores."""
     found = []
     for malignant, positive in OUTCOMES.values():
         cell = [
@@ -208,16 +194,11 @@ def samples(run: RunView, thumbnails: Thumbnails) -> list[Outcome]:
             if (item.malignant, item.positive) == (malignant, positive)
         ]
         sign = -1 if positive else 1
-        cell.sort(key=lambda item: (sign * item.probability, item.image_id))
+        cell.sort(key=lambda item: (sign * item.score, item.image_id))
         shown = [Sample(item, thumbnails.of(item.image_id)) for item in cell[:EACH]]
-        title = _outcome(malignant, positive, run.labels)
+        title = run.outcome(malignant, positive)
         found.append(Outcome(title, malignant == positive, len(cell), shown))
     return found
-
-
-def _outcome(malignant: bool, positive: bool, labels: Labels) -> str:
-    """Return a cell of the confusion matrix in words: "Malignant, called benign"."""
-    return f"{labels.name(malignant).capitalize()}, called {labels.name(positive)}"
 
 
 def jpeg(path: Path, side: int, outlines: Sequence[Any] = ()) -> str:
@@ -258,130 +239,3 @@ def jpeg(path: Path, side: int, outlines: Sequence[Any] = ()) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """Return bytes as a data URI of a media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """A test image with its heat-map."""
-
-    source: str  # a JPEG as a data URI
-    outcome: str  # "TP", "FP", "TN" or "FN"
-    title: str  # the same in words
-    name: str  # patient, side and view
-    probability: float  # of malignancy
-    evidence: str  # the label that it is of, as people read it
-
-
-@dataclass(frozen=True)
-class Explanations:
-    """What the page shows of the heat-maps of a run."""
-
-    method: str
-    evidence: str  # of what, in words
-    maps: Sequence[HeatMap]  # errors first
-    counts: Mapping[str, int]  # of them, by outcome
-    drawn: int  # how many there are, shown or not
-    sheet: Sheet | None  # their scores; None where no mask is known
-    checks: str  # what the checks found, in a sentence; empty without them
-    older: bool  # whether the run was evaluated again since, with other probabilities or calls
-    again: str  # the command that makes them again
-
-
-def explanations_of(run: RunView) -> Explanations | None:
-    """Read the heat-maps of a run; None where there are none, or they cannot be read."""
-    folder = run.folder / HEAT_MAPS
-    if not (folder / RECORD).is_file():
-        return None
-    try:
-        facts = read_json(folder / "explanations.json")
-        lines = [line.cells for line in read_table(folder / "explanations.csv", MAP_COLUMNS).lines]
-        drawn = sorted((line for line in lines if line["file"]), key=_errors_first(run))
-        each = (_heat_map(folder, line, run.labels) for line in drawn[:MOST_MAPS])
-        shown = [found for found in each if found]
-        sheet = _sheet(run, facts) if facts["scored"] else None
-    except (UserError, KeyError, ValueError):
-        return None
-    counts = {name: sum(one.outcome == name for one in shown) for name in OUTCOMES}
-    method = MAP_METHODS.get(facts["method"], facts["method"])
-    evidence = evidence_in_words(facts["evidence"], Labels.recorded(facts))
-    return Explanations(
-        method, evidence, shown, counts, len(drawn), sheet, _checks(facts["checks"]),
-        maps_are_older(run.folder), f"python main.py explain --run {run.folder}",
-    )  # fmt: skip
-
-
-def _errors_first(run: RunView) -> Any:
-    def key(line: Mapping[str, str]) -> tuple[bool, float, str]:
-        sure = abs(float(line["probability"]) - run.threshold)
-        return line["outcome"][0] == "T", -sure, line["image_id"]
-
-    return key
-
-
-def _heat_map(folder: Path, line: Mapping[str, str], labels: Labels) -> HeatMap | None:
-    if not (source := _picture(inside(folder, line["file"]))):
-        return None
-    name = f"{line['patient_id']} {line['laterality']} {line['view']}"
-    title = _outcome(*OUTCOMES[line["outcome"]], labels)
-    probability = float(line["probability"])
-    evidence = line["evidence"].replace("_", " ")
-    return HeatMap(source, line["outcome"], title, name, probability, evidence)
-
-
-def _picture(path: Path) -> str:
-    """Return a picture in colours as a JPEG data URI; empty text where it cannot be read."""
-    import cv2
-
-    from images.files import read_bytes
-
-    try:
-        picture = cv2.imdecode(read_bytes(path), cv2.IMREAD_COLOR)
-    except UserError:
-        return ""
-    if picture is None:
-        return ""
-    scale = min(1.0, MAP_SIDE / max(picture.shape[:2]))
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    done, content = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return data_uri("image/jpeg", content.tobytes()) if done else ""
-
-
-def _sheet(run: RunView, facts: Mapping[str, Any]) -> Sheet:
-    rows = [
-        SheetRow(
-            title,
-            [interval_of(facts["scores"][kind][group][score]) for score in MAP_SCORES],
-            part=part,
-        )
-        for group, part in _groups(Labels.recorded(facts)).items()
-        for kind, title in MAP_KINDS.items()
-    ]
-    caption = (
-        f"Heat-maps beside the outlines of lesions: {facts['scored']} test images of "
-        f"{facts['patients']} patients. Pointing game: the share of images whose hottest pixel "
-        f"lies in a lesion, or within {facts['tolerance']:.0%} of the side beside it. IoU: at the "
-        "threshold that was best on validation. 95 % intervals over patients."
-    )
-    return Sheet(f"{run.slug}/heat_maps", caption, ("Map", *MAP_SCORES.values()), rows)
-
-
-def _groups(labels: Labels) -> dict[str, str]:
-    """Return the groups of images by their names in JSON, as they are called on the page."""
-    names = ("All images", *(name.capitalize() for name in labels.names))
-    return dict(zip(("all", *KEYS), names, strict=True))
-
-
-def _checks(checks: Mapping[str, Any] | None) -> str:
-    if not checks:
-        return ""
-    parts = []
-    mirror = (checks.get("single_mirror") or {}).get("value")
-    last = checks["randomised"][-1]["correlation"]
-    for name in ("deletion", "insertion"):
-        own, blob = (checks[name][kind]["value"] for kind in ("map", "blob"))
-        parts.append(f"area under the {name} curve {own:.2f} (centred blob {blob:.2f})")
-    if mirror is not None:
-        parts.append(f"correlation of single maps of mirror images {mirror:.2f}")
-    if last is not None:
-        parts.append(f"rank correlation with the maps of random weights {last:.2f}")
-    return f"Checks on {checks['images']} test images: {'; '.join(parts)}."

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from interface.report.runs import RunView
-from interface.report.scores import Interval
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import Interval
 from interface.report.sheets import Note, Sheet, SheetRow, forest_of, run_row
 
 MAMMOGRAM, CROP = "mammogram", "crop"

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from interface.report.runs import RunView
+from interface.report.reading.runs import RunView
+from interface.report.reading.words import count, listed, sentence, were
 from interface.report.significance import titles_of
-from interface.report.words import count, listed, sentence, were
 from pipeline.options import defaults
 from pipeline.stages.data import Preprocess
 from pipeline.stages.shared import AUGMENTATIONS
@@ -146,9 +146,10 @@ def training_of(runs: Sequence[RunView]) -> Iterator[str]:
     titles = titles_of(runs)
     trained = [run for run in runs if run.record["stage"] == "train"]
     probes = [titles[run.name] for run in trained if run.linear_probe and not run.untrained_head]
-    known = {titles[run.name]: _answers(run) for run in trained if not run.linear_probe}
+    known = {titles[run.name]: _answers(run) for run in trained if run.stepped}
+    kept = [titles[run.name] for run in trained if run.keeps_patches]
     if known:
-        if probes:
+        if probes or kept:
             yield f"{listed(known)} {were(len(known))} trained by gradient steps."
         yield from _steps(known)
     if probes:
@@ -156,6 +157,12 @@ def training_of(runs: Sequence[RunView]) -> Iterator[str]:
             f"The linear {'probe' if len(probes) == 1 else 'probes'} of {listed(probes)} "
             f"{were(len(probes))} fitted by logistic regression, with the strength of "
             "regularisation that gave the highest validation AUC."
+        )
+    if kept:
+        yield (
+            f"No layer of {listed(kept)} was trained: features of patches of normal training "
+            "images were kept, so that all others lie near one of them (greedy k-centre selection, "
+            "Sener & Savarese 2018)."
         )
     if trained:
         seeds = sorted({int(run.options.get("seed", 0)) for run in trained})
@@ -180,27 +187,30 @@ def training_of(runs: Sequence[RunView]) -> Iterator[str]:
 
 def _answers(run: RunView) -> Options:
     """Return the options of a training, each with the value that it came to."""
-    given = defaults(Train) | run.options
+    given = defaults(Train) | run.options | {"error": run.anomaly and run.anomaly.score}
     return given | {name: value for name, value in STANDARD.items() if given[name] in (None, "own")}
 
 
 def _steps(known: Mapping[str, Options]) -> Iterator[str]:
     """Say how networks were trained by gradient steps."""
-    for clause in (
-        _epochs,
-        _patience,
-        _optimizer,
-        _rate,
-        _batch,
-        _augmented,
-        _regularised,
-        _balance,
-    ):
+    for clause in (_epochs, _patience, _optimizer, _rate, _batch, _augmented):
         yield said(known, clause)
+    if labelled := {title: given for title, given in known.items() if not given["error"]}:
+        yield said(labelled, _regularised)
+        yield said(labelled, _balance)
+    if len(labelled) < len(known):
+        yield "Anomaly detectors were trained on normal images alone, without labels."
     for name, (idle, _, _) in RARE.items():
         if any(given[name] != idle for given in known.values()):
             yield said(known, partial(_rare, name))
-    yield "The weights of the epoch with the highest validation AUC were kept."
+    yield said(known, lambda given: f"the weights of the epoch with the {_best(given)} were kept")
+
+
+def _best(given: Options) -> str:
+    """Return what the kept epoch was the best by."""
+    if given["error"]:
+        return "smallest error of normal validation images"
+    return "highest validation AUC"
 
 
 def _rare(name: str, given: Options) -> str:
@@ -213,9 +223,8 @@ def _epochs(given: Options) -> str:
 
 
 def _patience(given: Options) -> str:
-    return (
-        f"it was to stop after {count(given['patience'], 'epoch')} without a better validation AUC"
-    )
+    better = "smaller error" if given["error"] else "better validation AUC"
+    return f"it was to stop after {count(given['patience'], 'epoch')} without a {better}"
 
 
 def _optimizer(given: Options) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interface.report.runs import Prediction, RunView
-from interface.report.scores import UNKNOWN, Interval, interval_of
+from interface.report.detectors import measures
+from interface.report.reading.runs import Prediction, RunView
+from interface.report.reading.scores import UNKNOWN, Interval, interval_of
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
 
 FREE = {"fold", "seed", "seeds", "resume", "runs", "workers", "device", "model", "missing"}
@@ -93,13 +94,15 @@ def repeats_sheet(found: Sequence[Repeats]) -> Sheet | None:
     if not found:
         return None
     rows = []
+    shown = measures(SHOWN, [run for one in found for run in one.runs])
     for one in found:
-        cells: list[Cell] = [_spread(run.test.of(name).value for run in one.runs) for name in SHOWN]
+        cells: list[Cell] = [_spread(run.test.of(name).value for run in one.runs) for name in shown]
         cells.append(_spread(run.val_auc or None for run in one.runs))
         cells.append(one.pooled if one.images else None)
         cells.append(one.images or None)
         rows.append(SheetRow(one.runs[0].model, cells, one.title, one.runs[0].anchor))
-    figures = [f"Test {title}" if name == "auc" else title for name, title in SHOWN.items()]
+    figures = [f"Test {title}" if name == "auc" else title for name, title in SHOWN.items()
+               if name in shown]  # fmt: skip
     columns = ["Model", *figures, "Validation AUC", "Out-of-fold AUC", "Its images"]
     caption = (
         "Runs that differ by fold or seed alone, on the same test images: mean \u00b1 standard "

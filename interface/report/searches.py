@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from interface.report.pictures import Picture, pictures_of
-from interface.report.runs import RunView
+from interface.report.reading.runs import RunView
+from interface.report.reading.words import count
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
-from interface.report.words import count
 from pipeline.errors import UserError
 from pipeline.records import read_json
 from pipeline.runs import STUDIES

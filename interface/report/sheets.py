@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from interface.report.runs import RunView
-from interface.report.scores import NONE, Interval
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import NONE, Interval
 from pipeline.records import write_table, write_text
 
 LATEX = {

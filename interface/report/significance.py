@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interface.report.runs import RunView
-from interface.report.scores import Interval, number
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import Interval, number
 from interface.report.sheets import Note, Sheet, SheetRow, figure
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 
 from interface.report.page import Page, make_page
 from interface.report.pictures import FOLDER, copy_figures, draw_forest
-from interface.report.runs import RunView, read_run
+from interface.report.reading.runs import RunView, read_run
+from interface.report.reading.words import count
 from interface.report.sheets import write_sheet
-from interface.report.words import count
 from models.evaluation.tested import identified
 from pipeline.errors import UserError
 from pipeline.holding import hold, release

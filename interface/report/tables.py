@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from interface.report.data import Cohort, Dataset
-from interface.report.runs import RunView
-from interface.report.scores import COST_NAMES, METRIC_NAMES, UNITS, Scores
+from interface.report.detectors import measures
+from interface.report.reading.runs import RunView
+from interface.report.reading.scores import COST_NAMES, METRIC_NAMES, UNITS, Scores
 from interface.report.sheets import Cell, Sheet, SheetRow, forest_of, run_row
 from models.metrics import WHERE_RARE
 
@@ -75,17 +76,18 @@ def metrics_sheet(run: RunView) -> Sheet:
     ]
     known = dict.fromkeys(name for _, scores in columns for name in scores.metrics)
     order = WHERE_RARE if run.rare else METRIC_NAMES
-    names = {name: METRIC_NAMES[name] for name in order if name in known}
-    names |= {name: name for name in known if name not in METRIC_NAMES}
+    names = {name: METRIC_NAMES[name] for name in measures(order, [run]) if name in known}
+    names |= {name: name for name in measures(known, [run]) if name not in METRIC_NAMES}
     rows = [
         SheetRow(
             f"Number, {run.labels.positive}", [f"{s.images:,}, {s.malignant:,}" for _, s in columns]
         ),
         *(SheetRow(text, [s.of(name) for _, s in columns]) for name, text in names.items()),
     ]
-    points = "; ".join(f"{unit} {run.units[unit].threshold:.3f}" for unit in UNITS)
+    points = "; ".join(f"{unit} {run.threshold_text(unit)}" for unit in UNITS)
+    unit = "" if run.anomaly is None else ", in standard deviations (SD) from normal images"
     caption = (
-        f"Metrics with 95\u00a0% intervals over patients. Operating points: {points} "
+        f"Metrics with 95\u00a0% intervals over patients. Operating points{unit}: {points} "
         f"({run.rule}); since they were chosen there, figures at the threshold flatter validation."
     )  # fmt: skip
     return Sheet(f"{run.slug}/metrics", caption, ["Metric", *(title for title, _ in columns)], rows)

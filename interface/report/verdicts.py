@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from interface.report.data import ShortcutView
 from interface.report.groups import Group
+from interface.report.reading.words import count, listed, sentence
 from interface.report.significance import titles_of
-from interface.report.words import count, listed, sentence
 
 NOTHING = {
     "background": (
@@ -158,9 +158,10 @@ def result_of(group: Group) -> tuple[str, str, str]:
     unit = {"crop": "crop", "patch": "patch"}.get(best.unit, "image")
     if best.rare:
         what = f"{test.of('pr_auc').in_words}, where guessing has {test.base_rate or 0:.3f}"
+        soft = f", and a probabilistic F1 of {test.of('pf1').in_words}"
         return (
             f"{who}{chosen} reaches a test PR AUC of",
-            f"{what}, and a probabilistic F1 of {test.of('pf1').in_words}",
+            what + ("" if best.anomaly else soft),
             f"on {count(test.images, unit)} of {count(test.patients, 'patient')}",
         )
     return (

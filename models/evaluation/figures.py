@@ -159,7 +159,7 @@ def draw_roc(axes: Any, images: Mapping[str, ScoredSplit], seed: int) -> None:
     if enough(test.unit):
         _fill(axes, roc_band(test.unit, seed))
     sensitivity, specificity = (test.estimates[m].value for m in ("sensitivity", "specificity"))
-    point = f"operating point ({test.point.threshold:.3f})"
+    point = f"operating point ({test.threshold_text})"
     axes.plot(1 - specificity, sensitivity, "o", color=TEST, markersize=7, label=point)
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", title="ROC")
     _unit_square(axes)
@@ -196,9 +196,9 @@ def draw_confusion(axes: Any, test: ScoredSplit, labels: Labels) -> None:
         text = f"{count}\n{shares[row, column]:.0%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=13,
                   color="white" if dark else "black")  # fmt: skip
-    axes.set_xticks((0, 1), labels.names)
+    axes.set_xticks((0, 1), labels.names if test.probabilities else ("not anomalous", "anomalous"))
     axes.set_yticks((0, 1), labels.names, rotation=90, va="center")
-    axes.set(xlabel=f"Called at {test.point.threshold:.3f}", ylabel="Truth", title="test images")
+    axes.set(xlabel=f"Called at {test.threshold_text}", ylabel="Truth", title="test images")
 
 
 def draw_reliability(
@@ -290,7 +290,7 @@ def draw_errors(axes: Any, test: ScoredSplit, labels: Labels) -> None:
         width = 0.94 * (high - low) / BINS
         axes.bar(edges[:-1], sign * counts, width, align="edge", color=color, label=name)
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.axvline(threshold, color=GREY, linestyle=":", label=f"threshold: {test.point.rule}")
+    axes.axvline(threshold, color=GREY, linestyle=":", label=f"threshold ({test.threshold_text})")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.set_major_formatter(lambda value, _place: f"{abs(value):g}")
     axes.set(

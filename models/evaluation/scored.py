@@ -91,6 +91,14 @@ class ScoredSplit:
         return float(called.mean()) if len(called) else None
 
     @property
+    def threshold_text(self) -> str:
+        """The operating point as figures have it: a probability, or how far errors lie off."""
+        threshold = self.point.threshold
+        if self.probabilities or not 0 < threshold < 1:
+            return f"{threshold:.3f}"
+        return f"{np.log(threshold) - np.log1p(-threshold):+.1f} SD"
+
+    @property
     def rare(self) -> bool:
         """Whether few of its items are positive; see `pipeline.labels.is_rare`."""
         return is_rare(self.malignant, len(self.targets))

@@ -12,7 +12,7 @@ from images.breast import breast_mask
 from images.files import SPREAD
 from models.inference import Compute, TrainedModel, place
 from models.networks import build
-from models.registry import Head
+from models.registry import NO_WEIGHTS, Head
 
 Heat = NDArray[np.float32]  # (S, S) in [0, 1]
 Mask = NDArray[np.bool_]  # (S, S)
@@ -43,7 +43,13 @@ def blob_in(breast: Mask) -> Heat:
 
 
 def untrained(model: TrainedModel, compute: Compute, seed: int) -> TrainedModel:
-    """Return a model with a network of the same architecture and random weights, on the device."""
+    """Return a model with a network of the same architecture and random weights, on the device.
+
+    Where a network's frozen layers are random, the seed of its training would draw them again: then
+    it is the next one.
+    """
+    if model.facts.get("weights") == NO_WEIGHTS and model.facts.get("trained_from"):
+        seed += 1
     head = Head.recorded(model.facts)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -132,6 +132,15 @@ class ScoredMaps:
         return found
 
 
+def known_groups(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the groups that say something of their own, of `ScoredMaps.figures`.
+
+    Where the images of one label alone have lesions, as normal ones have none, theirs are all.
+    """
+    both = all(figures[group]["pointing"]["value"] is not None for group in GROUPS)
+    return GROUPS if both else (ALL,)
+
+
 def mean_of(values: Floats, patients: Sequence[str], replicates: int, seed: int) -> Estimate:
     """Return the mean of images (N,) with its 95 % interval, by a bootstrap over patients.
 

@@ -23,6 +23,7 @@ from models.explanation.scores import (
     TOLERANCE,
     ScoredMaps,
     best_threshold,
+    known_groups,
 )
 from models.explanation.subject import Subject, read_subject
 from models.inference import prepare_process
@@ -214,31 +215,33 @@ def _headline(facts: Mapping[str, Any], drawn: int) -> str:
 def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
     if not facts["scored"]:
         return ()
-    tables, groups = [], _groups(facts)
+    tables, groups, known = [], _groups(facts), known_groups(facts["scores"][MAP])
     for score, title in SCORES.items():
         rows = []
         for kind, name in kinds(facts["evidence"] == ERRORS).items():
             found = facts["scores"][kind]
-            rows.append((name, *(_cell(found[group][score]) for group in GROUPS)))
-        columns = ("Map", *groups)
+            rows.append((name, *(_cell(found[group][score]) for group in known)))
+        columns = ("Map", *(groups[group] for group in known))
         tables.append(Table(f"{title} (95 % interval)", columns, tuple(rows)))
     return (*tables, _leads_table(facts), *_check_tables(facts["checks"]))
 
 
 def _leads_table(facts: Mapping[str, Any]) -> Table:
     """Return how much more often the map hits, image by image: intervals of differences."""
+    groups, known = _groups(facts), known_groups(facts["scores"][MAP])
     rows = tuple(
-        (kind, *(_cell(found[group]["pointing"], ", ") for group in GROUPS))
+        (kind, *(_cell(found[group]["pointing"], ", ") for group in known))
         for kind, found in facts["leads"].items()
     )
     own = kinds(facts["evidence"] == ERRORS)[MAP].lower()
     title = f"Pointing game, {own}'s lead (95 % interval)"
-    return Table(title, ("Over", *_groups(facts)), rows)
+    return Table(title, ("Over", *(groups[group] for group in known)), rows)
 
 
-def _groups(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the groups of images are called on the screen, in the order of GROUPS."""
-    return tuple(name.capitalize() for name in (ALL, *Labels.recorded(facts).names))
+def _groups(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the groups of images are called on the screen."""
+    names = (ALL, *Labels.recorded(facts).names)
+    return {group: name.capitalize() for group, name in zip(GROUPS, names, strict=True)}
 
 
 def _cell(found: Mapping[str, float | None], to: str = "-") -> str:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from interface.report.page import make_page
-from interface.report.runs import read_run
+from interface.report.reading.runs import read_run
 from pipeline import manifest
 from pipeline.folds import Fold
 from pipeline.progress import Silent

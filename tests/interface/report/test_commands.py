@@ -9,7 +9,7 @@ from interface.flags import build_parser
 from interface.stages import STAGES
 from pipeline.records import plain_options, read_json, write_json
 from pipeline.runs import find_run
-from pipeline.stages.evaluation import Ensemble
+from pipeline.stages.evaluation import WAY, Ensemble, Evaluate
 from pipeline.stages.tuning import Tune
 from tests.interface.report.files import cohort, dataset, finish, page_of, run_folder
 from tests.interface.report.test_searches import MODEL, STUDY, study, tuned
@@ -68,6 +68,34 @@ def test_evaluation_names_a_run_as_it_will_be_called_and_finds_it(searched):
     assert find_run(root / "runs", named[1]).folder == folder
     text = Page(page_of(root).text).text
     assert "20260102-0304" not in text[text.index("Commands that repeat") :]
+
+
+@pytest.mark.parametrize(
+    ("way", "rule", "expected"),
+    [
+        ({"operating_point": "f1"}, "", ("f1", None, "auto")),
+        ({"operating_point": "cost", "target": 25.0}, "", ("cost", 25.0, "auto")),
+        ({"operating_point": "youden"}, "", ("auto", None, "auto")),
+        ({"calibration": "isotonic"}, "", ("auto", None, "isotonic")),
+        # Versions before kept the rule alone.
+        (None, "highest F1 on validation", ("f1", None, "temperature")),
+        (None, "sensitivity of at least 0.95 on validation", ("sensitivity", 0.95, "temperature")),
+    ],
+)
+def test_evaluation_repeats_the_options_that_it_recorded(searched, way, rule, expected):
+    root, _, _, folder = searched
+    measured = read_json(folder / "metrics.json")
+    if way is None:
+        measured["operating_point"]["rule"] = rule
+    else:
+        standard = {"operating_point": "youden", "calibration": "temperature"}
+        measured["options"] = plain_options(Evaluate()) | standard | way
+        measured["options"] = {name: measured["options"][name] for name in WAY}
+    write_json(folder / "metrics.json", measured)
+    found = [one for stage, one in commands(root) if stage == "evaluate" and one.run == MODEL]
+    standard = {"operating_point": "auto", "target": None, "calibration": "auto"}
+    (given,) = (standard | vars(one) for one in found)
+    assert tuple(given[name] for name in standard) == expected
 
 
 def test_search_without_a_record_leaves_the_other_commands(searched):

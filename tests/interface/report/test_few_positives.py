@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from interface.report.runs import read_run
+from interface.report.reading.runs import read_run
 from interface.report.stage import report
 from models.evaluation.stage import evaluate
 from pipeline.progress import Silent

@@ -5,11 +5,11 @@ import re
 import cv2
 import numpy as np
 
-from interface.report.pictures import MAP_KINDS, MAP_SCORES
+from interface.report.heat_maps import MAP_KINDS, MAP_SCORES
 from models.explanation.judging import KINDS
 from models.explanation.scores import GROUPS, SCORES
 from models.explanation.stage import COLUMNS
-from pipeline.records import close_folder, open_folder, write_json, write_table
+from pipeline.records import close_folder, open_folder, read_json, write_json, write_table
 from pipeline.stages.explanation import Explain
 from tests.interface.report.files import cohort, dataset, page_of, run_folder
 from tests.interface.report.test_stage import Page
@@ -30,7 +30,8 @@ def explained(root):
         picture[10:30, 10:30] = (10, 60, 230)
         cv2.imwrite(str(folder / f"{row.image_id}.png"), picture)
         lines.append((row.image_id, row.patient_id, "LEFT", row.view, row.label, "0.7", outcome,
-                      "malignant", f"{row.image_id}.png", 1.0, 2.0, 1.0, 0.2, 0.1))  # fmt: skip
+                      "malignant", f"{row.image_id}.png", 1.0, 2.0, 1.0, 0.2, 0.1,
+                      0.9))  # fmt: skip
     write_table(folder / "explanations.csv", COLUMNS, lines)
     figure = {"value": 0.625, "low": 0.5, "high": 0.75}
     scores = {kind: {group: dict.fromkeys(SCORES, figure) for group in GROUPS} for kind in KINDS}
@@ -68,6 +69,18 @@ def test_gallery_has_a_filter_for_each_outcome_and_needs_no_script(tmp_path):
 def test_names_of_the_page_are_those_of_the_stage():
     assert MAP_KINDS == KINDS
     assert MAP_SCORES == SCORES
+
+
+def test_maps_of_an_earlier_version_have_no_pixel_auc_and_are_shown(tmp_path):
+    folder = explained(tmp_path)
+    facts = read_json(folder / "explanations.json")
+    for groups in facts["scores"].values():
+        for scores in groups.values():
+            del scores["pixel_auc"]
+    write_json(folder / "explanations.json", facts)
+    text = Page(page_of(tmp_path).text).text
+    assert "Pointing game" in text
+    assert "Pixel AUC" not in text
 
 
 def test_run_whose_heat_maps_are_damaged_or_unfinished_shows_none(tmp_path):

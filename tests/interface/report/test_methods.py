@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from interface.report.words import listed
+from interface.report.reading.words import listed
 from pipeline.records import read_json, write_json
 from tests.interface.report.files import cohort, dataset, page_of, run_folder
 from tests.interface.report.test_stage import Page

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import cv2
 import pytest
 
-from interface.report.scores import Interval
+from interface.report.reading.scores import Interval
 from interface.report.sheets import Note, Sheet, SheetRow, escape, latex, write_sheet
 from interface.report.stage import report
 from pipeline.progress import Silent

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interface.report.scores import (
+from interface.report.reading.anomaly import CALLS, Anomaly
+from interface.report.reading.scores import (
     COST_NAMES,
     Scores,
     Stratum,
@@ -15,19 +16,20 @@ from interface.report.scores import (
     strata_of,
     units_of,
 )
-from interface.report.words import count
+from interface.report.reading.words import count
 from models.evaluation.tested import Tested, tested_of
 from pipeline.errors import UserError
 from pipeline.folds import Fold
 from pipeline.labels import KEYS, Labels, is_rare
 from pipeline.records import read_json
-from pipeline.runs import Run
+from pipeline.runs import ANOMALY, Run
 from pipeline.tables import read_table
 
 STRATEGIES = {  # what the ends of models' names stand for
     "opw": "OPW: only pretrained weights",
     "pft": "PFT: partial fine tuning",
     "cft": "CFT: complete fine tuning",
+    "anomaly": "Anomaly detector: learnt from normal images alone, without labels",
 }
 
 
@@ -40,14 +42,20 @@ class Prediction:
     laterality: str  # "LEFT", "RIGHT" or empty
     view: str  # "CC", "MLO" or empty
     malignant: bool  # the truth
-    probability: float  # of malignancy, calibrated, in [0, 1]
+    # Of malignancy, calibrated, in [0, 1]; of an anomaly detector what orders images as errors do.
+    probability: float
     positive: bool  # the call at the operating point
-    raw: float = 0.0  # the probability before calibration
+    error: float | None = None  # that an anomaly detector gave; None of a classifier
 
     @property
     def label(self) -> str:
         """The truth by the names of the usual pair, whatever the dataset's two labels are."""
         return KEYS[self.malignant]
+
+    @property
+    def score(self) -> float:
+        """What the run said of it: a probability, or the error of an anomaly detector."""
+        return self.probability if self.error is None else self.error
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class RunView:
     predictions: Mapping[str, list[Prediction]]  # by split; empty where the file is missing
     history: list[dict[str, float]]  # one mapping of finite figures for each epoch
     labels: Labels  # of the images that it was evaluated on
+    anomaly: Anomaly | None  # of an anomaly detector; None of a classifier
+    way: Mapping[str, Any]  # options of evaluation; empty where an earlier version did not say
 
     @property
     def scores(self) -> Mapping[str, Scores]:
@@ -118,6 +128,33 @@ class RunView:
     def rule(self) -> str:
         """How it was chosen on validation."""
         return self.units["image"].rule
+
+    def threshold_text(self, unit: str = "image") -> str:
+        """Return the operating point as people read it: "0.512", of a detector "+2.0 SD"."""
+        threshold = self.units[unit].threshold
+        if self.anomaly is None:
+            return f"{threshold:.3f}"
+        away = math.log(threshold) - math.log1p(-threshold) if 0 < threshold < 1 else math.inf
+        return f"{away:+.1f} SD".replace("-", "\N{MINUS SIGN}")
+
+    def score_text(self, score: float) -> str:
+        """Return a probability, or an error, as people read it: "0.83", "+2.7 SD"."""
+        return f"{score:.2f}" if self.anomaly is None else self.anomaly.short(score)
+
+    def score_words(self, score: float) -> str:
+        """Return that in words: "probability 0.83"."""
+        if self.anomaly is None:
+            return f"probability {score:.2f}"
+        return f"error {self.anomaly.words(score)}"
+
+    @property
+    def calls(self) -> tuple[str, str]:
+        """What images are called below the threshold, and from it on."""
+        return self.labels.names if self.anomaly is None else CALLS
+
+    def outcome(self, malignant: bool, positive: bool) -> str:
+        """Return truth and call in words: "Malignant, called benign"."""
+        return f"{self.labels.name(malignant).capitalize()}, called {self.calls[positive]}"
 
     @property
     def val_auc(self) -> float:
@@ -184,9 +221,25 @@ class RunView:
             if self.untrained_head:
                 return f"was frozen at {self.start}, its head left random: a control ({parts})"
             return f"was frozen at {self.start}{missing}; a linear probe was fitted ({parts})"
+        if self.strategy == ANOMALY:
+            if self.keeps_patches:
+                bank = "its memory bank was filled with patches of normal training images"
+                return f"was frozen at {self.start}; {bank}"
+            return f"started from {self.start} and learnt to restore normal images ({parts})"
         layers = {"pft": "its last stages and its head", "cft": "all its layers"}
         what = layers.get(self.strategy.lower(), self.strategy)
         return f"started from {self.start}; {what} were trained ({parts})"
+
+    @property
+    def keeps_patches(self) -> bool:
+        """Whether it is a PatchCore, which is not trained: it keeps patches of normal images."""
+        return self.anomaly is not None and self.anomaly.error == "patches"
+
+    @property
+    def stepped(self) -> bool:
+        """Whether it was trained here, by gradient steps."""
+        trained = self.record["stage"] == "train"
+        return trained and not self.linear_probe and not self.keeps_patches
 
     @property
     def epochs(self) -> int:
@@ -281,6 +334,8 @@ def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
         },
         "strata": strata_of(measured),
         "cost": {name: measured["cost"].get(name) for name in COST_NAMES},
+        "anomaly": Anomaly.recorded(measured.get("anomaly")),
+        "way": measured.get("options", {}),
     }
 
 
@@ -300,7 +355,7 @@ def _predictions(folder: Path, split: str) -> list[Prediction]:
             malignant=bool(int(row["target"])),
             probability=float(row["probability"]),
             positive=row["predicted"] in ("1", "malignant"),
-            raw=float(row["raw_probability"]),
+            error=float(row["error"]) if "error" in row else None,
         )
         for row in _table(folder / f"predictions_{split}.csv")
     ]

@@ -1,0 +1,1 @@
+"""What runs on disk say: read into figures and words, before anything is laid out."""
