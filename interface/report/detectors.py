@@ -30,7 +30,9 @@ def normal_text(run: RunView, dataset: Dataset | None) -> str:
     assert run.anomaly is not None
     rows = dataset.final.rows if dataset is not None and dataset.final is not None else ()
     learnt = [row for row in rows if row.patient_id in run.trained_patients and is_normal(row)]
-    if learnt and run.data == run.trained_on:
+    if run.elsewhere:
+        source = "What it learnt from is not known here"
+    elif learnt and run.data == run.trained_on:
         patients = len({row.patient_id for row in learnt})
         source = (
             f"It learnt from {count(len(learnt), 'normal image')} of {count(patients, 'patient')}"
@@ -42,8 +44,9 @@ def normal_text(run: RunView, dataset: Dataset | None) -> str:
     if rows and not known:
         meaning = f"those called {run.labels.names[0]}, as the dataset tells no diagnosis"
     val = run.anomaly.normals.get("val", 0)
+    apart = "" if run.elsewhere else ", and never from a label of a lesion"
     return (
-        f"{source}, and never from a label of a lesion. Normal images are {meaning}. The errors of "
+        f"{source}{apart}. Normal images are {meaning}. The errors of "
         f"{count(val, 'other normal image')}, of validation, set its threshold."
     )
 

@@ -77,7 +77,8 @@ def write_figures(
     )
     history = read_history(folder / "history.csv")
     if len(history.get("epoch", ())) > 1:
-        drawings["history"] = lambda axes: draw_history(axes, history)
+        by_error = not test.probabilities
+        drawings["history"] = lambda axes: draw_history(axes, history, by_error)
     with rc_context(STYLE):
         for name, draw in drawings.items():
             figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")
@@ -312,8 +313,15 @@ def read_history(path: Path) -> dict[str, list[float]]:
         raise UserError(f"{path}: {error}", "remove it, or train again") from None
 
 
-def draw_history(axes: Any, history: dict[str, list[float]]) -> None:
-    """Draw losses (left) and the validation AUC (right) over the epochs."""
+def draw_history(axes: Any, history: dict[str, list[float]], by_error: bool = False) -> None:
+    """Draw losses (left) and the validation AUC (right) over the epochs.
+
+    Args:
+        axes: To draw on.
+        history: Columns of history.csv.
+        by_error: Whether the epoch of the smallest validation loss was kept, as of an anomaly
+            detector, and not that of the highest AUC.
+    """
     axes.plot(history["epoch"], history["train_loss"], color=GREY, label="training loss")
     axes.plot(history["epoch"], history["val_loss"], color=VAL, linestyle="--",
               label="validation loss")  # fmt: skip
@@ -324,7 +332,8 @@ def draw_history(axes: Any, history: dict[str, list[float]]) -> None:
     right.spines["right"].set_visible(True)
     right.plot(history["epoch"], history["val_auc"], color=TEST, marker=".", label="validation AUC")
     rows = [dict(zip(history, row, strict=True)) for row in zip(*history.values(), strict=True)]
-    best = max(rows, key=rank)  # the first of equal ones, as training keeps it
+    key = (lambda row: -row["val_loss"]) if by_error else rank
+    best = max(rows, key=key)  # the first of equal ones, as training keeps it
     right.plot(best["epoch"], best["val_auc"], "o", color=TEST, markersize=7,
                label=f"epoch {best['epoch']:.0f}: weights kept")  # fmt: skip
     right.set(ylabel="Validation AUC", ylim=(0, 1.02))

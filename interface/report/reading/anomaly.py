@@ -12,6 +12,7 @@ ERRORS = {  # what a score is, by its name in metrics.json
     "ssim": "the mean structural dissimilarity inside the breast (Wang et al. 2004)",
     "mix": "structural dissimilarity and a little of the absolute error (Zhao et al. 2017)",
     "patches": "the largest distance of a patch to the nearest one of the memory bank",
+    "elsewhere": "what an anomaly detector elsewhere gave",
 }
 MOST_FLAGGED = 0.10  # share of normal test images, beyond which evaluate warns
 

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from models.evaluation.bands import net_benefit
 from models.evaluation.figures import (
     draw_confusion,
+    draw_errors,
     draw_history,
     draw_precision_recall,
     draw_probabilities,
@@ -100,6 +101,28 @@ def test_the_epoch_whose_weights_were_kept_is_marked():
     right = drawn.figure.axes[1]
     marked = [line for line in right.get_lines() if line.get_label() == "epoch 2: weights kept"]
     assert [line.get_data() for line in marked] == [([2.0], [0.9])]
+    # Of a detector the smallest error decides, not the AUC.
+    drawn = axes()
+    draw_history(drawn, history | {"val_auc": [0.7, 0.8, 0.9]}, by_error=True)
+    names = [line.get_label() for line in drawn.figure.axes[1].get_lines()]
+    assert "epoch 2: weights kept" in names
+
+
+def test_figures_of_a_detector_say_how_far_its_threshold_lies_not_a_probability():
+    unit = scored([0, 0, 1, 1], [0.2, 0.4, 0.6, 0.99]).unit
+    point = OperatingPoint(1 / (1 + np.exp(-2.0)), "mean + 2 standard deviations")
+    test = ScoredSplit.of(unit, point, 100, 1, probabilities=False)
+    matrix, curve, errors = axes(), axes(), axes()
+    draw_confusion(matrix, test, Labels("normal", "abnormal"))
+    assert matrix.get_xlabel() == "Called at +2.0 SD"
+    assert [one.get_text() for one in matrix.xaxis.get_ticklabels()] == [
+        "not anomalous", "anomalous"]  # fmt: skip
+    draw_roc(curve, {"test": test}, 1)
+    assert "operating point (+2.0 SD)" in [one.get_label() for one in curve.get_lines()]
+    draw_errors(errors, test, Labels("normal", "abnormal"))
+    (threshold,) = (one for one in errors.get_lines() if "threshold" in str(one.get_label()))
+    assert threshold.get_label() == "threshold (+2.0 SD)"
+    assert threshold.get_xdata()[0] == pytest.approx(2)
 
 
 @pytest.mark.slow
