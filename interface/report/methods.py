@@ -232,10 +232,10 @@ def _statistics(group: Group, versions: Mapping[str, str]) -> Iterator[str]:
         )
     if run.rare:
         yield (
-            f"As few test images were {run.labels.positive}, the leading measures were the area "
+            f"As few test images were {run.labels.positive}, the leading measure was the area "
             "under the precision-recall curve, as average precision, whose level by chance is "
-            f"the prevalence ({run.test.base_rate or 0:.3f}), and probabilistic F1 (Yacouby & "
-            "Axman 2020)."
+            f"the prevalence ({run.test.base_rate or 0:.3f})"
+            + ("." if run.anomaly else ", with probabilistic F1 (Yacouby & Axman 2020).")
         )
     detectors = [one for one in group.runs if one.anomaly]
     if detectors:

@@ -93,12 +93,13 @@ def _rare(group: Group) -> Iterator[Alarm]:
     test, share = group.best.test, group.best.test.base_rate
     if group.best.rare and share is not None:
         positive = group.best.labels.positive
+        soft = "" if group.best.anomaly else ", and probabilistic F1"
         yield Alarm(
             False,
             f"Only {share:.1%} of the test images are {positive}, so accuracy means nothing here.",
             f"Calling none of the {count(test.images, 'image')} {positive} has an accuracy of "
             f"{1 - share:.3f}. What counts is how much higher PR AUC is than {share:.3f}, which "
-            "guessing reaches, and probabilistic F1.",
+            f"guessing reaches{soft}.",
         )
 
 

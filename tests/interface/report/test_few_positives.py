@@ -34,6 +34,37 @@ def measured(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def errors(tmp_path):
+    """Errors of an anomaly detector elsewhere, with validation, as an evaluated run."""
+    lines = ["image_id,patient_id,label,split,error"]
+    for number in range(400):
+        positive, split = number % 50 == 0, "val" if number % 4 else "test"
+        name = "malignant" if positive else "not_malignant"
+        error = 3 + (number * 37 % 100) / 100 + 0.8 * positive
+        lines.append(f"i{number},p{number},{name},{split},{error}")
+    (tmp_path / "theirs.csv").write_text("\n".join(lines) + "\n")
+    runs = tmp_path / "runs"
+    with without_figures():
+        evaluate(
+            Evaluate(predictions=tmp_path / "theirs.csv", runs=runs, replicates=100, workers=1),
+            Silent(),
+        )
+    return tmp_path
+
+
+def test_errors_made_elsewhere_are_no_probabilities_where_few_are_positive_either(errors):
+    page = page_of(errors)
+    text = words_of(page.text)
+    assert "theirs reaches a test PR AUC of 0." in text
+    assert "What it learnt from is not known here" in text
+    assert "mean + 2 standard deviations of normal validation images" in text
+    for gone in ("pF1", "robabilistic", "ECE", "Brier", "\N{EN DASH} no interval"):
+        assert gone not in text, gone
+    assert all("robabilistic" not in part for part in page.methods)
+    assert re.search(r"\+\d\.\d SD", text)
+
+
 def words_of(text):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<style>.*</style>", "", text)))
 
