@@ -314,13 +314,9 @@ class Explanations(Struct):
     scale: MapScale | None = None
 
 
-class Best(Struct):
+class Best(Search):
     """best.json of a search."""
 
-    study: str
-    trial: Count
-    val_auc: float
-    params: dict[str, Any]
     model: str
     data_hash: str
     finished: str

@@ -8,7 +8,8 @@ from interface.report.reading.runs import RunView
 from interface.report.reading.words import count
 from interface.report.sheets import Cell, Sheet, SheetRow
 from models.metrics import OF_PROBABILITIES
-from pipeline.labels import is_normal
+from pipeline.labels import is_normal, what_normal_is
+from pipeline.manifest import NORMAL
 
 CITED = {  # what detectors are, by the beginning of their architecture
     "cae": "a convolutional autoencoder (Masci et al. 2011)",
@@ -29,7 +30,11 @@ def normal_text(run: RunView, dataset: Dataset | None) -> str:
     """Say what normal was: which images it learnt from, and which set the threshold."""
     assert run.anomaly is not None
     rows = dataset.final.rows if dataset is not None and dataset.final is not None else ()
-    learnt = [row for row in rows if row.patient_id in run.trained_patients and is_normal(row)]
+    learnt = [
+        row
+        for row in rows
+        if is_normal(row) and row.patient_id in run.trained_patients and not row.parent
+    ]
     if run.elsewhere:
         source = "What it learnt from is not known here"
     elif learnt and run.data == run.trained_on:
@@ -39,16 +44,21 @@ def normal_text(run: RunView, dataset: Dataset | None) -> str:
         )
     else:
         source = "It learnt from the normal images of its training data"
-    known = any(row.diagnosis for row in rows)
-    meaning = "those that show no finding, as the collection tells"
-    if rows and not known:
-        meaning = f"those called {run.labels.names[0]}, as the dataset tells no diagnosis"
+    meaning = what_normal_is(run.labels, run.unit, _leaves_normals_out(dataset))
+    if run.labels.negative != NORMAL and any(row.diagnosis for row in rows):
+        meaning = "those that show no finding, as the collection tells"
     val = run.anomaly.normals.get("val", 0)
     apart = "" if run.elsewhere else ", and never from a label of a lesion"
     return (
         f"{source}{apart}. Normal images are {meaning}. The errors of "
         f"{count(val, 'other normal image')}, of validation, set its threshold."
     )
+
+
+def _leaves_normals_out(dataset: Dataset | None) -> bool:
+    """Return whether the normal images of a collection were left out by its question."""
+    organised = dataset.step("organize") if dataset is not None else None
+    return organised is not None and any("normal" in text for text, _ in organised.left_out)
 
 
 def rule_text(run: RunView) -> str:
