@@ -8,10 +8,10 @@ from typing import Any
 from interface.report.data import Dataset, trace
 from interface.webapp.wording import plain, share_of_malignant
 from models.prediction.reading import known_options
-from models.registry import TARGET_LAYERS
-from pipeline.labels import Labels
+from models.registry import AUTOENCODERS, TARGET_LAYERS
+from pipeline.labels import Labels, what_normal_is
 from pipeline.records import read_json
-from pipeline.runs import MODEL_FILE, Run
+from pipeline.runs import MODEL_FILE, Run, is_detector
 from pipeline.stages.collections import CBIS_DDSM, CITED, RSNA, collection_name
 from pipeline.stages.data import Preprocess
 
@@ -20,6 +20,12 @@ METHODS = {
     "gradcam": "Grad-CAM (Selvaraju et al. 2017)",
     "gradcam++": "Grad-CAM++ (Chattopadhay et al. 2018)",
     "hirescam": "HiRes-CAM (Draelos & Carin 2020)",
+}
+ERRORS = {  # by whether it is an autoencoder
+    True: "It restores the film from a short code, enough for normal films; its error is what "
+    "it cannot restore, as a mean over the breast.",
+    False: "It compares each patch of the film with a few thousand patches of normal films; its "
+    "error is the distance of the most unusual one.",
 }
 ANCHORS = {"none": "random weights", "imagenet": "weights pretrained on photographs (ImageNet)"}
 
@@ -69,6 +75,9 @@ def _way(facts: Facts) -> Iterator[str]:
     yield f"{what} ({names}) scores one film at a time, reduced to {size} pixels."
     if model["preprocess"] is not None:
         yield f"Before that, each film is {_steps(known_options(model['preprocess']))}."
+    if is_detector(model):
+        yield from _way_of_detector(facts)
+        return
     method = CALIBRATIONS.get(str(facts.metrics["calibration"]["method"]))
     if method:
         yield f"Its score becomes a probability by {method} on validation images."
@@ -78,6 +87,19 @@ def _way(facts: Facts) -> Iterator[str]:
         f"evidence {_labels(facts).evidence(True)}, the mean of the film's and its mirror "
         "image's. It is coarse, it outlines no lesion, and its colours do not compare between "
         "films."
+    )
+
+
+def _way_of_detector(facts: Facts) -> Iterator[str]:
+    model = facts.model
+    yield ERRORS[model["architecture"] in AUTOENCODERS]
+    yield (
+        "Its score is that error in standard deviations above the mean of normal images. A film is "
+        f"called anomalous from {facts.metrics['operating_point']['rule']} on."
+    )
+    yield (
+        "The heat-map shows where the error is larger than in normal images, on one scale for all "
+        "films. It outlines no lesion."
     )
 
 
@@ -122,9 +144,15 @@ def _training(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
     if dataset is not None and (organised := dataset.step("organize")):
         shown = "films with " if organised.findings.startswith("or ") else ""
         yield f"They showed {shown}{organised.findings}."
-    weights = str(model["weights"])
-    yield f"Training began from {ANCHORS.get(weights, f'the weights {plain(weights)}')}."
-    yield share_of_malignant(facts.metrics)
+    weights = ANCHORS.get(str(model["weights"]), f"the weights {plain(str(model['weights']))}")
+    if not is_detector(model):
+        yield f"Training began from {weights}."
+        yield share_of_malignant(facts.metrics)
+        return
+    normal = what_normal_is(_labels(facts), str(model["unit"]))
+    yield f"It learnt from normal images alone, and from no label of a lesion. Normal: {normal}."
+    if model["architecture"] not in AUTOENCODERS:
+        yield f"Its features are those of {weights}, which were not trained further."
 
 
 def _limits(facts: Facts, dataset: Dataset | None) -> Iterator[str]:

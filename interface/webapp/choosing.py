@@ -4,7 +4,16 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.records import read_json
-from pipeline.runs import ELSEWHERE, LATEST, MODEL_FILE, Run, evaluated_choices, find_run, list_runs
+from pipeline.runs import (
+    ELSEWHERE,
+    LATEST,
+    MODEL_FILE,
+    Run,
+    evaluated_choices,
+    find_run,
+    is_detector,
+    list_runs,
+)
 
 
 def usable_runs(runs: Path) -> list[Run]:
@@ -30,6 +39,26 @@ def usable_run(runs: Path, name: str) -> Run:
     if not _has_network(run):
         raise UserError(f"{name}: was not made here, so there is no network", "choose another")
     return run
+
+
+def second_opinion(runs: Path, run: Run) -> Run | None:
+    """Return the newest evaluated anomaly detector on the dataset of a classifier, or None.
+
+    Args:
+        runs: The folder that holds all runs.
+        run: One that was chosen.
+
+    Raises:
+        UserError: Its model.json is damaged.
+    """
+    facts = read_json(run.folder / MODEL_FILE)
+    if is_detector(facts):
+        return None
+    for other in usable_runs(runs):
+        found = read_json(other.folder / MODEL_FILE)
+        if is_detector(found) and found["data_hash"] == facts["data_hash"]:
+            return other
+    return None
 
 
 def _has_network(run: Run) -> bool:

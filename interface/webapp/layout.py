@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -19,11 +19,12 @@ from images.archives import MemoryFile
 from interface.screen import NOTICE
 from interface.webapp.about import about, facts_of
 from interface.webapp.background import answering, loading, reading, wait_for
-from interface.webapp.choosing import usable_runs
+from interface.webapp.choosing import second_opinion, usable_runs
 from interface.webapp.films import Answer, Film
-from interface.webapp.viewer import show_film, show_picture
+from interface.webapp.viewer import Opinion, show_film, show_picture
 from interface.webapp.wording import as_csv, line_of, plain
 from models.prediction.predictor import Predictor
+from models.prediction.results import Line
 from pipeline.errors import UserError
 from pipeline.runs import Run
 from pipeline.stages.webapp import PASSWORD
@@ -31,6 +32,7 @@ from pipeline.stages.webapp import PASSWORD
 STYLE = Path(__file__).with_name("style.css")
 MOST_FILMS = 20  # of one person at a time
 WRONG_SECONDS = 1.0  # for a wrong password, whoever gives it
+SECOND = "Second opinion, sd above normal"
 LOADING, READING, SCORING = "Loading the model ...", "Reading the film ...", "Scoring the film ..."
 _one_guess = threading.Lock()
 
@@ -62,12 +64,13 @@ def draw(runs: Path, first: Path) -> None:
     session = st.container()
     try:
         run = _choose_run(runs, first)
-        model = loading(runs, run)
+        second = second_opinion(runs, run)
+        models = [loading(runs, one) for one in (run, second) if one is not None]
         facts = facts_of(run)
         with st.expander("About this model"):
             for question, answers in about(facts).items():
                 st.markdown(f"##### {question}\n" + "\n".join(f"- {one}" for one in answers))
-        _show(uploads, model, (refused, viewer, session))
+        _show(uploads, models, (refused, viewer, session))
     except UserError as error:
         refused.error(plain(str(error)))
 
@@ -136,7 +139,7 @@ def _choose_run(runs: Path, first: Path) -> Run:
 
 def _show(
     uploads: dict[str, Upload],
-    model: "Future[Predictor]",
+    models: "Sequence[Future[Predictor]]",
     places: tuple[DeltaGenerator, DeltaGenerator, DeltaGenerator],
 ) -> None:
     refused, viewer, session = places
@@ -144,24 +147,36 @@ def _show(
         films = _read(uploads, refused)
         if not films:
             with session:
-                wait_for(model, LOADING)
+                wait_for(models[0], LOADING)
             return
         chosen = _choose_film(films)
         slot = st.empty()
         with slot.container():
             show_picture(films[chosen])
-            predictor = wait_for(model, LOADING)
-    answers: dict[str, Answer] = {}
+            predictors = _loaded(models, refused)
+    opinions: dict[str, list[Opinion]] = {}
     with viewer, slot.container():
         # First the one that is looked at.
         for file_id in (chosen, *(one for one in films if one != chosen)):
-            found = _answer(uploads[file_id], predictor, refused)
-            if found is not None:
-                answers[file_id] = found
+            opinions[file_id] = [
+                Opinion(predictor, _answer(uploads[file_id], predictor, refused))
+                for predictor in predictors
+            ]
             if file_id == chosen:
-                show_film(films[chosen], found, predictor, chosen)
+                show_film(films[chosen], opinions[chosen], chosen)
     with session:
-        _list_session(films, answers, predictor)
+        _list_session(films, opinions)
+
+
+def _loaded(models: "Sequence[Future[Predictor]]", refused: DeltaGenerator) -> list[Predictor]:
+    """Wait for the chosen run, and for a second opinion, without which it goes on."""
+    found = [wait_for(models[0], LOADING)]
+    for model in models[1:]:
+        try:
+            found.append(wait_for(model, LOADING))
+        except UserError as error:
+            refused.error(plain(str(error)))
+    return found
 
 
 def _read(uploads: dict[str, Upload], refused: DeltaGenerator) -> dict[str, Film]:
@@ -205,20 +220,33 @@ def _choose_film(films: dict[str, Film]) -> str:
     return str(st.session_state["film"])
 
 
-def _list_session(films: dict[str, Film], answers: dict[str, Answer], predictor: Predictor) -> None:
-    lines = [line_of(films[one], answers[one].said, predictor) for one in films if one in answers]
-    if not lines:
+def _list_session(films: dict[str, Film], opinions: dict[str, list[Opinion]]) -> None:
+    by_film = [
+        [line_of(films[one], opinion.answer.said, opinion.predictor)
+         for opinion in opinions[one] if opinion.answer is not None]
+        for one in films
+    ]  # fmt: skip
+    by_film = [lines for lines in by_film if lines]
+    if not by_film:
         return
-    if len(lines) > 1:
-        cells = [
-            (line.image, "-" if line.complaints else f"{line.said['probability']:.2f}",
-             "unlike the training" if line.complaints else line.called)
-            for line in lines
-        ]  # fmt: skip
-        st.html(_table(("Film", "Probability", "Called"), cells))
-    st.download_button(
-        "Download as CSV", as_csv(lines), "mammolab.csv", "text/csv", on_click="ignore"
-    )
+    if len(by_film) > 1:
+        rows = [(lines[0].image, *_cells(lines[0]), *(", ".join(_cells(one)) for one in lines[1:]))
+                for lines in by_film]  # fmt: skip
+        longest = max(by_film, key=len)
+        st.html(_table(("Film", _title(longest[0]), "Called", *[SECOND] * len(longest[1:])), rows))
+    text = as_csv([line for lines in by_film for line in lines])
+    st.download_button("Download as CSV", text, "mammolab.csv", "text/csv", on_click="ignore")
+
+
+def _title(line: Line) -> str:
+    return "Sd above normal" if line.predictor.is_detector else "Probability"
+
+
+def _cells(line: Line) -> tuple[str, str]:
+    if line.complaints:
+        return "-", "unlike the training"
+    places = 1 if line.predictor.is_detector else 2
+    return f"{line.score:.{places}f}", line.called
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -1,21 +1,31 @@
 """A film on the page: the picture, what the model says of it, and how to look at it."""
 
 import html
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from interface.webapp import anomaly
 from interface.webapp.films import Answer, Film
-from interface.webapp.pictures import STEP, View, data_uri, hottest, picture
+from interface.webapp.pictures import STEP, Map, View, data_uri, hottest, picture
 from interface.webapp.wording import disagreement, figures, film_title, verdict, worth
 from models.prediction.predictor import Prediction, Predictor
 
 FIRST_HEAT = 45  # percent that the hottest pixel of a heat-map covers at first
 MOST_HEAT = 70  # at most: the film is always seen beneath
 MOST_ZOOM = 8.0
-MEANS_NOTHING = "The probability means nothing here."
+MEANS_NOTHING = "The {} means nothing here."
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """A run, and what it says of a film."""
+
+    predictor: Predictor
+    answer: Answer | None  # None where the film could not be scored
 
 
 def show_picture(film: Film) -> None:
@@ -24,18 +34,49 @@ def show_picture(film: Film) -> None:
 
 
 @st.fragment
-def show_film(film: Film, answer: Answer | None, predictor: Predictor, film_id: str) -> None:
-    """Show a film with what a run says of it; None where it could not be scored."""
-    if answer is not None and answer.said.complaints:
-        _warn(answer.said)
+def show_film(film: Film, opinions: Sequence[Opinion], film_id: str) -> None:
+    """Show a film with what the chosen run says of it, and beneath, lightly, what a detector does.
+
+    Args:
+        film: Of the upload.
+        opinions: The first is the chosen run's.
+        film_id: Of the upload.
+    """
+    said = [(one.predictor, one.answer.said) for one in opinions if one.answer is not None]
+    if said and said[0][1].complaints:
+        _warn(said[0][1], said[0][0])
     place, result = st.container(), st.container()
-    heat = None if answer is None else answer.heat
-    view = _controls(film, answer, film_id)
+    mapped = _choose_map(opinions, film_id)
+    heat = None if mapped is None or mapped.answer is None else mapped.answer.heat
+    view = _controls(film, heat, film_id)
     with place:
-        _figure(film, picture(film.pixels, view, heat), "" if heat is None else _scale(predictor))
-    if answer is not None:
-        with result:
-            _result(answer.said, predictor)
+        scale = "" if mapped is None else _scale(mapped.predictor)
+        _figure(film, picture(film.pixels, view, heat), scale)
+    with result:
+        for predictor, one in said:
+            if predictor is not opinions[0].predictor:
+                st.html(anomaly.second_opinion(one, predictor))
+            elif predictor.is_detector:
+                _anomaly(one, predictor)
+            else:
+                _result(one, predictor)
+
+
+def _choose_map(opinions: Sequence[Opinion], film_id: str) -> Opinion | None:
+    """Return whose map lies over the film; None where nobody has one."""
+    known = {_of_map(one.predictor): one for one in opinions
+             if one.answer is not None and one.answer.heat is not None}  # fmt: skip
+    if len(known) < 2:
+        return next(iter(known.values()), None)
+    chosen = st.radio("Heat-map of", list(known), horizontal=True, key=f"map {film_id}")
+    return known[chosen]
+
+
+def _of_map(predictor: Predictor) -> str:
+    """Return what a run's maps show."""
+    if predictor.is_detector:
+        return "errors beyond those of normal images"
+    return f"evidence of {predictor.labels.condition}"
 
 
 def _figure(film: Film, shown: NDArray[np.uint8], scale: str) -> None:
@@ -48,44 +89,77 @@ def _figure(film: Film, shown: NDArray[np.uint8], scale: str) -> None:
 
 
 def _scale(predictor: Predictor) -> str:
-    evidence = f"more evidence of {predictor.labels.condition}"
-    return f"<span class='scale'><span>less</span><i></i><span>{evidence}</span></span>"
+    ends = ("less", f"more {_of_map(predictor)}")
+    if predictor.is_detector:
+        ends = ("as in normal images", "larger errors")
+    return f"<span class='scale'><span>{ends[0]}</span><i></i><span>{ends[1]}</span></span>"
 
 
-def _warn(said: Prediction) -> None:
+def _warn(said: Prediction, predictor: Predictor) -> None:
     why = "; ".join(html.escape(one) for one in said.complaints)
     st.html(
         f"<div class='warning' role='alert'><strong>Unlike the images of the training.</strong> "
-        f"This image {why}. {MEANS_NOTHING}</div>"
+        f"This image {why}. {_nothing(predictor)}</div>"
+    )
+
+
+def _nothing(predictor: Predictor) -> str:
+    return MEANS_NOTHING.format("score" if predictor.is_detector else "probability")
+
+
+def _anomaly(said: Prediction, predictor: Predictor) -> None:
+    """Show what an anomaly detector says."""
+    assert said.z is not None
+    number, where = f"{abs(said.z):.1f}", anomaly.distance(said.z).partition(" ")[2]
+    if said.complaints:
+        text = f"<p>{_nothing(predictor)}</p>"
+        _section("void", f"<s>{number}</s>", where, text)
+        return
+    lines = (anomaly.verdict(said, predictor), disagreement(said), anomaly.NO_DISEASE,
+             anomaly.what_normal_was(predictor))  # fmt: skip
+    sure = [*anomaly.worth(predictor.metrics), *_unguarded(predictor)]
+    text = anomaly.bar(said.z, predictor) + _paragraphs(lines, sure)
+    _section("anomalous" if said.malignant else "usual", number, where, text)
+
+
+def _paragraphs(lines: Iterable[str], sure: Sequence[str]) -> str:
+    found = "".join(f"<p>{html.escape(one)}</p>" for one in lines if one)
+    if sure:
+        found += f"<p class='sure'>How sure is it? {html.escape(' '.join(sure))}</p>"
+    return found
+
+
+def _unguarded(predictor: Predictor) -> list[str]:
+    if predictor.domain is not None:
+        return []
+    return ["It does not know its training images, so unlike ones are not noticed."]
+
+
+def _section(state: str, number: str, kind: str, text: str) -> None:
+    st.html(
+        f"<section class='result {state}'><div class='number'>{number}"
+        f"<small>{kind}</small></div><div>{text}</div></section>"
     )
 
 
 def _result(said: Prediction, predictor: Predictor) -> None:
-    value, _ = figures(said.probability, predictor.threshold)
+    """Show what a classifier says."""
+    value, _ = figures(said.probability or 0.0, predictor.threshold)
     if said.complaints:
-        state, number, text = "void", f"<s>{value}</s>", [MEANS_NOTHING]
+        state, number, text = "void", f"<s>{value}</s>", [_nothing(predictor)]
     else:
         state = "malignant" if said.malignant else "benign"
         number, text = value, [verdict(said, predictor), disagreement(said)]
     calibrated = predictor.metrics["calibration"]["method"] != "none"
     kind = "calibrated probability" if calibrated else "probability, not calibrated,"
-    sure = worth(predictor.metrics)
-    if predictor.domain is None:
-        sure.append("It does not know its training images, so unlike ones are not noticed.")
-    lines = "".join(f"<p>{html.escape(one)}</p>" for one in text if one)
-    if not said.complaints:
-        lines += f"<p class='sure'>How sure is it? {html.escape(' '.join(sure))}</p>"
-    st.html(
-        f"<section class='result {state}'><div class='number'>{number}"
-        f"<small>{kind} of {predictor.labels.condition}</small></div>"
-        f"<div>{lines}</div></section>"
-    )
+    sure = [] if said.complaints else [*worth(predictor.metrics), *_unguarded(predictor)]
+    lines = _paragraphs(text, sure)
+    _section(state, number, f"{kind} of {predictor.labels.condition}", lines)
 
 
-def _controls(film: Film, answer: Answer | None, film_id: str) -> View:
+def _controls(film: Film, heat: Map | None, film_id: str) -> View:
     """Draw what changes the view, and return the view that is chosen."""
-    first, heat = film.first, None if answer is None else answer.heat
-    covered = 0
+    first, covered = film.first, 0
     if heat is not None:
         covered = st.slider(
             "Heat-map", 0, MOST_HEAT, FIRST_HEAT, 5, format="%d %%", key=f"heat {film_id}"

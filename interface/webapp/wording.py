@@ -8,7 +8,7 @@ from typing import Any
 
 from interface.webapp.films import Film
 from models.prediction.predictor import Prediction, Predictor
-from models.prediction.results import Line
+from models.prediction.results import COLUMNS, Line, cells_of
 from pipeline.labels import Labels, is_rare
 
 CHANCE = 0.5  # AUC of a coin
@@ -33,7 +33,7 @@ def figures(value: float, other: float) -> tuple[str, str]:
 
 def verdict(said: Prediction, predictor: Predictor) -> str:
     """Say what a film was called, and why."""
-    value, threshold = figures(said.probability, predictor.threshold)
+    value, threshold = figures(said.probability or 0.0, predictor.threshold)
     called = predictor.labels.name(said.malignant)
     place = "at or above" if said.malignant else "below"
     return f"Called {called}: {value} is {place} {threshold}, {_chosen(predictor.rule)}."
@@ -60,16 +60,9 @@ def worth(metrics: Mapping[str, Any]) -> list[str]:
         metrics: Its metrics.json.
     """
     test = metrics["splits"]["test"]
-    images, patients = f"{test['images']:,} test images", f"{test['patients']:,} patients"
-    area, found = test["metrics"]["auc"], []
-    if area["value"] is None:
-        return [f"Its test AUC is not known; it was tested on {images} of {patients}."]
-    span = ""
-    if area["low"] is not None:
-        span = f" (95 % interval {area['low']:.2f} to {area['high']:.2f})"
-    found.append(f"Test AUC {area['value']:.2f}{span}, measured on {images} of {patients}.")
-    if area["low"] is not None and area["low"] <= CHANCE:
-        found.append("The interval includes 0.50, which is chance.")
+    found = area_of(test)
+    if test["metrics"]["auc"]["value"] is None:
+        return found
     if is_rare(test["malignant"], test["images"]) and "pr_auc" in test["metrics"]:
         precise, share = test["metrics"]["pr_auc"], test["malignant"] / test["images"]
         found.insert(0, f"Test PR AUC {precise['value']:.2f}, where guessing has {share:.3f}.")
@@ -78,6 +71,25 @@ def worth(metrics: Mapping[str, Any]) -> list[str]:
         f"At this operating point it called {counts['tp']} of {test['malignant']} {positive} test "
         f"images {positive}, and {counts['fp']} of {test['benign']} {negative} ones."
     )
+    return found
+
+
+def area_of(test: Mapping[str, Any]) -> list[str]:
+    """Say the AUC of the test images, or that it is not known.
+
+    Args:
+        test: Of metrics.json.
+    """
+    images, patients = f"{test['images']:,} test images", f"{test['patients']:,} patients"
+    area = test["metrics"]["auc"]
+    if area["value"] is None:
+        return [f"Its test AUC is not known; it was tested on {images} of {patients}."]
+    span = ""
+    if area["low"] is not None:
+        span = f" (95 % interval {area['low']:.2f} to {area['high']:.2f})"
+    found = [f"Test AUC {area['value']:.2f}{span}, measured on {images} of {patients}."]
+    if area["low"] is not None and area["low"] <= CHANCE:
+        found.append("The interval includes 0.50, which is chance.")
     return found
 
 
@@ -111,14 +123,14 @@ def as_csv(lines: Sequence[Line]) -> str:
     rows = [line.as_data() for line in lines]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(rows[0] if rows else ())
-    writer.writerows(_cells(row.values()) for row in rows)
+    columns, cells = cells_of(rows, COLUMNS)
+    writer.writerow(columns)
+    writer.writerows(map(_as_shown, cells))
     return file.getvalue()
 
 
-def _cells(values: Iterable[Any]) -> list[Any]:
+def _as_shown(values: Iterable[Any]) -> list[Any]:
     return [
-        f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else
-        "" if value is None else value
+        f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
         for value in values
-    ]  # fmt: skip
+    ]

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 METHODS = ("temperature", "isotonic", "none")
 NORMALS = "normals"  # that of anomaly detectors
 TEMPERATURES = (0.01, 100.0)
+LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
 LEAST_NORMAL = 2  # images: of fewer, errors have no standard deviation
 
 
@@ -50,19 +51,36 @@ class Calibration:
     def apply(self, logits: NDArray[Any]) -> Floats:
         """Return probabilities (N,) float64 in [0, 1] of logits (N,)."""
         if self.normal is not None:
-            mean, sd = self.normal
-            return logistic((logits.astype(np.float64) - mean) / sd)
+            return logistic(self.deviations(logits))
         if self.temperature is not None:
             return logistic(logits.astype(np.float64) / self.temperature)
         found = logistic(logits)
         # Beyond the knots it stays at the outermost one.
         return np.interp(found, self.x, self.y) if self.method == "isotonic" else found
 
+    def deviations(self, errors: NDArray[Any]) -> Floats:
+        """Return by how many standard deviations (N,) errors lie above the mean of normal images.
+
+        Raises:
+            ValueError: It is that of a classifier.
+        """
+        if self.normal is None:
+            raise ValueError(f"a calibration by {self.method} knows no errors")
+        mean, sd = self.normal
+        return (errors.astype(np.float64) - mean) / sd
+
 
 def logistic(logits: NDArray[Any]) -> Floats:
     """Return the logistic function of (N,) logits, float64 in [0, 1]."""
     # By tanh, which does not overflow where exp of a large logit does.
     result: Floats = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+    return result
+
+
+def logit(scores: NDArray[Any]) -> Floats:
+    """Return the inverse of the logistic function of (N,) scores in [0, 1]; finite for 0 and 1."""
+    known = np.clip(scores.astype(np.float64), 1 - LARGEST, LARGEST)
+    result: Floats = np.log(known) - np.log1p(-known)
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.calibration import Calibration, fit_calibration, fit_normals
+from models.evaluation.calibration import Calibration, fit_calibration, fit_normals, logit
 from models.evaluation.operating_point import BY_NORMALS, OperatingPoint, choose, choose_by_normals
 from models.evaluation.scored import ScoredSplit
 from models.evaluation.scoring import ScoredRun
@@ -102,12 +102,11 @@ def anomaly_figures(
     if calibration.normal is None:
         return None
     mean, sd = calibration.normal
-    threshold = min(max(images["test"].point.threshold, np.finfo(float).tiny), 1 - 2**-53)
     return {
         "error": scored_run.facts["head"]["error"],
         "mean": mean,
         "sd": sd,
-        "threshold": mean + sd * float(np.log(threshold) - np.log1p(-threshold)),
+        "threshold": mean + sd * float(logit(np.array(images["test"].point.threshold))),
         "normals": {name: int(one.unit.normal.sum()) for name, one in images.items()},
         "flagged": {name: one.flagged for name, one in images.items()},
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.calibration import LEAST_NORMAL, logistic
+from models.evaluation.calibration import LEAST_NORMAL, logistic, logit
 from models.metrics import SLACK, Floats, cumulated, threshold_after, youden_threshold
 
 CHOICES = {
@@ -20,7 +20,6 @@ BY_NORMALS = {  # these need no label of a lesion
     "normals": "mean + {target} standard deviations of normal validation images",
     "quantile": "quantile {target} of normal validation images",
 }
-LARGEST = 1 - 2**-53  # the float64 below one
 HALF = 0.5
 
 
@@ -83,10 +82,10 @@ def choose_by_normals(
         The operating point: 0.5 where validation has no two normal items.
     """
     rule = BY_NORMALS[choice].format(target=f"{target:g}")
-    known = np.clip(scores[normal], 1 - LARGEST, LARGEST)
+    known = scores[normal]
     if len(known) < LEAST_NORMAL:
         return OperatingPoint(HALF, f"{HALF}, because validation shows no two normal items")
-    logits = np.log(known) - np.log1p(-known)
+    logits = logit(known)
     if choice == "quantile":
         reached = np.quantile(logits, target)
     else:

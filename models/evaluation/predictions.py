@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.evaluation.calibration import logit
 from models.metrics import Floats
 from pipeline.errors import UserError, shown
 from pipeline.labels import Labels, known_label
@@ -30,7 +31,6 @@ READ_BACK = "image_id", "patient_id", "label", "probability", "laterality", "vie
 NEEDED = ("image_id", "patient_id", "label")  # and probability, or ERROR
 CALLS = {"0": "N", "1": "P"}  # negative or positive, as the end of an outcome says it
 NUMBERED = ("0", "1")  # a label as a number: the negative one, the positive one
-LARGEST = 1 - 2**-53  # the float64 below one: its logit is finite, and so is that of 1 - it
 Line = tuple[Row, float]  # an image and its probability
 AGAIN = "evaluate the run again"
 REMEDY = (
@@ -254,8 +254,5 @@ def _logits(lines: Sequence[Line], errors: bool) -> "Logits":
     from models.evaluation.scoring import Logits  # torch, which who reads them back need not load
 
     rows, found = zip(*sorted(lines, key=lambda line: line[0].image_id), strict=True)
-    if errors:
-        return Logits(rows, np.array(found, np.float64))
-    # A probability of 0 or 1 would have an infinite logit.
-    values = np.clip(np.array(found, np.float64), 1 - LARGEST, LARGEST)
-    return Logits(rows, np.log(values) - np.log1p(-values))
+    values = np.array(found, np.float64)
+    return Logits(rows, values if errors else logit(values))

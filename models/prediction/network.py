@@ -59,7 +59,7 @@ class NetworkScorer:
     def score(
         self, images: NDArray[np.uint8], tta: str
     ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Return logits (N,) and features (N, F) of (N, S, S) uint8 images; see `Scorer`."""
+        """Return scores (N,) and features (N, F) of (N, S, S) uint8 images; see `Scorer`."""
         network = self.placed.network
         body, head = split_before(network, head_name(network))
 
@@ -69,5 +69,5 @@ class NetworkScorer:
 
         transform = self.placed.transform(self.compute)
         found = [run_over(both, np.flip(images, axes), transform) for axes in MIRRORS[tta]]
-        logits: NDArray[np.float64] = np.mean([one[:, 0] for one in found], axis=0, dtype=float)
-        return logits, found[0][:, 1:]
+        scores: NDArray[np.float64] = np.mean([one[:, 0] for one in found], axis=0, dtype=float)
+        return scores, found[0][:, 1:]

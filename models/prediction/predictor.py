@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.domain import Domain
-from models.evaluation.calibration import Calibration, logistic
+from models.evaluation.calibration import Calibration, logistic, logit
 from models.onnx_scorer import AGAIN, OnnxModel
 from models.onnx_scorer import MODEL as ONNX_FILE
 from models.prediction.reading import FilmImage, Look
@@ -21,6 +21,7 @@ from pipeline.records import RECORD, digest, file_digest, read_json
 from pipeline.runs import METRICS, MODEL_FILE, Run, find_run, run_problem
 
 Floats = NDArray[np.float64]
+ANOMALOUS = "anomalous"  # what an anomaly detector calls an image
 
 
 class Scorer(Protocol):
@@ -31,11 +32,13 @@ class Scorer(Protocol):
         ...
 
     def score(self, images: NDArray[np.uint8], tta: str) -> tuple[Floats, NDArray[Any]]:
-        """Return logits of malignancy (N,) and features (N, F) of (N, S, S) uint8 images.
+        """Return scores (N,) and features (N, F) of (N, S, S) uint8 images.
+
+        Scores are logits of malignancy, or the errors of an anomaly detector.
 
         Args:
             images: As the network takes them.
-            tta: A key of `models.mirrors.MIRRORS`, for the logits alone.
+            tta: A key of `models.mirrors.MIRRORS`, for the scores alone.
         """
         ...
 
@@ -44,10 +47,14 @@ class Scorer(Protocol):
 class Prediction:
     """What a run says of one image."""
 
-    probability: float  # of the positive label (malignancy), calibrated
-    raw: float  # before calibration
-    malignant: bool  # whether the probability reaches the operating point
-    members: tuple[float, ...]  # probabilities of an ensemble's members; empty for one network
+    # Of the positive label (malignancy), calibrated; None of an anomaly detector.
+    probability: float | None
+    raw: float  # the probability before calibration; of an anomaly detector the error
+    # By how many standard deviations the error lies above the mean of normal images; None of a
+    # classifier.
+    z: float | None
+    malignant: bool  # whether it reaches the operating point
+    members: tuple[float, ...]  # probabilities, or z, of an ensemble's members; empty for one
     # How the image differs from those of the training; empty where it does not.
     complaints: tuple[str, ...]
 
@@ -61,7 +68,7 @@ class Predictor:
     looks: tuple[Look, ...]  # one for each network
     scorers: tuple[Scorer, ...]
     calibration: Calibration
-    threshold: float
+    threshold: float  # the operating point, of probabilities; see `limit` for detectors
     rule: str  # how the threshold was found, in words
     tta: str
     domain: Domain | None
@@ -74,6 +81,32 @@ class Predictor:
         """Whether its networks are at hand, and not exported."""
         return not any(isinstance(scorer, _OnnxScorer) for scorer in self.scorers)
 
+    @property
+    def is_detector(self) -> bool:
+        """Whether it says how far images are from normal ones, and no probability."""
+        return self.calibration.normal is not None
+
+    @property
+    def limit(self) -> float:
+        """Of an anomaly detector the operating point as z: standard deviations above normal."""
+        return float(logit(np.array(self.threshold)))
+
+    def error_at(self, z: float) -> float:
+        """Return the error of an anomaly detector that lies so many standard deviations up."""
+        mean, sd = self.calibration.normal or (0.0, 1.0)
+        return mean + z * sd
+
+    @property
+    def limit_in_words(self) -> str:
+        """The operating point of an anomaly detector: "mean + 2 sd"."""
+        return f"mean {'-' if self.limit < 0 else '+'} {abs(self.limit):.3g} sd"
+
+    def name_of(self, reached: bool) -> str:
+        """Return how an image is called: "malignant", or "not anomalous"; see `Labels.name`."""
+        if self.is_detector:
+            return ANOMALOUS if reached else f"not {ANOMALOUS}"
+        return self.labels.name(reached)
+
     def predict(self, films: Sequence[FilmImage], first: int = 0) -> list[Prediction]:
         """Score films.
 
@@ -85,15 +118,20 @@ class Predictor:
             scorer.score(np.stack([film.inputs[first + place] for film in films]), self.tta)
             for place, scorer in enumerate(self.scorers)
         ]
-        each = np.stack([logits for logits, _ in scored])  # (M, N)
-        logits = each.mean(axis=0)
-        probabilities, raw = self.calibration.apply(logits), logistic(logits)
-        members = np.stack([self.calibration.apply(one) for one in each]).T  # (N, M)
+        each = np.stack([scores for scores, _ in scored])  # (M, N)
+        scores = each.mean(axis=0)
+        known = self.calibration
+        said = known.deviations if self.is_detector else known.apply
+        values, raw = said(scores), scores if self.is_detector else logistic(scores)
+        members = np.stack([said(one) for one in each]).T  # (N, M)
+        # As evaluation does it, to the last digit.
+        reached = known.apply(scores) >= self.threshold
         return [
             Prediction(
-                probability=float(probabilities[number]),
+                probability=None if self.is_detector else float(values[number]),
                 raw=float(raw[number]),
-                malignant=bool(probabilities[number] >= self.threshold),
+                z=float(values[number]) if self.is_detector else None,
+                malignant=bool(reached[number]),
                 members=tuple(members[number].tolist()) if len(each) > 1 else (),
                 complaints=self._complaints(film, film.inputs[first], scored[0][1][number]),
             )
@@ -151,10 +189,10 @@ class _OnnxScorer:
         """Do nothing: the session has been made."""
 
     def score(self, images: NDArray[np.uint8], tta: str) -> tuple[Floats, NDArray[Any]]:
-        """Return logits and features; see `Scorer`."""
+        """Return scores and features; see `Scorer`."""
         del tta
-        logits, features = self._model.score(images)
-        return logits.astype(np.float64), features
+        scores, features = self._model.score(images)
+        return scores.astype(np.float64), features
 
 
 def _of_exported(path: Path) -> Predictor:

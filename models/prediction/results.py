@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from models.evaluation.calibration import logistic, logit
 from models.prediction.inputs import Found
 from models.prediction.predictor import Predictor
 from pipeline.labels import is_rare
@@ -14,8 +17,24 @@ from pipeline.records import write_json, write_table, write_table_or_none
 PREDICTIONS, PREDICTIONS_JSON, BREASTS = "predictions.csv", "predictions.json", "breasts.csv"
 HEAT_MAPS = "heat_maps"  # the folder of pictures beside them
 SHOWN = 20  # lines of a table on the screen
+PROBABILITY, ERROR, Z = "Probability", "Error", "Sd above"  # titles of columns
+Z_IN_WORDS = (
+    "sd above: by how many standard deviations an error lies above the mean of normal images; it "
+    "says how unusual an image is, and not how likely a disease is"
+)
 NAME_WIDTH = 30  # of an image's name on the screen, in columns
 JOIN = "; "  # between the remarks of one image
+# Of files, in order. A classifier's line has its probability, an anomaly detector's its error and
+# z, the standard deviations above the mean of normal images; a file has the columns of its lines.
+COLUMNS = (
+    "image", "run", "probability", "low", "high", "error", "z", "z_low", "z_high", "called",
+    "threshold", "error_threshold", "z_threshold", "like_training", "remarks", "heat_map",
+    "raw_probability", "laterality", "view", "height", "width",
+)  # fmt: skip
+BREAST_COLUMNS = (
+    "folder", "study", "laterality", "run", "images", "probability", "error", "z", "called",
+    "threshold", "error_threshold", "z_threshold",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +44,22 @@ class Line:
     image: str  # its path as it was given
     predictor: Predictor
     facts: Mapping[str, Any]  # of the image: height, width, laterality, view, study
-    said: Mapping[str, Any]  # of it by the run: probability, raw, malignant, members, complaints
+    said: Mapping[str, Any]  # of it by the run: the fields of `Prediction`
     heat_map: str = ""  # the picture, relative to the folder; empty where none was drawn
 
     @property
     def called(self) -> str:
         """The decision at the operating point."""
-        return self.predictor.labels.name(bool(self.said["malignant"]))
+        return self.predictor.name_of(bool(self.said["malignant"]))
+
+    @property
+    def score(self) -> float:
+        """What images are ranked by: the probability, or z of an anomaly detector."""
+        return float(self.said["z" if self.predictor.is_detector else "probability"])
 
     @property
     def span(self) -> tuple[float | None, float | None]:
-        """Smallest and largest probability of an ensemble's members; None for one network."""
+        """Smallest and largest score of an ensemble's members; None for one network."""
         members = self.said["members"]
         return (min(members), max(members)) if members else (None, None)
 
@@ -55,23 +79,27 @@ class Line:
     def as_data(self) -> dict[str, Any]:
         """Return it as `predictions.json` and `predictions.csv` hold it."""
         low, high = self.span
-        return {
+        known = self.predictor
+        said: dict[str, Any] = {"probability": self.score, "low": low, "high": high,
+                                "threshold": known.threshold,
+                                "raw_probability": self.said["raw"]}  # fmt: skip
+        if known.is_detector:
+            said = {"error": self.said["raw"], "z": self.score, "z_low": low, "z_high": high,
+                    "error_threshold": known.error_at(known.limit),
+                    "z_threshold": known.limit}  # fmt: skip
+        found = said | {
             "image": self.image,
-            "run": self.predictor.name,
-            "probability": self.said["probability"],
-            "low": low,
-            "high": high,
+            "run": known.name,
             "called": self.called,
-            "threshold": self.predictor.threshold,
             "like_training": self.like_training,
             "remarks": JOIN.join(self.complaints),
             "heat_map": self.heat_map,
-            "raw_probability": self.said["raw"],
             "laterality": self.facts["laterality"],
             "view": self.facts["view"],
             "height": self.facts["height"],
             "width": self.facts["width"],
         }
+        return {name: found[name] for name in COLUMNS if name in found}
 
 
 def breast_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -100,12 +128,18 @@ def breast_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _joined(members: Sequence[Line]) -> dict[str, Any]:
-    metrics = members[0].predictor.metrics
-    scores = [float(line.said["probability"]) for line in members]
-    score = max(scores) if metrics["aggregate"] == "max" else sum(scores) / len(scores)
-    threshold = float(metrics["units"]["breast"]["threshold"])
-    called = members[0].predictor.labels.name(score >= threshold)
-    return {"images": len(members), "probability": score, "called": called, "threshold": threshold}
+    predictor = members[0].predictor
+    scores = np.array([line.score for line in members])
+    if predictor.is_detector:  # evaluation joins these
+        scores = logistic(scores)
+    score = float(scores.max() if predictor.metrics["aggregate"] == "max" else scores.mean())
+    threshold = float(predictor.metrics["units"]["breast"]["threshold"])
+    found = {"images": len(members), "called": predictor.name_of(score >= threshold)}
+    if not predictor.is_detector:
+        return found | {"probability": score, "threshold": threshold}
+    z, limit = logit(np.array([score, threshold])).tolist()
+    return found | {"error": predictor.error_at(z), "z": z,
+                    "error_threshold": predictor.error_at(limit), "z_threshold": limit}  # fmt: skip
 
 
 def write_results(
@@ -113,14 +147,19 @@ def write_results(
 ) -> None:
     """Write predictions.csv, predictions.json and, where there are breasts, breasts.csv."""
     rows = [line.as_data() for line in lines]
-    write_table(folder / PREDICTIONS, [*rows[0]], [_cells(row) for row in rows])
+    columns, cells = cells_of(rows, COLUMNS)
+    write_table(folder / PREDICTIONS, columns, cells)
     write_json(folder / PREDICTIONS_JSON, {"predictions": rows, "breasts": list(breasts)})
-    columns = [*breasts[0]] if breasts else []
-    write_table_or_none(folder / BREASTS, columns, [_cells(row) for row in breasts])
+    write_table_or_none(folder / BREASTS, *cells_of(breasts, BREAST_COLUMNS))
 
 
-def _cells(row: Mapping[str, Any]) -> list[Any]:
-    return ["" if value is None else value for value in row.values()]
+def cells_of(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
+    """Return those of the columns that any row has, and the cells of each row."""
+    there = [name for name in columns if any(name in row for row in rows)]
+    cells = [[row.get(name) for name in there] for row in rows]
+    return there, [["" if value is None else value for value in line] for line in cells]
 
 
 def headline(lines: Sequence[Line], set_aside: int) -> str:
@@ -129,7 +168,7 @@ def headline(lines: Sequence[Line], set_aside: int) -> str:
     unlike = len({line.image for line in lines if line.complaints})
     malignant = sum(line.said["malignant"] for line in lines)
     of = f"{len(lines)} predictions" if len(lines) != images else f"{images} image{_s(images)}"
-    positive = dict.fromkeys(line.predictor.labels.positive for line in lines)
+    positive = dict.fromkeys(line.predictor.name_of(True) for line in lines)
     text = f"{malignant} of {of} called {' or '.join(positive)}"
     if unlike:
         text += f"; {unlike} {'is' if unlike == 1 else 'are'} unlike the training images"
@@ -143,29 +182,37 @@ def tables_of(
     tables = [_table(predictor, [one for one in lines if one.predictor is predictor])
               for predictor in predictors]  # fmt: skip
     if breasts:
+        kinds = (PROBABILITY, "probability", 3), (Z, "z", 2)
+        scores = [kind for kind in kinds if any(kind[1] in one for one in breasts)]
         rows = [
             (_short(one["folder"]), one["study"], one["laterality"].lower(), one["images"],
-             _digits(one["probability"]), one["called"])
+             *(_digits(one.get(name), places) for _, name, places in scores), one["called"])
             for one in breasts[:SHOWN]
         ]  # fmt: skip
-        columns = ("Folder", "Study", "Breast", "Images", "Probability", "Called")
+        titles = [title for title, *_ in scores]
+        columns = ("Folder", "Study", "Breast", "Images", *titles, "Called")
         tables.append(Table("Breasts, from all their views", columns, tuple(rows)))
     return tuple(tables)
 
 
 def _table(predictor: Predictor, lines: Sequence[Line]) -> Table:
     spans = any(line.span != (None, None) for line in lines)
-    rows = []
+    rows, places = [], 2 if predictor.is_detector else 3
     # Whoever looks at a few of many looks at the highest.
-    shown = sorted(lines, key=lambda line: -float(line.said["probability"]))[:SHOWN]
+    shown = sorted(lines, key=lambda line: -line.score)[:SHOWN]
     for line in shown:
         low, high = line.span
-        span = [] if not spans else [f"{_digits(low)} to {_digits(high)}"]
+        span = [] if not spans else [f"{_digits(low, places)} to {_digits(high, places)}"]
         mark = "!" if line.complaints else ""
-        rows.append((_short(line.image), _digits(line.said["probability"]), *span,
+        error = [f"{line.said['raw']:#.3g}"] if predictor.is_detector else []
+        rows.append((_short(line.image), *error, _digits(line.score, places), *span,
                      line.called, mark))  # fmt: skip
-    columns = ("Image", "Probability", *(["Members"] if spans else []), "Called", "Unlike")
-    title = f"{predictor.name}: {predictor.labels.positive} from {_digits(predictor.threshold)} on"
+    scores = (ERROR, Z) if predictor.is_detector else (PROBABILITY,)
+    columns = ("Image", *scores, *(["Members"] if spans else []), "Called", "Unlike")
+    limit = _digits(predictor.threshold)
+    if predictor.is_detector:
+        limit = predictor.limit_in_words
+    title = f"{predictor.name}: {predictor.name_of(True)} from {limit} on"
     return Table(title, columns, tuple(rows))
 
 
@@ -178,7 +225,8 @@ def notes_on(found: Found, lines: Sequence[Line], predictors: Sequence[Predictor
     for complaint, images in said.items():
         names = list(dict.fromkeys(images))
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f"{_short(names[0])}{more}: {complaint}; the probability means nothing there"
+        score = "score" if any(one.is_detector for one in predictors) else "probability"
+        yield f"{_short(names[0])}{more}: {complaint}; the {score} means nothing there"
     for predictor in predictors:
         yield f"{predictor.name}: called at {predictor.rule}; {worth(predictor)}"
         if predictor.domain is None:
@@ -186,6 +234,8 @@ def notes_on(found: Found, lines: Sequence[Line], predictors: Sequence[Predictor
                 f"{predictor.name} does not know what its training images look like, so unlike "
                 "images are not noticed; evaluate it again"
             )
+    if any(one.is_detector for one in predictors):
+        yield Z_IN_WORDS
     if drawn := sum(bool(line.heat_map) for line in lines):
         yield f"heat-map{_s(drawn)} of {drawn} image{_s(drawn)}: in {HEAT_MAPS}/"
     per_run = len(lines) // max(1, len(predictors))
@@ -208,11 +258,21 @@ def worth(predictor: Predictor) -> str:
     span = ""
     if area["low"] is not None:
         span = f" ({area['low']:.2f} to {area['high']:.2f})"
-    return f"test {kind} {area['value']:.2f}{span} on {test['patients']} patients{chance}"
+    found = f"test {kind} {area['value']:.2f}{span} on {test['patients']} patients{chance}"
+    return f"{found}; {flagged}" if (flagged := flagged_normals(predictor.metrics)) else found
 
 
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def flagged_normals(metrics: Mapping[str, Any]) -> str:
+    """Say how many normal test images an anomaly detector calls anomalous; empty where unknown."""
+    known = metrics.get("anomaly") or {"normals": {}, "flagged": {}}
+    count, share = known["normals"].get("test"), known["flagged"].get("test")
+    if not count or share is None:
+        return ""
+    return f"{round(share * count)} of {count} normal test images are called anomalous too"
+
+
+def _digits(value: float | None, places: int = 3) -> str:
+    return "-" if value is None else f"{value:.{places}f}"
 
 
 def _short(name: str) -> str:

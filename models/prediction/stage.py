@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from models.prediction.inputs import Found, find_images
-from models.prediction.predictor import Prediction, Predictor, open_predictor, predict_each
+from models.prediction.predictor import (
+    ANOMALOUS,
+    Prediction,
+    Predictor,
+    open_predictor,
+    predict_each,
+)
 from models.prediction.reading import FilmImage, ReadJob, loading_readers, read_film
 from models.prediction.results import (
     Line,
@@ -18,6 +24,7 @@ from models.prediction.results import (
     write_results,
 )
 from pipeline.errors import UserError
+from pipeline.labels import KEYS
 from pipeline.options import split_several
 from pipeline.progress import Progress, Result
 from pipeline.records import claim_folder, close_folder, digest, open_folder, write_set_aside
@@ -157,7 +164,8 @@ def _draw(
         said = {path: facts["runs"][place] for path, facts in done.items()}
         # Of an image that is unlike those of the training a map would mean nothing either.
         like = [path for path, one in said.items() if not one["complaints"]]
-        chosen = sorted(like, key=lambda path: -said[path]["probability"])[: options.heat_maps]
+        score = "z" if predictor.is_detector else "probability"
+        chosen = sorted(like, key=lambda path: -said[path][score])[: options.heat_maps]
         if not chosen or not predictor.has_network:
             continue
         from models.prediction.heat import draw_films
@@ -168,8 +176,16 @@ def _draw(
 
 
 def _facts(one: Prediction) -> dict[str, Any]:
-    return {"probability": one.probability, "raw": one.raw, "malignant": one.malignant,
-            "members": list(one.members), "complaints": list(one.complaints)}  # fmt: skip
+    return {**vars(one), "members": list(one.members), "complaints": list(one.complaints)}
+
+
+def _called(lines: Sequence[Line]) -> dict[str, int]:
+    """Count what classifiers call malignant (positive), and what detectors call anomalous."""
+    found: dict[str, int] = {}
+    for line in lines:
+        key = ANOMALOUS if line.predictor.is_detector else KEYS[1]
+        found[key] = found.get(key, 0) + bool(line.said["malignant"])
+    return found
 
 
 def _reason(error: UserError, path: Path) -> str:
@@ -189,7 +205,7 @@ def _finished(
     write_set_aside(options.out, set_aside)
     counts = {
         "images": len({line.image for line in lines}),
-        "malignant": sum(line.said["malignant"] for line in lines),
+        **_called(lines),
         "unlike": len({line.image for line in lines if line.complaints}),
         "set_aside": len(set_aside),
     }

@@ -33,7 +33,7 @@ class Predict(Common):
     )
     heat_maps: int = advanced(
         10,
-        "Images to draw heat-maps of, those of the highest probability",
+        "Images to draw heat-maps of, those of the highest scores",
         words={"none": "no heat-maps"},
         check=between(1, 100_000),
     )

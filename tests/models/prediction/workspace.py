@@ -1,4 +1,6 @@
-"""A workspace with an evaluated run, as `predict` and the page need one."""
+"""Workspaces with evaluated runs, as `predict` and the page need them."""
+
+import shutil
 
 from models.evaluation.stage import evaluate
 from models.training.stage import train
@@ -28,3 +30,17 @@ def make_workspace(place):
         with without_figures(), briefly_timed():
             stage(checked(options, {**common, **values}), Silent())
     return place
+
+
+def make_detectors(place, folder):
+    """Make runs of a workspace's data in a folder: its classifier, a CAE and PatchCore."""
+    runs = folder / "runs"
+    shutil.copytree(place / "runs", runs)
+    for model in ("CAE", "PatchCore"):
+        values = {"data": place / "preprocessed", "model": model, "size": 64, "weights": "none",
+                  "epochs": 1, "runs": runs, "device": "cpu", "workers": 1}  # fmt: skip
+        with without_figures(), briefly_timed():
+            run = train(checked(Train, values), Silent()).folder
+            options = {"run": str(run), "runs": runs, "replicates": 100, "workers": 1}
+            evaluate(checked(Evaluate, options), Silent())
+    return runs
