@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.resources.machine import cores
+from pipeline.runs import is_detector
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 MODEL = "model.onnx"
 TOOL = "mammolab"  # the key of its metadata by which a file of ours is known
-INPUT, OUTPUTS = "image", ("logit", "features")
+INPUT = "image"
 SCORED_PIXELS = 8 * 224**2  # of a batch: larger ones are no faster, and take memory
 FEW = 8  # images that are scored before a session that is optimised further has paid
 FATAL = 4  # the least severe of ONNX Runtime's own lines that are shown
@@ -35,8 +36,8 @@ class OnnxModel:
     """A model.onnx that `export` wrote, ready to score."""
 
     # What the file says of itself (`pipeline.schemas.Exported`): "model" (facts of model.json),
-    # "calibration", "operating_point", "units", "aggregate", "tta", "splits", "run" and
-    # "mammolab".
+    # "calibration", "operating_point", "units", "aggregate", "tta", "splits", "run", "mammolab",
+    # and "anomaly" of an anomaly detector.
     facts: Mapping[str, Any]
     path: Path  # of the file
     _session: "InferenceSession"  # quick to open
@@ -59,7 +60,7 @@ class OnnxModel:
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: is damaged ({error.reason} in a text)", AGAIN) from None
         model = cls(facts, path, session)
-        if found != [(INPUT, "tensor(uint8)", [model.size] * 2)] or outputs != OUTPUTS:
+        if found != [(INPUT, "tensor(uint8)", [model.size] * 2)] or outputs != outputs_of(facts):
             raise UserError(f"{path}: does not take or give what its metadata says", AGAIN)
         return model
 
@@ -79,25 +80,30 @@ class OnnxModel:
             advance: Called with the number of images done.
 
         Returns:
-            (N,) float32 logits of malignancy, before calibration; (N, F) float32 features, which
-            the network pools before its head.
+            (N,) float32 logits of malignancy, before calibration, or errors of an anomaly detector;
+            (N, F) float32 features, which the network pools before its head.
         """
         session = self._session if len(images) <= FEW else self._thorough
         width = session.get_outputs()[1].shape[1]
-        logits = np.empty(len(images), np.float32)
+        scores, names = np.empty(len(images), np.float32), outputs_of(self.facts)
         features = np.empty((len(images), width), np.float32)
         batch = max(1, SCORED_PIXELS // self.size**2)
         for start in range(0, len(images), batch):
             part = np.ascontiguousarray(images[start : start + batch])
             place = slice(start, start + len(part))
-            logits[place], features[place] = session.run(OUTPUTS, {INPUT: part})
+            scores[place], features[place] = session.run(names, {INPUT: part})
             advance(len(part))
-        return logits, features
+        return scores, features
 
     @cached_property
     def _thorough(self) -> "InferenceSession":
         """A session that takes longer to open and scores an image in three quarters of the time."""
         return _session(self.path, thorough=True)
+
+
+def outputs_of(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of what a file gives: "logit", or a detector's "error", and "features"."""
+    return "error" if is_detector(facts["model"]) else "logit", "features"
 
 
 def _session(path: Path, thorough: bool) -> "InferenceSession":

@@ -157,6 +157,7 @@ class ExportedFacts(Struct):
     unit: Unit
     preprocess: dict[str, Any] | None
     depth: Literal[8, 16] = 16
+    head: HeadFacts | None = None
     labels: LabelPair = BENIGN_MALIGNANT
 
 
@@ -196,6 +197,17 @@ class Point(Struct):
     rule: str
 
 
+class AnomalyFigures(Struct):
+    """What an anomaly detector's threshold is, and how many normal test images it flags."""
+
+    error: str  # what the score is
+    mean: float  # of the errors of normal validation images
+    sd: Annotated[float, Meta(gt=0)]  # their standard deviation
+    threshold: float  # an image whose error reaches it is anomalous
+    normals: dict[str, Count]  # normal images by split
+    flagged: dict[str, float | None]  # share of them that the threshold flags, by split
+
+
 class Exported(Struct):
     """The metadata of model.onnx: all that predicting needs beside the network."""
 
@@ -208,6 +220,7 @@ class Exported(Struct):
     aggregate: Literal["max", "mean"]
     tta: Literal["none", "flips"]
     splits: dict[str, SplitFigures]
+    anomaly: AnomalyFigures | None = None
     labels: LabelPair = BENIGN_MALIGNANT
 
 
@@ -227,17 +240,6 @@ class Stratum(Struct):
     malignant: Count
     auc: Interval
     small: bool
-
-
-class AnomalyFigures(Struct):
-    """What an anomaly detector's threshold is, and how many normal test images it flags."""
-
-    error: str  # what the score is
-    mean: float  # of the errors of normal validation images
-    sd: Annotated[float, Meta(gt=0)]  # their standard deviation
-    threshold: float  # an image whose error reaches it is anomalous
-    normals: dict[str, Count]  # normal images by split
-    flagged: dict[str, float | None]  # share of them that the threshold flags, by split
 
 
 class Metrics(Struct):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from interface.webapp.wording import area_of
+from models.evaluation.operating_point import flagged_normals
 from models.prediction.predictor import Prediction, Predictor
-from models.prediction.results import flagged_normals
 from pipeline.labels import Labels, what_normal_is
 
 LOWEST, HIGHEST = -3.0, 6.0  # ends of the bar, in standard deviations from the mean of normal ones

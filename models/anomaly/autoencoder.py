@@ -84,7 +84,9 @@ class Autoencoder(nn.Module):
         """Return mean codes (B, C, h, w), divergences (B,) and restored images (B, 1, S, S)."""
         codes = self.encoder(images)
         if self.moments is None:
-            return codes, torch.zeros(len(images), device=images.device), self.decoder(codes)
+            # Of a shape and not of a length, which an exported graph would keep.
+            none = torch.zeros(images.shape[:1], device=images.device)
+            return codes, none, self.decoder(codes)
         mean, log_variance = self.moments(codes).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(LEAST_LOG, MOST_LOG)
         drawn = mean

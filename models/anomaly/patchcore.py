@@ -61,9 +61,11 @@ class MemoryBank(nn.Module):
 def nearest(patches: Tensor, bank: Tensor) -> Tensor:
     """Return the distance (N,) of each patch (N, C) to the nearest one of a bank (M, C)."""
     lengths = bank.square().sum(1)
-    found = []
     at_once = max(1, AT_ONCE // len(bank))
-    for some in torch.split(patches, at_once):
+    # A graph that is exported is of any number of images.
+    parts = (patches,) if torch.compiler.is_exporting() else torch.split(patches, at_once)
+    found = []
+    for some in parts:
         squared = some.square().sum(1, keepdim=True) + lengths - 2 * some @ bank.T
         found.append(squared.amin(1).clamp_min(0).sqrt())
     return torch.cat(found)

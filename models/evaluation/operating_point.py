@@ -1,6 +1,8 @@
 """The score from which on an image is called malignant, chosen on validation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +93,19 @@ def choose_by_normals(
     else:
         reached = logits.mean() + target * logits.std(ddof=1)
     return OperatingPoint(float(logistic(np.array([reached]))[0]), rule)
+
+
+def flagged_normals(metrics: Mapping[str, Any]) -> str:
+    """Say how many normal test images an anomaly detector calls anomalous; empty where unknown.
+
+    Args:
+        metrics: Its metrics.json, or what an exported model says of it.
+    """
+    known = metrics.get("anomaly") or {"normals": {}, "flagged": {}}
+    count, share = known["normals"].get("test"), known["flagged"].get("test")
+    if not count or share is None:
+        return ""
+    return f"{round(share * count)} of {count} normal test images are called anomalous too"
 
 
 def _as_text(choice: str, target: float) -> str:

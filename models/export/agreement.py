@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from images.files import read_image
 from images.square import fit_square
 from models.evaluation.calibration import Calibration
-from models.evaluation.predictions import read_predicted
+from models.evaluation.predictions import ERROR
 from models.evaluation.scoring import mirrored_logits
 from models.inference import Compute, TrainedModel, run_over
 from models.networks import head_name, pooled, split_before
@@ -24,10 +24,12 @@ from pipeline.paths import from_here, inside
 from pipeline.progress import Progress
 from pipeline.records import read_record
 from pipeline.runs import Run
+from pipeline.tables import read_table
 
 MOST = 32  # images
-TOLERANCE = 1e-3  # in probability; of features, as a share of the largest
+TOLERANCE = 1e-3  # in probability, or as a share of an error; of features, of the largest
 SEED = 42
+TINY = 1e-12  # of an error: where it is 0, so is the other
 FLOAT32 = Compute(torch.device("cpu"), None)
 
 
@@ -37,11 +39,12 @@ class Agreement:
 
     images: int  # on how many images
     real: bool  # whether they are validation images; else noise
-    probability: float  # in probability of malignancy
+    score: float  # in probability of malignancy; of an anomaly detector, as a share of the error
     features: float  # in a feature, as a share of the largest one
-    # In probability from what the evaluation said of the same images, in its own arithmetic; None
-    # where it did not score them.
+    # Likewise from what the evaluation said of the same images, in its own arithmetic; None where
+    # it did not score them.
     evaluation: float | None = None
+    errors: bool = False  # whether scores are errors of an anomaly detector
 
     @property
     def seen(self) -> str:
@@ -52,12 +55,22 @@ class Agreement:
     def in_words(self) -> str:
         """How near they are: a clause."""
         return (
-            "probabilities of ONNX Runtime and PyTorch differ by at most "
-            f"{self.probability:.1g} on {self.seen}"
+            f"{self.kind} of ONNX Runtime and PyTorch differ by at most {self.score:.1g}"
+            f"{self.unit} on {self.seen}"
         )
 
+    @property
+    def kind(self) -> str:
+        """What the scores are, in words."""
+        return "errors" if self.errors else "probabilities"
+
+    @property
+    def unit(self) -> str:
+        """What follows a difference, in words; nothing in probability."""
+        return " of their size" if self.errors else ""
+
     def from_evaluation(self, precision: str) -> str:
-        """Say that the evaluation's own figures are of other probabilities; empty if they are not.
+        """Say that the evaluation's own figures are of other scores; empty if they are not.
 
         Args:
             precision: Of the arithmetic of the evaluation, "fp32" or "bf16".
@@ -65,8 +78,8 @@ class Agreement:
         if self.evaluation is None or self.evaluation <= TOLERANCE:
             return ""
         return (
-            f"the figures are those of the evaluation, whose probabilities, computed in "
-            f"{precision}, differ from the exported model's by up to {self.evaluation:.2g} on "
+            f"the figures are those of the evaluation, whose {self.kind}, computed in {precision}, "
+            f"differ from the exported model's by up to {self.evaluation:.2g}{self.unit} on "
             f"{self.seen}"
         )
 
@@ -96,12 +109,16 @@ def check_agreement(
             lambda some: pooled(body(some)), images, model.transform(FLOAT32), advance
         )
     calibration = Calibration.of(facts["calibration"])
+    detector = calibration.normal is not None
+    ours, theirs = (_compared(calibration, scores) for scores in (found[0], wanted))
+    said = ours if detector else calibration.apply(found[0])
     agreement = Agreement(
         len(images),
         bool(image_ids),
-        _apart(*(_probabilities(calibration, logits) for logits in (found[0], wanted))),
+        _apart(ours, theirs, detector),
         _apart(found[1], features) / max(1e-9, float(np.abs(features).max())),
-        _from_evaluation(run, image_ids, calibration.apply(found[0])),
+        _from_evaluation(run, image_ids, said, detector),
+        detector,
     )
     refuse_difference(run.name, agreement)
     return agreement
@@ -113,42 +130,49 @@ def refuse_difference(name: str, agreement: Agreement) -> None:
     Raises:
         UserError: They differ by more than the tolerance, or one of them is no number.
     """
-    near = [apart <= TOLERANCE for apart in (agreement.probability, agreement.features)]
+    near = [apart <= TOLERANCE for apart in (agreement.score, agreement.features)]
     if not all(near):  # NaN is not near either
         raise UserError(
-            f"{name}: ONNX Runtime does not give what PyTorch gives (probabilities up to "
-            f"{agreement.probability:.2g} apart on {agreement.seen}, features up to "
+            f"{name}: ONNX Runtime does not give what PyTorch gives ({agreement.kind} up to "
+            f"{agreement.score:.2g}{agreement.unit} apart on {agreement.seen}, features up to "
             f"{agreement.features:.2g} of the largest)",
             "install what requirements.txt names, and check that the run was trained well",
         )
 
 
-def _probabilities(calibration: Calibration, logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return probabilities of logits; before isotonic steps, which make much of a last digit."""
+def _compared(calibration: Calibration, logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return probabilities of logits; before isotonic steps, which make much of a last digit.
+
+    Of an anomaly detector they are its errors.
+    """
+    if calibration.normal is not None:
+        return logits.astype(np.float64)
     if calibration.method == "isotonic":
         calibration = dataclasses.replace(calibration, method="none")
     return calibration.apply(logits)
 
 
-def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
-    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+def _apart(one: NDArray[Any], other: NDArray[Any], of_size: bool = False) -> float:
+    """Return how far two are at most, or as a share of the other one."""
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    apart = np.abs(first - second)
+    return float((apart / np.maximum(second, TINY) if of_size else apart).max())
 
 
 def _from_evaluation(
-    run: Run, image_ids: Sequence[str], found: NDArray[np.float64]
+    run: Run, image_ids: Sequence[str], found: NDArray[Any], detector: bool
 ) -> float | None:
-    """Return how far probabilities are at most from those that evaluation wrote down."""
+    """Return how far scores are at most from those that evaluation wrote down; see `_apart`."""
+    name = ERROR if detector else "probability"
     try:
-        rows, scores = read_predicted(run.folder / "predictions_val.csv")
-    except UserError:
+        table = read_table(run.folder / "predictions_val.csv", ("image_id", name))
+        known = {line.cells["image_id"]: table.number(line.cells[name]) for line in table.lines}
+    except (UserError, ValueError):
         return None
-    known = {row.image_id: score for row, score in zip(rows, scores, strict=True)}
-    apart = [
-        abs(score - known[one])
-        for one, score in zip(image_ids, found.tolist(), strict=False)
-        if one in known
-    ]
-    return max(apart, default=None)
+    pairs = [(score, known[one]) for one, score in zip(image_ids, found.tolist(), strict=False)
+             if one in known]  # fmt: skip
+    ours, theirs = np.array(pairs).reshape(-1, 2).T
+    return _apart(ours, theirs, detector) if pairs else None
 
 
 def _images(run: Run, model: TrainedModel) -> tuple[list[str], NDArray[np.uint8]]:

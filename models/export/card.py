@@ -7,19 +7,22 @@ from typing import Any
 
 from images.jobs import pixel_options
 from models.evaluation.stage import FEW_PATIENTS, TITLES
+from models.export import detector_card
 from models.export.agreement import Agreement
 from models.export.cohort import Cohort
 from models.export.facts import weights_name
+from models.metrics import OF_PROBABILITIES
 from models.registry import IMAGENET, NO_WEIGHTS
 from models.without_compiler import timm
 from pipeline.labels import Labels, is_rare
 from pipeline.options import applies, defaults, items_of, text_for
-from pipeline.runs import Run
+from pipeline.runs import Run, is_detector
 from pipeline.stages.data import Preprocess
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 TEST, VAL = "test", "val"
 LICENCE = "mit"
+CLASSIFICATION, DETECTION = "image-classification", "anomaly-detection"  # tasks, to the hub
 # The names of the hub's metrics, of those that it knows.
 OF_HUB = {"auc": "roc_auc", "accuracy": "accuracy", "f1": "f1", "brier": "brier_score"}
 STRATEGIES = {
@@ -75,12 +78,12 @@ def _metadata(exported: Exported) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     test = exported.measured["splits"][TEST]
-    figures, of_hub = test["metrics"], dict(OF_HUB)
+    figures, of_hub, detector = test["metrics"], dict(OF_HUB), is_detector(exported.model)
     if is_rare(test["malignant"], test["images"]):  # where guessing would look good by it
         del of_hub["accuracy"]
     results = [
         EvalResult(
-            task_type="image-classification",
+            task_type=DETECTION if detector else CLASSIFICATION,
             dataset_type=exported.cohort.kind,
             dataset_name=exported.cohort.name,
             dataset_split=TEST,
@@ -96,8 +99,14 @@ def _metadata(exported: Exported) -> Any:
     return ModelCardData(
         license=LICENCE,
         library_name="onnx" if exported.without_timm else "timm",
-        pipeline_tag="image-classification",
-        tags=["mammography", "medical-imaging", "onnx", "research-only"],
+        pipeline_tag=None if detector else CLASSIFICATION,  # the hub has none for detectors
+        tags=[
+            "mammography",
+            "medical-imaging",
+            "onnx",
+            "research-only",
+            *([DETECTION] if detector else []),
+        ],
         base_model=base,
         model_name=exported.run.model,
         eval_results=results or None,
@@ -107,13 +116,11 @@ def _metadata(exported: Exported) -> Any:
 def _view(exported: Exported) -> dict[str, Any]:
     """Return what the template shows, as text."""
     model, measured, cohort = exported.model, exported.measured, exported.cohort
-    calibration, point = measured["calibration"], measured["operating_point"]
-    test = measured["splits"][TEST]
+    words = _words(exported)
     return {
+        **words,
         "title": exported.run.model,
-        "summary": f"A classifier of mammograms: the probability that a {_image_of(model)} "
-        f"{_question(model)}. {cohort.warning}".strip(),
-        "positive": Labels.recorded(model).positive,
+        "summary": f"{words['summary']} {cohort.warning}".strip(),
         "few": " or ".join(reversed(Labels.recorded(measured).names)),
         "of_findings": Labels.recorded(model) == Labels(),
         "apart": cohort.apart,
@@ -121,25 +128,48 @@ def _view(exported: Exported) -> dict[str, Any]:
         "data": cohort.text,
         "splits": _splits(exported),
         "preprocessing": _preprocessing(model),
-        "result": _result(test),
-        "metrics": _metrics(measured["splits"]),
+        "result": _result(measured["splits"][TEST]),
+        "metrics": _metrics(measured["splits"], is_detector(model)),
         "intervals": f"Intervals: 95 %, bootstrap over patients, {measured['replicates']:,} "
         f"replicates, seed {measured['seed']}.",
         "aggregate": AGGREGATES[measured["aggregate"]],
         "units": _units(measured),
         "strata": _strata(measured["strata"], Labels.recorded(measured).positive),
-        "threshold": f"{point['threshold']:.4g}",
-        "rule": point["rule"],
-        "calibration": _calibration(calibration, measured["uncalibrated"].get(TEST), test),
+        "rule": measured["operating_point"]["rule"],
         "limits": _limits(exported),
         "size": model["input"]["size"],
         "mean": model["input"]["mean"],
         "std": model["input"]["std"],
-        "probability_code": PROBABILITIES[calibration["method"]],
         "timm": not exported.without_timm,
         "without_timm": exported.without_timm,
         "licence": _licence(model, cohort),
         "made": _made(exported),
+    }
+
+
+def _words(exported: Exported) -> dict[str, Any]:
+    """Return what a card says otherwise of a classifier and of an anomaly detector."""
+    model, measured = exported.model, exported.measured
+    if is_detector(model):
+        return detector_card.words_of_detector(model, measured, _image_of(model))
+    positive, calibration = Labels.recorded(model).positive, measured["calibration"]
+    before, test = measured["uncalibrated"].get(TEST), measured["splits"][TEST]
+    threshold = measured["operating_point"]["threshold"]
+    return {
+        "summary": f"A classifier of mammograms: the probability that a {_image_of(model)} "
+        f"{_question(model)}.",
+        "normal": "",
+        "called": positive,
+        "chosen": "Calibration and operating points",
+        "score": "probability",
+        "scores": "probabilities",
+        "threshold": f"{threshold:.4g}",
+        "flagged": "",
+        "scale": "Calibration",
+        "calibration": _calibration(calibration, before, test),
+        "output": "logit",
+        "code": f"{PROBABILITIES[calibration['method']]}\n{positive} = probability >= "
+        'facts["operating_point"]["threshold"]',
     }
 
 
@@ -158,13 +188,17 @@ def _question(model: Mapping[str, Any]) -> str:
 
 def _facts(exported: Exported) -> list[tuple[str, str]]:
     model, labels = exported.model, Labels.recorded(exported.model)
+    output = f"one logit of {labels.condition}; features before the head"
     trained = "the head is random on purpose: a control" if model.get("untrained_head") else (
         STRATEGIES.get(str(model["strategy"]), str(model["strategy"])))  # fmt: skip
+    if is_detector(model):
+        restores = detector_card.is_autoencoder(model)
+        trained, output = detector_card.TRAINED[restores], detector_card.OUTPUT[restores]
     return [
         ("network", str(model["architecture"])),
         ("parameters", f"{model['parameters']:,}, of which {model['trainable']:,} were trained"),
         ("input", f"one grey channel, {model['input']['size']} x {model['input']['size']} pixels"),
-        ("output", f"one logit of {labels.condition}; features before the head"),
+        ("output", output),
         ("training", trained),
         ("starting weights", _start(model)),
         ("run", exported.run.name),
@@ -207,22 +241,26 @@ def _result(test: Mapping[str, Any]) -> str:
     area = test["metrics"]["auc"]
     if is_rare(test["malignant"], test["images"]) and "pf1" in test["metrics"]:
         share, metrics = test["malignant"] / test["images"], test["metrics"]
+        soft = ""
+        if metrics["pf1"]["value"] is not None:
+            soft = f" and probabilistic F1 {_interval(metrics['pf1'])},"
         return (
-            f"PR AUC **{_interval(metrics['pr_auc'])}**, where guessing has {share:.3f}, and "
-            f"probabilistic F1 {_interval(metrics['pf1'])}, {counted}. Calling none of them "
-            f"positive has an accuracy of {1 - share:.3f}, so accuracy says nothing here."
+            f"PR AUC **{_interval(metrics['pr_auc'])}**, where guessing has {share:.3f},{soft} "
+            f"{counted}. Calling none of them positive has an accuracy of "
+            f"{1 - share:.3f}, so accuracy says nothing here."
         )
     if area["value"] is None:
         return f"There is no AUC {counted}: they show one class only."
     return f"ROC AUC **{_interval(area)}** {counted}."
 
 
-def _metrics(splits: Mapping[str, Any]) -> str:
+def _metrics(splits: Mapping[str, Any], detector: bool) -> str:
     shown = [split for split in (TEST, VAL) if split in splits]
     rows = [
         (title, *(_interval(splits[split]["metrics"][name]) for split in shown))
         for name, title in TITLES.items()
-        if all(name in splits[split]["metrics"] for split in shown)
+        if not (detector and name in OF_PROBABILITIES)
+        and all(name in splits[split]["metrics"] for split in shown)
     ]
     names = ["test (95 % interval)", "validation (95 % interval)"]
     return table(("images", *names[: len(shown)]), rows)
@@ -234,7 +272,10 @@ def _units(measured: Mapping[str, Any]) -> str:
         test = found["splits"][TEST]
         measures = (_interval(test["metrics"][name]) for name in ("auc", "sensitivity"))
         specificity = _interval(test["metrics"]["specificity"])
-        rows.append((unit, test["images"], *measures, specificity, f"{found['threshold']:.4g}"))
+        threshold = f"{found['threshold']:.4g}"
+        if measured.get("anomaly"):
+            threshold = detector_card.error_at(measured, found["threshold"])
+        rows.append((unit, test["images"], *measures, specificity, threshold))
     columns = ("test, by", "number", "ROC AUC", "sensitivity", "specificity", "called from")
     return table(columns, rows)
 
@@ -269,14 +310,20 @@ def _limits(exported: Exported) -> list[str]:
     notes = [f"{note[:1].upper()}{note[1:]}." for note in measured["notes"]]
     if apart := exported.agreement.from_evaluation(str(exported.model.get("precision", "fp32"))):
         notes.append(f"{apart[:1].upper()}{apart[1:]}.")
+    detector = is_detector(exported.model)
     if measured["tta"] != "none":
-        notes.append(MIRRORED)
+        notes.append(detector_card.MIRRORED if detector else MIRRORED)
+    if detector:
+        notes += detector_card.LIMITS
     if measured["splits"][TEST]["patients"] >= FEW_PATIENTS:
         notes.append("The intervals above hold for patients like those of the test set alone.")
     return [
         *notes,
-        "A threshold and a calibration move with scanner, prevalence and preprocessing: choose "
-        "them again on images of the place where the model is studied.",
+        "A threshold moves with scanner and preprocessing: choose it again on normal images of the "
+        "place where the model is studied."
+        if detector
+        else "A threshold and a calibration move with scanner, prevalence and preprocessing: "
+        "choose them again on images of the place where the model is studied.",
         "Films of one collection share scanners and years; what a model gains from that is lost "
         "elsewhere.",
     ]

@@ -10,7 +10,7 @@ from models.registry import IMAGENET, NO_WEIGHTS
 from pipeline.errors import UserError
 from pipeline.labels import Labels, is_rare
 from pipeline.records import read_json, tool_version, versions
-from pipeline.runs import ELSEWHERE, MODEL_FILE, Run
+from pipeline.runs import ELSEWHERE, MODEL_FILE, Run, is_detector
 
 FORMAT = 1  # of these facts; another number where an older reader would misunderstand them
 WORTH, WHERE_RARE = ("auc",), ("pr_auc", "pf1")  # of the measures of the test images
@@ -64,6 +64,7 @@ def exported_facts(
         "tta": measured["tta"],
         **Labels.recorded(measured).record,
         "splits": {"test": _worth(measured["splits"]["test"])},
+        **({"anomaly": measured["anomaly"]} if is_detector(model) else {}),
     }
 
 

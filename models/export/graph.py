@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from models.inference import TrainedModel
 from models.mirrors import MIRRORS
 from models.networks import head_name, pooled, split_before
-from models.onnx_scorer import INPUT, OUTPUTS
+from models.onnx_scorer import INPUT, outputs_of
 
 EXAMPLES = 2  # images that are traced; of one the exporter would make a constant
 
 
 class ExportedNetwork(nn.Module):
-    """What becomes of a network in the file: normalisation, mirror images, logit and features."""
+    """What becomes of a network in the file: normalisation, mirror images, score and features."""
 
     def __init__(self, model: TrainedModel, tta: str) -> None:
         """Take a trained model and how it was evaluated, a key of MIRRORS."""
@@ -29,14 +29,14 @@ class ExportedNetwork(nn.Module):
         self._mirrors = MIRRORS[tta]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B,) logits and (B, F) features, float32, of (B, S, S) uint8 images.
+        """Return (B,) logits or errors, and (B, F) features, float32, of (B, S, S) uint8 images.
 
-        The logit is the mean over the mirror images; the features are those of the image itself.
+        The first is the mean over the mirror images; the features are those of the image itself.
         """
         grey = image.to(torch.float32).div(255).sub(self._mean).div(self._std)
         parts = [self._body(_mirrored(grey, axes).unsqueeze(1)) for axes in self._mirrors]
-        logits = [self._head(features).squeeze(1) for features in parts]
-        mean = logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
+        scores = [self._head(features).squeeze(1) for features in parts]
+        mean = scores[0] if len(scores) == 1 else torch.stack(scores).mean(0)
         return mean, pooled(parts[0])
 
 
@@ -52,7 +52,8 @@ def write_onnx(model: TrainedModel, tta: str, facts: Mapping[str, Any], path: Pa
         tta: How it was evaluated, a key of MIRRORS; the mirror images become part of the graph.
         facts: What the file is to say of it: each value becomes a JSON string of its metadata.
         path: Of the file. It takes "image", (B, S, S) uint8 in [0, 255], B free, and gives
-            "logit", (B,) float32, before calibration, and "features", (B, F) float32.
+            "logit", (B,) float32, before calibration, or "error" of an anomaly detector, and
+            "features", (B, F) float32.
 
     Returns:
         The version of the operator set that it uses.
@@ -67,7 +68,7 @@ def write_onnx(model: TrainedModel, tta: str, facts: Mapping[str, Any], path: Pa
             network,
             (example,),
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=list(outputs_of(facts)),
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             dynamo=True,
             verbose=False,

@@ -8,6 +8,7 @@ from models.inference import TrainedModel
 from models.registry import MAMMO_CNN
 from models.without_compiler import timm
 from pipeline.labels import Labels
+from pipeline.runs import is_detector
 
 FILES = ("config.json", "model.safetensors")
 # What timm says of the weights that it gives, and is not true of these.
@@ -21,8 +22,8 @@ def timm_problem(facts: Mapping[str, Any]) -> str:
     Args:
         facts: model.json of the run.
     """
-    if facts["architecture"] == MAMMO_CNN:
-        return "MammoCNN is no architecture of timm"
+    if facts["architecture"] == MAMMO_CNN or is_detector(facts):
+        return f"{facts['model']} is no architecture of timm"
     if facts["head"]["widths"] or facts["head"]["dropout"]:
         return "timm has no architecture with a head of several layers"
     return ""

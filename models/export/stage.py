@@ -43,7 +43,7 @@ def export(options: Export, progress: Progress) -> Result:
     """Export an evaluated run: all files, or none where ONNX Runtime and PyTorch disagree.
 
     Returns:
-        The folder, with the largest difference in probability that was seen.
+        The folder, with the largest difference of a score that was seen.
 
     Raises:
         UserError: There is no such run, it was not evaluated or has no network of its own, or
@@ -93,7 +93,7 @@ def _write(
     return agreement, {
         "images": agreement.images,
         "validation_images": agreement.real,
-        "largest_difference": agreement.probability,
+        "largest_difference": agreement.score,  # in probability, or as a share of an error
         "largest_feature_difference": agreement.features,
         "largest_difference_from_evaluation": agreement.evaluation,
         "precision": model.facts.get("precision", "fp32"),  # of the evaluation

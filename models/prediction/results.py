@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.calibration import logistic, logit
+from models.evaluation.operating_point import flagged_normals
 from models.prediction.inputs import Found
 from models.prediction.predictor import Predictor
 from pipeline.labels import is_rare
@@ -260,15 +261,6 @@ def worth(predictor: Predictor) -> str:
         span = f" ({area['low']:.2f} to {area['high']:.2f})"
     found = f"test {kind} {area['value']:.2f}{span} on {test['patients']} patients{chance}"
     return f"{found}; {flagged}" if (flagged := flagged_normals(predictor.metrics)) else found
-
-
-def flagged_normals(metrics: Mapping[str, Any]) -> str:
-    """Say how many normal test images an anomaly detector calls anomalous; empty where unknown."""
-    known = metrics.get("anomaly") or {"normals": {}, "flagged": {}}
-    count, share = known["normals"].get("test"), known["flagged"].get("test")
-    if not count or share is None:
-        return ""
-    return f"{round(share * count)} of {count} normal test images are called anomalous too"
 
 
 def _digits(value: float | None, places: int = 3) -> str:

@@ -43,11 +43,16 @@ def test_others_may_read_the_files(exported_resnet):
 @pytest.mark.parametrize(
     ("architecture", "head", "problem"),
     [
-        ("mammo_cnn", {"widths": [], "dropout": 0.0}, "no architecture of timm"),
+        ("mammo_cnn", {"widths": [], "dropout": 0.0}, "X is no architecture of timm"),
+        (
+            "resnet18.a1_in1k",
+            {"widths": [], "dropout": 0.0, "error": "patches"},
+            "X is no architecture of timm",
+        ),
         ("efficientnet_b3.ra2_in1k", {"widths": [256], "dropout": 0.3}, "several layers"),
         ("efficientnet_b3.ra2_in1k", {"widths": [], "dropout": 0.3}, "several layers"),
     ],
 )
 def test_what_timm_has_no_architecture_of_is_said(architecture, head, problem):
-    assert problem in timm_problem({"architecture": architecture, "head": head})
+    assert problem in timm_problem({"model": "X", "architecture": architecture, "head": head})
     assert not timm_problem({"architecture": "resnet18", "head": {"widths": [], "dropout": 0.0}})
