@@ -15,6 +15,7 @@ import pytest
 from interface.screen import NOTICE
 from tests.conftest import OFFLINE, ROOT
 from tests.interface.webapp.conftest import bomb, coloured, photo
+from tests.models.prediction.workspace import make_detectors
 
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
@@ -60,6 +61,16 @@ def served(place, tmp_path_factory):
     yield page
     if page.process.poll() is None:
         page.end()
+
+
+@pytest.fixture(scope="module")
+def detectors(place, once, tmp_path_factory):
+    """A page with a classifier, beside which there are detectors."""
+    runs = once("detected", lambda folder: make_detectors(place, folder))
+    flags = ("--run", "ResNet18_OPW", "--runs", str(runs), "--port", "8740")
+    page = Served(place, tmp_path_factory.mktemp("log"), *flags)
+    yield page
+    page.end()
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +255,32 @@ def test_nothing_serious_is_found_by_axe(visit, picture):
         for node in one["nodes"]
     ]
     assert ours == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_a_second_opinion_stands_below_and_its_map_can_be_chosen(
+    detectors, browser, picture, width, height
+):
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.goto(detectors.address)
+    drop(page, picture)
+    page.locator(".second").wait_for()
+    result, second = page.locator(".result"), page.locator(".second")
+    assert result.bounding_box()["y"] < second.bounding_box()["y"]
+    assert page.get_by_text(NOTICE).is_visible()
+    assert wide_of(page) == [0, 0]
+    bar, marker = page.locator(".bar").bounding_box(), page.locator(".bar i").bounding_box()
+    assert bar["width"] > 150
+    assert bar["x"] - 10 <= marker["x"] <= bar["x"] + bar["width"]
+    for label in page.locator(".bar span").all():
+        box = label.bounding_box()
+        assert box["x"] + box["width"] <= bar["x"] + bar["width"] + 1
+    before = picture_of(page)
+    page.get_by_text("errors beyond those of normal images").click()
+    page.get_by_text("larger errors").wait_for()
+    assert picture_of(page) != before
+    context.close()
 
 
 def test_at_the_end_no_upload_was_named(served, visit, named):
