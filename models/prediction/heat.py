@@ -8,12 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images.square import unfit_square
-from models.anomaly.autoencoder import Autoencoder
-from models.anomaly.patchcore import MemoryBank
 from models.explanation.cams import heat_maps, mean_maps
+from models.explanation.errors import ErrorScale, error_maps, error_scale, restores
 from models.explanation.pictures import draw_reduced, reduced_size, write_picture
-from models.inference import Compute, TrainedModel, run_over
-from models.networks import head_name, split_before
 from models.prediction.network import NetworkScorer
 from models.prediction.predictor import Predictor
 from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
@@ -22,9 +19,9 @@ from pipeline.progress import Progress
 from pipeline.records import digest
 
 Heat = NDArray[np.float32]  # (h, w), [0, 1]
-# Of the scale of errors: standard deviations below and above the mean for distances of patches,
-# which are measured for the worst patch; the mean itself and times it for errors of pixels.
-BELOW, ABOVE, TIMES = 2, 4, 5
+# Where a scale that was not measured begins and has its middle: standard deviations below and above
+# the mean score of normal images, or times that mean. About what it would be on synthetic films.
+BELOW, ABOVE, TIMES = 2, 1, 3
 
 
 def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | None:
@@ -52,38 +49,26 @@ def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | N
 
 def _maps(scorer: NetworkScorer, images: NDArray[np.uint8], predictor: Predictor) -> Heat:
     """Return maps (N, S, S) in [0, 1] of (N, S, S) images."""
-    if predictor.calibration.normal is None:
+    scale = _scale_of(scorer, predictor)
+    if scale is None:
         return heat_maps(scorer.placed, images, scorer.compute)
-    return error_maps(scorer.placed, images, scorer.compute, predictor.calibration.normal)
+    return scale.heat(error_maps(scorer.placed, images, scorer.compute))
 
 
-def error_maps(
-    model: TrainedModel, images: NDArray[np.uint8], compute: Compute, normal: tuple[float, float]
-) -> Heat:
-    """Return where an anomaly detector's errors are larger than in normal images.
+def _scale_of(scorer: NetworkScorer, predictor: Predictor) -> ErrorScale | None:
+    """Return the scale of an anomaly detector's errors; None of a classifier.
 
-    Args:
-        model: Placed on the device of `compute`.
-        images: (N, S, S) uint8 in [0, 255].
-        compute: Its device.
-        normal: Mean and standard deviation of the errors of normal images.
-
-    Returns:
-        (N, S, S) float32 in [0, 1], on one scale for all images of a run.
+    It is that which `explain` measured; of a run that was not explained, one by the scores of
+    normal images.
     """
-    mean, sd = normal
-    body, head = split_before(model.network, head_name(model.network))
-    if isinstance(bank := head[0], MemoryBank):
-        low, high = mean - BELOW * sd, mean + ABOVE * sd  # of the worst patch of normal images
-        found = run_over(lambda some: bank.distances(body(some)), images, model.transform(compute))
-    else:
-        low, high = mean, TIMES * mean  # of a pixel of them
-        (autoencoder,) = body
-        assert isinstance(autoencoder, Autoencoder)
-        found = run_over(autoencoder.errors, images, model.transform(compute))
-    size = model.size, model.size
-    full = [cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in found]
-    return np.clip((np.stack(full) - low) / (high - low), 0, 1).astype(np.float32)
+    if predictor.calibration.normal is None:
+        return None
+    mean, sd = predictor.calibration.normal
+    if restores(scorer.model):  # a score is the mean of a pixel's errors
+        own = ErrorScale(mean, TIMES * mean, 0)
+    else:  # and here the error of the worst patch
+        own = ErrorScale(mean - BELOW * sd, mean + ABOVE * sd, 0)
+    return error_scale(scorer.folder) or own
 
 
 def _on_film(heat: Heat, film: FilmImage, place: int) -> Heat:
@@ -113,11 +98,13 @@ def draw_films(
         For each film the picture, relative to the folder.
     """
     drawn = {}
+    scales = [_scale_of(one, predictor) for one in predictor.scorers
+              if isinstance(one, NetworkScorer)]  # fmt: skip
     with progress.track("Drawing heat-maps", len(paths), "images") as advance:
         for path in paths:
             # Two folders may hold files of one name.
             key = digest(str(path.absolute()), path.stat().st_mtime_ns if path.exists() else 0,
-                         predictor.key)[:8]  # fmt: skip
+                         predictor.key, *[one.record for one in scales if one])[:8]  # fmt: skip
             drawn[path] = f"{HEAT_MAPS}/{path.stem}-{key}.png"
             if not (folder / drawn[path]).is_file():
                 _draw(path, predictor, folder / drawn[path])

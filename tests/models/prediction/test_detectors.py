@@ -11,12 +11,14 @@ import pytest
 
 from models.evaluation.ensemble import ensemble
 from models.evaluation.stage import evaluate
+from models.explanation.stage import explain
 from models.prediction.stage import predict
 from models.training.stage import train
 from pipeline.options import checked
 from pipeline.progress import Silent
 from pipeline.runs import find_run
 from pipeline.stages.evaluation import Ensemble, Evaluate
+from pipeline.stages.explanation import Explain
 from pipeline.stages.prediction import Predict
 from pipeline.stages.training import Train
 from tests.models.prediction.films import unlike
@@ -195,3 +197,17 @@ def test_an_ensemble_gives_the_range_of_its_members(place, runs, predicted, tmp_
         assert low <= z <= high
     assert any(line["z_low"] != line["z_high"] for line in lines)
     assert len(list((result.folder / "heat_maps").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_maps_are_drawn_on_the_scale_that_explain_measured(place, runs, predicted, tmp_path):
+    mine = tmp_path / "runs"
+    shutil.copytree(runs, mine)
+    (film, *_) = sorted((place / "dataset" / "test").rglob("*.png"))
+    given = {"run": "CAE", "runs": mine, "heat_maps": 1}
+    result, (before,) = predicted(film, **given)
+    values = {"run": "CAE", "runs": mine, "workers": 1}
+    explain(checked(Explain, values), Silent())
+    _, (after,) = predicted(film, **given)
+    pictures = [cv2.imread(str(result.folder / line["heat_map"])) for line in (before, after)]
+    assert (pictures[0] != pictures[1]).any()
