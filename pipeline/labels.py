@@ -94,7 +94,7 @@ def what_normal_is(labels: Labels, unit: str, left_out: bool = False) -> str:
         of_patches = "normal-tissue patches outside every lesion mask"
         return of_patches if unit == "patch" else "normal films"
     if labels.negative == "not_malignant":
-        return "images that are not malignant"
+        return "normal films (where none are told, those that are not malignant)"
     if left_out:
         return "benign images; the collection's normal ones are left out"
     return "benign images, the nearest thing: the collection has no normal ones"

@@ -14,8 +14,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=10**10)]
 FoldNumber = Annotated[int, Meta(ge=0, le=9999)]
 Unit = Literal["mammogram", "crop", "patch"]
-# A dataset's two labels, the negative one first. Counts stand under "benign" and "malignant"
-# whatever they are.
+# A dataset's two labels, the negative one first; counts stand under "benign" and "malignant".
 LabelPair = tuple[Literal["benign", "not_malignant", "normal"], Literal["malignant", "abnormal"]]
 BENIGN_MALIGNANT: LabelPair = ("benign", "malignant")
 
@@ -192,8 +191,7 @@ class SplitFigures(Struct):
 class Point(Struct):
     """An operating point."""
 
-    # Above every score, so next to 1 from above, where none is to be called malignant.
-    threshold: Annotated[float, Meta(ge=0, le=1.001)]
+    threshold: Annotated[float, Meta(ge=0, le=1.001)]  # just above 1 where none is called malignant
     rule: str
 
 

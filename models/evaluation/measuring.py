@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.calibration import Calibration, fit_calibration, fit_normals, logit
+from models.evaluation.calibration import (
+    LEAST_NORMAL,
+    Calibration,
+    fit_calibration,
+    fit_normals,
+    logit,
+)
 from models.evaluation.operating_point import BY_NORMALS, OperatingPoint, choose, choose_by_normals
 from models.evaluation.scored import ScoredSplit
 from models.evaluation.scoring import ScoredRun
@@ -36,6 +42,11 @@ def settled(options: Evaluate, run: Run, detector: bool) -> Evaluate:
     if detector and calibration not in (AUTO, "none"):
         raise UserError(
             f"--calibration {calibration}: {run.name} gives errors, which are no probabilities",
+            "leave it out",
+        )
+    if detector and point == "half":
+        raise UserError(
+            f"--operating-point half: {run.name} gives errors, which are no probabilities",
             "leave it out",
         )
     if point in SHARES and (options.target or 0) > 1:
@@ -76,7 +87,8 @@ def measure_units(options: Evaluate, scored_run: ScoredRun, calibration: Calibra
         }
         point = OperatingPoint(0.5, "0.5, because there are no validation images")
         if "val" in items:
-            point = _point(options, items["val"])
+            of_images = by_unit["image"]["val"].point if by_unit else None
+            point = _point(options, items["val"], of_images)
         by_unit[unit] = {
             name: ScoredSplit.of(
                 one, point, options.replicates, options.seed, calibration.normal is None
@@ -86,10 +98,13 @@ def measure_units(options: Evaluate, scored_run: ScoredRun, calibration: Calibra
     return by_unit
 
 
-def _point(options: Evaluate, val: Unit) -> OperatingPoint:
+def _point(options: Evaluate, val: Unit, of_images: OperatingPoint | None) -> OperatingPoint:
+    """Choose an operating point; where too few breasts or patients are normal, that of images."""
     choice = options.operating_point
     target = options.target or TARGETS.get(choice, 0.0)
     if choice in BY_NORMALS:
+        if of_images and np.count_nonzero(val.normal) < LEAST_NORMAL:
+            return of_images
         target = options.k if choice == "normals" else target
         return choose_by_normals(choice, target, val.normal, val.scores)
     return choose(choice, target, val.targets, val.scores)

@@ -29,7 +29,8 @@ def refuse_no_normals(manifest: Path, rows: Sequence[Row]) -> None:
         raise UserError(
             f"{manifest}: its train split holds no normal image, and an anomaly detector learns "
             "from those alone",
-            "organise a collection that has some (mini-MIAS, RSNA)",
+            "organise a collection that has some, with --question malignant-rest or "
+            "abnormal-normal; or patches of CBIS-DDSM, with --unit patch",
         )
     if (count := sum(map(is_normal, val))) < LEAST_VALIDATED:
         raise UserError(

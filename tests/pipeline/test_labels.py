@@ -78,7 +78,8 @@ def test_a_model_file_with_other_labels_is_damaged(tmp_path):
          "benign images, the nearest thing: the collection has no normal ones"),
         ("benign-malignant", "mammogram", True,
          "benign images; the collection's normal ones are left out"),
-        ("malignant-rest", "mammogram", False, "images that are not malignant"),
+        ("malignant-rest", "mammogram", False,
+         "normal films (where none are told, those that are not malignant)"),
     ],
 )  # fmt: skip
 def test_what_normal_was_can_be_said_of_each_question(question, unit, left_out, said):

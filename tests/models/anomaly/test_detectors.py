@@ -209,7 +209,9 @@ def test_a_dataset_without_normal_images_is_refused(options_for, normal_data, tm
         normal_data, tmp_path / "data",
         lambda row: None if row.label == "normal" and row.split == "train" else row,
     )  # fmt: skip
-    with pytest.raises(UserError, match="its train split holds no normal image"):
+    with pytest.raises(
+        UserError, match="train split holds no normal image, and an anomaly detector"
+    ):
         train(options_for(tmp_path / "runs", data=data, **QUICK), Silent())
 
 
@@ -245,6 +247,24 @@ def test_constant_images_set_no_threshold(options_for, tmp_path):
     assert not (run / "metrics.json").exists()
 
 
-def test_errors_are_not_calibrated_to_probabilities(run_of):
+@pytest.mark.parametrize("given", [{"calibration": "isotonic"}, {"operating_point": "half"}])
+def test_errors_are_not_taken_for_probabilities(run_of, given):
     with pytest.raises(UserError, match="gives errors, which are no probabilities"):
-        measured(run_of("CAE"), calibration="isotonic")
+        measured(run_of("CAE"), **given)
+
+
+def test_where_no_two_patients_are_normal_the_threshold_of_images_is_theirs(
+    options_for, normal_data, tmp_path
+):
+    kept = sorted({row.patient_id for row in read_manifest(normal_data)
+                   if row.split == "val" and row.label == "normal"})[0]  # fmt: skip
+    data = relabelled(
+        normal_data, tmp_path / "data",
+        lambda row: None if row.label == "normal" and row.split == "val" and row.patient_id != kept
+        else row,
+    )  # fmt: skip
+    run = train(options_for(tmp_path / "runs", data=data, **QUICK | {"epochs": 1}), Silent()).folder
+    measured(run)
+    figures = read_json(run / "metrics.json")
+    assert figures["anomaly"]["normals"]["val"] == 2
+    assert figures["units"]["patient"]["threshold"] == figures["operating_point"]["threshold"]
