@@ -344,6 +344,20 @@ class Baselines(Struct):
     code: str = ""
 
 
+class KeptScores(Struct):
+    """Scores of test images that `compare --anomaly` made."""
+
+    key: str  # digest of what they depend on
+    scores: dict[str, dict[str, Share]]  # by name and image_id
+
+
+class MeasuredCosts(Struct):
+    """What networks cost on one machine."""
+
+    machine: dict[str, str | int]
+    points: dict[str, dict[str, dict[str, list[float]]]]  # by network, what, and size
+
+
 class Probe(Struct):
     """How well one group of features alone predicts the label."""
 
@@ -395,6 +409,8 @@ SCHEMAS: dict[str, Any] = {  # by the name of the file, or of the hidden folder 
     "explanations.json": Explanations,
     "shortcuts.json": Shortcuts,
     ".baselines": Baselines,
+    ".anomaly": KeptScores,
+    ".costs": MeasuredCosts,
     ".cache": CacheIndex,
     ".mammolab": Memory,
 }

@@ -11,11 +11,21 @@ from pipeline.errors import UserError
 from pipeline.holding import holder_of
 from pipeline.leftovers import is_left_over
 from pipeline.records import RECORD, UNFINISHED, read_json
-from pipeline.resources.places import CACHE, FROZEN, HEADERS, LEAKAGE, PIXELS, TRIALS, WORKING
+from pipeline.resources.places import (
+    ANOMALY,
+    CACHE,
+    COSTS,
+    FROZEN,
+    HEADERS,
+    LEAKAGE,
+    PIXELS,
+    TRIALS,
+    WORKING,
+)
 from pipeline.resources.sizes import bytes_of, files_below
 from pipeline.runs import STUDIES
 
-HIDDEN = {LEAKAGE, ".baselines", ".mammolab"}  # hidden folders that are the tool's
+HIDDEN = {ANOMALY, COSTS, LEAKAGE, ".baselines", ".mammolab"}  # hidden folders that are the tool's
 DEPTH = 5  # folders between that of the work and a run or a report: demo/runs/<model>/<run>
 QUIET_SECONDS = 3600  # without a file written, after which nobody works on trials
 

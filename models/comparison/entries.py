@@ -95,7 +95,8 @@ def _of_run(run: Run, options: Compare) -> _ReadRun:
     rows, scores = read_predicted(run.folder / "predictions_test.csv")
     threshold = OperatingPoint(float(point["threshold"]), str(point["rule"]))
     unit = grouped(rows, np.array(scores, np.float64), options.unit, str(measured["aggregate"]))
-    scored = ScoredSplit.of(unit, threshold, options.replicates, options.seed)
+    probabilities = measured["calibration"]["method"] != "normals"  # a detector's are errors
+    scored = ScoredSplit.of(unit, threshold, options.replicates, options.seed, probabilities)
     dataset = tested_of(run.folder, measured)
     tested = dataset
     if measured.get("strategy") == ELSEWHERE:  # from which pixels is not known

@@ -156,6 +156,7 @@ def compare_all(
     seed: int,
     *,
     best_only: bool = False,
+    couples: Sequence[tuple[int, int]] | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[Pair]:
@@ -175,6 +176,7 @@ def compare_all(
         seed: Of the bootstrap.
         best_only: Whether only the model of the highest AUC, the first of several, is compared
             with the others: M - 1 pairs in place of M (M - 1) / 2.
+        couples: The places of the two models of each pair, where only these are compared.
         workers: Threads.
         progress: Where it reports; None for nowhere.
 
@@ -187,7 +189,7 @@ def compare_all(
     if len(set(names)) < len(names):
         raise ValueError("two models of one name cannot be told apart")
     areas, covariance = delong(targets, scores)
-    couples = _couples(areas, best_only)
+    couples = _couples(areas, best_only) if couples is None else list(couples)
     found = [Difference(float(areas[a] - areas[b]), NAN, NAN, NAN) for a, b in couples]
     choice = [NAN] * len(couples)
     if couples and enough_patients(targets, np.asarray(patients, np.str_)):

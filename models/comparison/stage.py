@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,10 @@ from pipeline.runs import Run, find_run, list_runs
 from pipeline.stages.evaluation import Compare
 from pipeline.work import worker_count
 
+if TYPE_CHECKING:
+    from models.comparison.anomaly import Beside
+    from models.comparison.leakage import Leak
+
 LOW_FIRST = {"brier", "ece"}
 RUN_COLUMNS = (
     "run", "kind", "preprocessing", "test_images", "data", "data_hash", "unit", "number",
@@ -37,6 +41,10 @@ PAIR_COLUMNS = ("first", "second", "difference", "low", "high", "p_bootstrap", "
                 "p_mcnemar", "p_adjusted", "p_choice")  # fmt: skip
 CALLED = ("sensitivity", "specificity")  # at the operating point
 AREAS = {"auc": "AUC", "pr_auc": "PR AUC"}
+ANOMALY_FILES = (  # of `models.comparison.anomaly`
+    "anomaly.json", "anomaly.csv", "anomaly_pairs.csv", "growth.csv", "figures/growth.svg",
+    "figures/growth.png",
+)  # fmt: skip
 SHOWN_RUNS, SHOWN_PAIRS = 40, 10  # on the terminal
 
 
@@ -57,12 +65,7 @@ def compare(options: Compare, progress: Progress) -> Result:
     entries.sort(key=lambda entry: _rank(entry, options.sort))
     groups = _groups(entries)
     pairs, words = _pairs(groups, _labels(entries), options, progress)
-    leak = None
-    if options.price_of_leakage:
-        # It trains, so that it loads torch, which takes longer than most comparisons.
-        from models.comparison.leakage import price_of_leakage
-
-        leak = price_of_leakage(options, find_run(options.runs, options.run), progress)
+    leak, beside = _further(options, runs, entries, progress)
     open_folder(options.out, "compare", options)
     measures = (*METRICS, *([PF1] if any(entry.scored.rare for entry in entries) else []))
     columns = (*RUN_COLUMNS, *(f"{name}{part}" for name in measures for part in PARTS))
@@ -70,6 +73,10 @@ def compare(options: Compare, progress: Progress) -> Result:
     write_table(options.out / "runs.csv", columns, lines)
     write_table(options.out / "pairs.csv", PAIR_COLUMNS, [_pair_line(pair) for pair in pairs])
     write_set_aside(options.out, refused)
+    for name in ANOMALY_FILES:  # of an earlier comparison: of other runs, or other figures
+        (options.out / name).unlink(missing_ok=True)
+    if beside:
+        beside.write(options.out)
     counts = {"runs": sum(entry.kind == "run" for entry in entries), "pairs": len(pairs)}
     inputs = digest(*sorted(file_digest(run.folder / METRICS_FILE) for run in runs))
     close_folder(options.out, "compare", options, counts, inputs, time.perf_counter() - started)
@@ -80,17 +87,43 @@ def compare(options: Compare, progress: Progress) -> Result:
             "runs": _areas(entries),
             "words": words,
             "price_of_leakage": leak.facts if leak else None,
+            "anomaly": beside.facts if beside else None,
         },
         tables=(
             _table(entries, groups, options),
             *_pair_table(pairs, _labels(entries), options),
             *([leak.table] if leak else []),
+            *(beside.tables if beside else ()),
         ),
         next_stage="report",
         next_options={"runs": options.runs},
-        notes=(*words[1:], *(leak.notes if leak else ())),
+        notes=(
+            *words[1:],
+            *(leak.notes if leak else ()),
+            *((" ".join(beside.words), *beside.notes) if beside else ()),
+        ),
         set_aside=len(refused),
     )
+
+
+def _further(
+    options: Compare, runs: Sequence[Run], entries: Sequence[Entry], progress: Progress
+) -> "tuple[Leak | None, Beside | None]":
+    """Return what is asked for beside the table: the price of a leak, detectors beside classifiers.
+
+    Both load torch, which takes longer than most comparisons.
+    """
+    leak = beside = None
+    if options.price_of_leakage:
+        from models.comparison.leakage import price_of_leakage
+
+        leak = price_of_leakage(options, find_run(options.runs, options.run), progress)
+    if options.anomaly:
+        from models.comparison.anomaly import set_beside
+
+        names = {entry.name for entry in entries}
+        beside = set_beside(options, [run for run in runs if run.name in names], entries, progress)
+    return leak, beside
 
 
 def _chosen(options: Compare) -> list[Run]:

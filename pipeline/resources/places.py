@@ -9,3 +9,5 @@ TRIALS = "trials"  # in a study: what trials write while they run
 LEAKAGE = ".leakage"  # in the folder of runs: datasets and trainings of --price-of-leakage
 # In a dataset: what a check of the download found, and the series to download again.
 CHECKED = ("check.csv", "check_notes.csv", "missing.tcia")
+# In the folder of runs, of `compare --anomaly`: scores of images, and what networks cost.
+ANOMALY, COSTS = ".anomaly", ".costs"

@@ -166,6 +166,17 @@ class Compare(Common):
         "Compare every two runs, not only that of the highest AUC with the others (of 300 runs "
         "that takes half an hour)",
     )
+    anomaly: bool = option(
+        False,
+        "Set anomaly detectors beside classifiers: accuracy, reliability and cost",
+        when=lambda answers: detector_chosen({**answers, "run": ALL_RUNS}),
+    )
+    remeasure: bool = advanced(
+        False,
+        "Measure anew what networks cost, though it was measured on this machine",
+        when=lambda answers: bool(answers["anomaly"]),
+        remember=False,
+    )
     price_of_leakage: bool = advanced(
         False,
         "Train one model again on a split by image, to show what such a split would have claimed",
