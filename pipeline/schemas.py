@@ -358,6 +358,20 @@ class MeasuredCosts(Struct):
     points: dict[str, dict[str, dict[str, list[float]]]]  # by network, what, and size
 
 
+class DetectorsBeside(Struct):
+    """anomaly.json: detectors beside classifiers."""
+
+    inputs: str  # digest of what evaluation measured of the runs
+    runs: list[str]
+    unit: str
+    words: list[str]
+    lines: list[dict[str, str | float | None]]  # of anomaly.csv
+    seeds: list[dict[str, Any]]
+    machine: dict[str, str | int]
+    slopes: dict[str, dict[str, Interval]]
+    labels: LabelPair = BENIGN_MALIGNANT
+
+
 class Probe(Struct):
     """How well one group of features alone predicts the label."""
 
@@ -404,6 +418,7 @@ SCHEMAS: dict[str, Any] = {  # by the name of the file, or of the hidden folder 
     "model.json": Model,
     "metrics.json": Metrics,
     "model.onnx": Exported,
+    "anomaly.json": DetectorsBeside,
     "best.json": Best,
     "domain.json": DomainFacts,
     "explanations.json": Explanations,

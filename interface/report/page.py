@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from interface.report.beside import beside_of
 from interface.report.claim import Study, claim_sheet
 from interface.report.commands import commands_after, repeat, settings, stages_before
 from interface.report.data import (
@@ -118,6 +119,10 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "published": published_sheet(main.runs) if _of_published(dataset, main.best) else None,
         "claim": claim_sheet(Study(main, dataset, versions)),
     }
+    beside = beside_of(
+        {run.name: run.folder for run in runs}, {run.strategy for run in runs}, options.out,
+        options.runs,
+    )  # fmt: skip
     preprocessing = {
         str(folder): _preprocessing([run for run in runs if run.data == folder], place)
         for place, folder in enumerate(datasets, start=1)
@@ -127,6 +132,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "result": result_of(main),
         "alarms": alarms_of(groups, shortcuts, [one.synthetic for one in datasets.values()]),
         "groups": groups,
+        "beside": beside,
         "sections": sections,
         "searches": searches,
         "datasets": list(datasets.values()),
@@ -156,6 +162,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         *preprocessing.values(), *(one.sheet for one in searches),
     ]  # fmt: skip
     problems = [problem for one in datasets.values() for problem in one.problems] + unread
+    sheets += [beside.sheet] if beside else []
     shown = [one for one in sheets if one is not None]
     return Page(text, written, shown, sections, searches, problems)
 

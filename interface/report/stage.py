@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interface.report.beside import COMPARISON
 from interface.report.page import Page, make_page
 from interface.report.pictures import FOLDER, copy_figures, draw_forest
 from interface.report.reading.runs import RunView, read_run
@@ -132,6 +133,8 @@ def _write(folder: Path, page: Page, runs: Sequence[RunView], progress: Progress
     with progress.track("Writing figures", total, "figures") as advance:
         for sheet in page.sheets:
             write_sheet(folder / TABLES, sheet)
+        if any(sheet.name == "anomaly" for sheet in page.sheets):
+            copy_figures(folder.parent / COMPARISON, folder / FOLDER / COMPARISON)
         for section in page.sections:
             copy_figures(section.run.folder, folder / FOLDER / section.run.slug)
             advance(1)

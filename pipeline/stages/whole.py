@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.options import always, between, named, option, split_several, usable_output
+from pipeline.stages.collections import MINI_MIAS
 from pipeline.stages.data import Organize, Preprocess
 from pipeline.stages.shared import DEVICE, Common, advanced
 from pipeline.stages.training import Train
@@ -17,6 +18,10 @@ DEMO_PATIENTS = 200  # enough for a test AUC whose interval says something
 # For a newcomer who waits: a test AUC of about 0.9 in one to three minutes. Augmented images, or a
 # lower rate, would need more epochs; smaller images lose the spicules (docs/performance.md).
 DEMO_TRAINING = {"size": 192, "augment": "none", "learning_rate": 2e-3}
+DEMO_EPOCHS = 3
+# Of the demo of anomaly detectors: four networks in about four minutes.
+ANOMALY_MODELS = ("CAE", "VAE", "PatchCore", "ResNet18_CFT")
+ANOMALY_EPOCHS, ANOMALY_SIZE = 8, 128
 Plan = list[tuple[str, dict[str, Any]]]
 
 
@@ -77,17 +82,45 @@ class Demo(Common):
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
     patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
-    epochs: int = option(3, "Epochs at most", check=between(1, 1000))
+    epochs: int | None = option(
+        None,
+        "Epochs at most",
+        words={"auto": f"{DEMO_EPOCHS}; of anomaly detectors {ANOMALY_EPOCHS}"},
+        check=between(1, 1000),
+    )
+    anomaly: bool = option(
+        False, "Show anomaly detectors beside a classifier instead (about four minutes)"
+    )
 
 
 def demo_plan(options: Demo) -> Plan:
     """Return the stages of the demo, each with the options that are not its defaults."""
+    if options.anomaly:
+        return _anomaly_plan(options)
     out, common = options.out, {"seed": options.seed, "workers": options.workers}
     collection = {"out": out / "raw", "patients": options.patients, **common}
     whole = Whole(
         source=out / "raw", out=out, model="ResNet18_CFT", weights="none",
-        epochs=options.epochs, seed=options.seed, workers=options.workers,
+        epochs=options.epochs or DEMO_EPOCHS, seed=options.seed, workers=options.workers,
     )  # fmt: skip
     plan = [("synthesize", collection), *whole_plan(whole)]
     dict(plan)["train"].update(DEMO_TRAINING)
     return plan
+
+
+def _anomaly_plan(options: Demo) -> Plan:
+    """Return the way of detectors beside a classifier, on a collection with normal films."""
+    out, common = options.out, {"seed": options.seed, "workers": options.workers}
+    collection = {"out": out / "raw", "patients": options.patients, "collection": MINI_MIAS}
+    whole = Whole(
+        source=out / "raw", out=out, question="abnormal-normal", model=",".join(ANOMALY_MODELS),
+        weights="none", epochs=options.epochs or ANOMALY_EPOCHS, size=2 * ANOMALY_SIZE,
+        seed=options.seed, workers=options.workers,
+    )  # fmt: skip
+    *way, compare, report = whole_plan(whole)
+    dict(way)["train"].update(DEMO_TRAINING | {"size": ANOMALY_SIZE})
+    compare[1]["anomaly"] = True
+    explained: Plan = [
+        ("explain", {"run": name, "runs": out / "runs", **common}) for name in ANOMALY_MODELS
+    ]
+    return [("synthesize", collection | common), *way, *explained, compare, report]
