@@ -77,6 +77,21 @@ def test_the_demo_is_the_whole_way_on_a_collection_of_its_own():
         assert not values.keys() - defaults(STAGES[name].options).keys()
 
 
+def test_the_demo_of_detectors_goes_to_a_comparison_of_them():
+    plan = demo_plan(Demo(anomaly=True))
+    assert [name for name, _ in plan] == [
+        "synthesize", "organize", "preprocess", "train", "evaluate", *["explain"] * 4, "compare",
+        "report",
+    ]  # fmt: skip
+    for name, values in plan:
+        assert not values.keys() - defaults(STAGES[name].options).keys()
+    stages_of = dict(plan)
+    assert stages_of["compare"]["anomaly"]
+    assert stages_of["organize"]["question"] == "abnormal-normal"
+    assert stages_of["synthesize"]["collection"] == "mini-mias"
+    assert stages_of["train"]["model"].split(",") == ["CAE", "VAE", "PatchCore", "ResNet18_CFT"]
+
+
 def stages(done):
     assert done.returncode == 0, done.stderr
     return {one["stage"]: one for one in json.loads(done.stdout)}
