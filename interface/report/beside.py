@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from interface.report.pictures import Picture, pictures_of
+from interface.report.reading.runs import RunView
 from interface.report.sheets import Cell, Note, Sheet, SheetRow
 from pipeline.errors import UserError
 from pipeline.records import RECORD, digest, file_digest, read_json
-from pipeline.runs import ANOMALY, METRICS
+from pipeline.runs import METRICS
+from pipeline.stages.evaluation import Report
 
 COMPARISON, RESULT = "comparison", "anomaly.json"  # in the folder of reports; in that folder
 FIGURES = {"growth": "Costs against the size of the input"}
@@ -32,29 +33,25 @@ class Beside:
     command: str  # that compares; empty where it was done, of the runs as they are
 
 
-def beside_of(
-    runs: Mapping[str, Path], strategies: set[str], out: Path, place: Path
-) -> Beside | None:
+def beside_of(runs: Sequence[RunView], options: Report) -> Beside | None:
     """Read the comparison of detectors with classifiers.
 
     Args:
-        runs: Folders of the runs on the page, by name.
-        strategies: Of these runs.
-        out: The folder of reports.
-        place: The folder of runs, for the command.
+        runs: Those on the page.
+        options: The folders of reports and of runs.
 
     Returns:
         What was found; None where no run is a detector's.
     """
-    if ANOMALY not in strategies:
+    if all(run.anomaly is None for run in runs):
         return None
-    folder = out / COMPARISON
-    command = f"python main.py compare --anomaly --runs {place} --out {folder} --batch"
+    folder = options.out / COMPARISON
+    command = f"python main.py compare --anomaly --runs {options.runs} --out {folder} --batch"
     try:
         facts = read_json(folder / RESULT)
     except UserError:
         return Beside("", None, (), command)
-    known = [runs[name] for name in facts["runs"] if name in runs]
+    known = [run.folder for run in runs if run.name in facts["runs"]]
     same = digest(*sorted(file_digest(one / METRICS) for one in known)) == facts["inputs"]
     if not same or not (folder / RECORD).is_file():
         return Beside("", None, (), command)

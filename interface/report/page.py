@@ -119,10 +119,6 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "published": published_sheet(main.runs) if _of_published(dataset, main.best) else None,
         "claim": claim_sheet(Study(main, dataset, versions)),
     }
-    beside = beside_of(
-        {run.name: run.folder for run in runs}, {run.strategy for run in runs}, options.out,
-        options.runs,
-    )  # fmt: skip
     preprocessing = {
         str(folder): _preprocessing([run for run in runs if run.data == folder], place)
         for place, folder in enumerate(datasets, start=1)
@@ -132,7 +128,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         "result": result_of(main),
         "alarms": alarms_of(groups, shortcuts, [one.synthetic for one in datasets.values()]),
         "groups": groups,
-        "beside": beside,
+        "beside": (beside := beside_of(runs, options)),
         "sections": sections,
         "searches": searches,
         "datasets": list(datasets.values()),
@@ -162,8 +158,7 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         *preprocessing.values(), *(one.sheet for one in searches),
     ]  # fmt: skip
     problems = [problem for one in datasets.values() for problem in one.problems] + unread
-    sheets += [beside.sheet] if beside else []
-    shown = [one for one in sheets if one is not None]
+    shown = [one for one in (*sheets, *([beside.sheet] if beside else ())) if one is not None]
     return Page(text, written, shown, sections, searches, problems)
 
 

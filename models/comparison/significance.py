@@ -174,14 +174,13 @@ def compare_all(
         replicates: At least; more are drawn where there are so many pairs that Holm's correction
             needs them (`REPLICATES_PER_PAIR`). Intervals take `INTERVAL_REPLICATES` of them.
         seed: Of the bootstrap.
-        best_only: Whether only the model of the highest AUC, the first of several, is compared
-            with the others: M - 1 pairs in place of M (M - 1) / 2.
-        couples: The places of the two models of each pair, where only these are compared.
+        best_only: Whether only the first model of the highest AUC is compared with the others.
+        couples: The places of the models of each pair, where only these are compared.
         workers: Threads.
         progress: Where it reports; None for nowhere.
 
     Returns:
-        The pairs in the order of `names`, the best one's first; none with fewer than two models.
+        The pairs in the order of `names`, the best one's first; none of fewer than two models.
 
     Raises:
         ValueError: Two models have one name.
