@@ -21,7 +21,7 @@ DEMO_TRAINING = {"size": 192, "augment": "none", "learning_rate": 2e-3}
 DEMO_EPOCHS = 3
 # Of the demo of anomaly detectors: four networks in about four minutes.
 ANOMALY_MODELS = ("CAE", "VAE", "PatchCore", "ResNet18_CFT")
-ANOMALY_EPOCHS, ANOMALY_SIZE = 8, 128
+ANOMALY_PATIENTS, ANOMALY_EPOCHS, ANOMALY_SIZE = 120, 8, 96
 Plan = list[tuple[str, dict[str, Any]]]
 
 
@@ -81,7 +81,12 @@ class Demo(Common):
     """Go the whole way on a synthetic collection, without a question."""
 
     out: Path = option(Path("demo"), "Folder to work in", check=usable_output)
-    patients: int = option(DEMO_PATIENTS, "Number of patients", check=between(8, 5000))
+    patients: int | None = option(
+        None,
+        "Number of patients",
+        words={"auto": f"{DEMO_PATIENTS}; of anomaly detectors {ANOMALY_PATIENTS}"},
+        check=between(8, 5000),
+    )
     epochs: int | None = option(
         None,
         "Epochs at most",
@@ -98,7 +103,8 @@ def demo_plan(options: Demo) -> Plan:
     if options.anomaly:
         return _anomaly_plan(options)
     out, common = options.out, {"seed": options.seed, "workers": options.workers}
-    collection = {"out": out / "raw", "patients": options.patients, **common}
+    patients = options.patients or DEMO_PATIENTS
+    collection = {"out": out / "raw", "patients": patients, **common}
     whole = Whole(
         source=out / "raw", out=out, model="ResNet18_CFT", weights="none",
         epochs=options.epochs or DEMO_EPOCHS, seed=options.seed, workers=options.workers,
@@ -111,7 +117,8 @@ def demo_plan(options: Demo) -> Plan:
 def _anomaly_plan(options: Demo) -> Plan:
     """Return the way of detectors beside a classifier, on a collection with normal films."""
     out, common = options.out, {"seed": options.seed, "workers": options.workers}
-    collection = {"out": out / "raw", "patients": options.patients, "collection": MINI_MIAS}
+    patients = options.patients or ANOMALY_PATIENTS
+    collection = {"out": out / "raw", "patients": patients, "collection": MINI_MIAS}
     whole = Whole(
         source=out / "raw", out=out, question="abnormal-normal", model=",".join(ANOMALY_MODELS),
         weights="none", epochs=options.epochs or ANOMALY_EPOCHS, size=2 * ANOMALY_SIZE,
