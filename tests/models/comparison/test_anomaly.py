@@ -124,6 +124,7 @@ def test_seeds_are_counted_and_one_alone_gets_a_command(found):
                "answers.json --seeds 5 --missing" in note for note in found.notes)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_measured_again_only_when_asked_for(runs, tmp_path):
     compared(runs, tmp_path / "again", anomaly=True)
     (kept,) = (runs / ".costs").iterdir()

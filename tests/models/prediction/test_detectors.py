@@ -152,6 +152,7 @@ def test_the_largest_errors_are_drawn_over_their_films(place, predicted, model):
     assert (picture.max(axis=2) - picture.min(axis=2)).max() > 10, "it has no colour"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", DETECTORS)
 def test_unlike_images_are_named_as_such_and_like_ones_are_not(place, predicted, tmp_path, model):
     paths = sorted((place / "dataset" / "test").rglob("*.png"))
