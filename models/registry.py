@@ -308,6 +308,11 @@ def sees_labels(answers: Answers) -> bool:
     return any(not row.is_detector for row in _named_rows(answers)) or _has_unknown(answers)
 
 
+def has_detector(answers: Answers) -> bool:
+    """Return whether a chosen model is an anomaly detector."""
+    return any(row.is_detector for row in _named_rows(answers))
+
+
 def restores_images(answers: Answers) -> bool:
     """Return whether a chosen model is an autoencoder."""
     return any(row.architecture in AUTOENCODERS for row in _named_rows(answers))

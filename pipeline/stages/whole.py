@@ -34,6 +34,7 @@ def _same(options: type, name: str, **change: Any) -> Any:
 
 
 _takes_weights = named("models.registry:takes_weights")
+_has_detector = named("models.registry:has_detector")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,11 @@ def whole_plan(options: Whole) -> Plan:
                    "missing": True, **runs}),
         ("evaluate", {"run": "all", **runs}),
     ]  # fmt: skip
-    if options.seeds > 1 or options.model == "all" or len(split_several(options.model)) > 1:
-        plan.append(("compare", {"out": out / "reports" / "comparison", **runs}))
+    several = options.model in ("all", "anomaly") or len(split_several(options.model)) > 1
+    if several or options.seeds > 1:
+        compare = {"out": out / "reports" / "comparison", **runs}
+        beside = {"anomaly": True} if _has_detector({"model": options.model}) else {}
+        plan.append(("compare", compare | beside))
     return [*plan, ("report", {"out": out / "reports", **runs})]
 
 
@@ -126,7 +130,6 @@ def _anomaly_plan(options: Demo) -> Plan:
     )  # fmt: skip
     *way, compare, report = whole_plan(whole)
     dict(way)["train"].update(DEMO_TRAINING | {"size": ANOMALY_SIZE})
-    compare[1]["anomaly"] = True
     explained: Plan = [
         ("explain", {"run": name, "runs": out / "runs", **common}) for name in ANOMALY_MODELS
     ]

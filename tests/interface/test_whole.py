@@ -60,6 +60,14 @@ def test_a_damaged_record_is_made_anew(organized):
     assert not done_already("organize", organized)
 
 
+@pytest.mark.parametrize(
+    ("model", "beside"), [("CAE,MammoCNN", True), ("anomaly", True), ("all", False)]
+)
+def test_detectors_are_compared_with_what_they_have_to_beat(model, beside):
+    plan = dict(whole_plan(Whole(model=model)))
+    assert plan["compare"].get("anomaly", False) == beside
+
+
 def test_several_models_are_compared_and_one_is_not():
     assert "compare" not in dict(whole_plan(Whole(model="MammoCNN")))
     for given in ({"model": "all"}, {"model": "MammoCNN,ResNet18_OPW"}, {"seeds": 2}):
