@@ -33,6 +33,7 @@ from models.evaluation.scored import finite, interval_text
 from models.registry import LINEAR_PROBE
 from pipeline.labels import Labels
 from pipeline.manifest import read_manifest
+from pipeline.paths import from_here
 from pipeline.progress import Cell, Progress, Table
 from pipeline.records import digest, file_digest, write_json, write_table
 from pipeline.runs import ELSEWHERE, METRICS, Run
@@ -344,10 +345,11 @@ def _notes(found: Found) -> tuple[str, ...]:
         notes.append(f"one seed of {names}; more, e.g.: {single[0].command} --batch")
     bare = [one for one in found.chosen if one.run and not any(one.localisation.values())
             and not one.is_ensemble]  # fmt: skip
-    if bare:
+    if bare and (run := bare[0].run):
+        where = from_here(run.folder)
         names = ", ".join(found.labels[one.name] for one in bare)
         notes.append(f"not explained: {names}; "
-                     f"e.g.: python main.py explain --run {bare[0].name} --batch")  # fmt: skip
+                     f"e.g.: python main.py explain --run {where} --batch")  # fmt: skip
     if not any(one.kind == CLASSIFIER for one in found.chosen):
         notes.append("no classifier was evaluated on these test images: train and evaluate one")
     return tuple(notes)
