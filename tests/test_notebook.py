@@ -76,5 +76,5 @@ def test_it_runs_from_its_first_cell_to_its_last(walkthrough, tmp_path):
     assert [one for one in outputs_of(shown) if one.output_type == "error"] == []
     assert list(folder.glob("walkthrough/reports/*/report.html"))
     assert digest_of(shown) == digest_of(walkthrough)
-    kinds = [kind for one in outputs_of(shown) for kind in one.get("data", {})]
-    assert kinds == [kind for one in outputs_of(walkthrough) for kind in one.get("data", {})]
+    kinds = [sorted(one.get("data", {})) for one in outputs_of(shown)]
+    assert kinds == [sorted(one.get("data", {})) for one in outputs_of(walkthrough)]

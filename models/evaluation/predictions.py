@@ -34,8 +34,8 @@ NUMBERED = ("0", "1")  # a label as a number: the negative one, the positive one
 Line = tuple[Row, float]  # an image and its probability
 AGAIN = "evaluate the run again"
 REMEDY = (
-    f"give a CSV with the columns {', '.join(NEEDED)}, probability (and split: val or test); or "
-    f"{ERROR} in place of probability, of an anomaly detector"
+    f"give a CSV with the columns {', '.join(NEEDED)}, probability or {ERROR} (and split: val or "
+    "test)"
 )
 
 

@@ -93,7 +93,7 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
     prepare_process(options.workers)
     scored_run = score()
     detector = is_detector(scored_run.facts)
-    options = settled(options, scored_run.run, detector)
+    given, options = options, settled(options, scored_run.run, detector)
     calibration = calibrated(options, scored_run)
     by_unit = measure_units(options, scored_run, calibration)
     images = by_unit["image"]
@@ -117,6 +117,7 @@ def _evaluated(options: Evaluate, score: Callable[[], ScoredRun], progress: Prog
     set_aside = sorted({one for part in scored_run.splits.values() for one in part.set_aside})
     _add_set_aside(folder, set_aside)
     measured = _measured(options, scored_run, calibration, by_unit, raw, notes)
+    measured["options"] = given.way  # by which an evaluation in the same way is known
     write_json(folder / METRICS_FILE, measured)
     fold = scored_run.run.fold
     return Result(
@@ -219,7 +220,6 @@ def _measured(
         "tta": options.tta,
         "replicates": options.replicates,
         "seed": options.seed,
-        "options": options.way,
         "operating_point": points["image"],
         "splits": figures["image"],
         "units": {

@@ -163,12 +163,17 @@ def test_the_head_is_computed_in_float32_under_bfloat16():
 
 
 @pytest.mark.parametrize(
-    "architecture",
-    [pytest.param(one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in ARCHITECTURES],
+    ("architecture", "head"),
+    [
+        pytest.param(*kind, marks=[] if kind[0] in QUICK else [pytest.mark.slow])
+        for kind in NETWORKS
+    ],
 )
-def test_with_batch_norm_of_several_gpus_a_network_is_scored_and_saved_as_before(architecture):
+def test_with_batch_norm_of_several_gpus_a_network_is_scored_and_saved_as_before(
+    architecture, head
+):
     torch.manual_seed(3)
-    network = build(architecture, Head()).eval()
+    network = build(architecture, head).eval()
     names, parameters = list(network.state_dict()), [*network.parameters()]
     with torch.no_grad():
         expected = network(images())
