@@ -23,7 +23,7 @@ from pipeline.resources.places import COSTS
 from pipeline.work import worker_count
 
 SIDES = (64, 128, 192, 256, 512)  # pixels
-COUNTS = (8, 16, 32, 64)  # images of an epoch
+COUNTS = (8, 16, 24, 40)  # images of an epoch
 ROUNDS = 7  # at most, in which all networks are measured in turn
 SECONDS_EACH = 12  # of the rounds, for each network
 COMPARED_SIDE = 256  # pixels, at which networks are set beside each other
