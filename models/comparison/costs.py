@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -163,10 +164,17 @@ def _measure(
     total = len(kinds) * (2 * len(SIDES) + 3 * (2 * len(SIDES) + len(COUNTS)))
     command = [sys.executable, "-m", "models.comparison.timing"]
     root = Path(__file__).parents[2]
+    # As main.py has it: threads that spin while they wait take the cores of others.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **os.environ}
     with (
         progress.track("Measuring costs", total, "measurements") as advance,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env=environment,
         ) as child,
     ):
         assert child.stdin is not None
