@@ -11,7 +11,10 @@ from interface.flags import build_parser
 from interface.report.page import make_page
 from interface.report.reading.anomaly import Anomaly
 from interface.report.reading.runs import read_run
+from interface.report.stage import report
 from interface.stages import STAGES
+from models.comparison import costs
+from models.comparison.stage import compare
 from models.evaluation.stage import evaluate
 from models.explanation.stage import explain
 from models.training.stage import train
@@ -19,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Silent
 from pipeline.records import read_json, write_json
 from pipeline.runs import Run, list_runs
-from pipeline.stages.evaluation import Evaluate, Report
+from pipeline.stages.evaluation import Compare, Evaluate, Report
 from pipeline.stages.explanation import Explain
 from pipeline.stages.training import Train
 from tests.interface.report.files import cohort, dataset, run_folder
@@ -213,3 +216,29 @@ def test_a_damaged_threshold_is_one_line(runs, tmp_path):
     write_json(path, read_json(path) | {"anomaly": {"error": "mse"}})
     with pytest.raises(UserError, match=r"required field `mean`"):
         read_run(Run(path.parent))
+
+
+def test_detectors_stand_beside_classifiers_once_they_were_compared(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "SIDES", (32, 64, 256))
+    monkeypatch.setattr(costs, "COUNTS", (8, 16, 24))
+    shutil.copytree(runs, tmp_path / "runs")
+    out = tmp_path / "reports"
+    options = Compare(runs=tmp_path / "runs", out=out / "comparison", anomaly=True, **QUICK)
+    before = page_of(tmp_path / "runs").text
+    assert f"compare --anomaly --runs {options.runs} --out {options.out} --batch" in before
+    assert "Anomaly detection beside classifiers" not in page_of(runs, "ResNet18_OPW").text
+
+    said = compare(options, Silent()).facts["anomaly"]
+    found = report(Report(runs=options.runs, out=out), Silent())
+    page = (found.folder / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="beside">') :]
+    section = Page("<html>" + section[: section.index("</section>")]).text
+    assert " ".join(said["words"]) in re.sub(r"\s+", " ", section)
+    assert (found.folder / "figures" / "comparison" / "growth.svg").is_file()
+    with (found.folder / "tables" / "anomaly.csv").open(encoding="utf-8", newline="") as file:
+        cells = {cell for line in csv.reader(file) for cell in line}
+    assert {run.name for run in list_runs(options.runs)} <= cells
+
+    # Evaluated otherwise since: what was said is of other figures.
+    evaluate(Evaluate(run="CAE", runs=options.runs, k=3.0, **QUICK), Silent())
+    assert "compare --anomaly --runs" in page_of(options.runs).text
