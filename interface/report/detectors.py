@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from interface.report.data import Dataset
-from interface.report.reading.anomaly import MOST_FLAGGED, Anomaly
 from interface.report.reading.runs import RunView
 from interface.report.reading.words import count
 from interface.report.sheets import Cell, Sheet, SheetRow
@@ -77,11 +76,6 @@ def rule_text(run: RunView) -> str:
 def figure(error: float) -> str:
     """Return an error to four digits."""
     return f"{error:.4g}"
-
-
-def flags_too_many(anomaly: Anomaly) -> bool:
-    """Return whether more than a tenth of the normal test images are called anomalous."""
-    return (anomaly.flagged.get("test") or 0.0) > MOST_FLAGGED
 
 
 def threshold_sheet(run: RunView) -> Sheet:

@@ -14,7 +14,6 @@ ERRORS = {  # what a score is, by its name in metrics.json
     "patches": "the largest distance of a patch to the nearest one of the memory bank",
     "elsewhere": "what an anomaly detector elsewhere gave",
 }
-MOST_FLAGGED = 0.10  # share of normal test images, beyond which evaluate warns
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,6 @@
 """Anomaly detectors as ONNX: their errors, what the file and the card say of them."""
 
-import json
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,8 +10,8 @@ from models.onnx_scorer import OnnxModel
 from models.training.stage import train
 from pipeline.progress import Silent
 from pipeline.records import read_json, read_record
-from tests.conftest import ROOT
 from tests.models.export.reading import images_of, predicted
+from tests.models.without_torch import run_without_torch
 
 DETECTORS = ["CAE", "PatchCore", pytest.param("VAE", marks=pytest.mark.slow)]
 
@@ -116,19 +113,10 @@ def test_prediction_with_the_file_gives_the_errors_without_torch(
 ):
     run, result = exported_of(model)
     words = ["predict", shlex.quote(str(tiny_data / "test")), "--run", str(result.folder), "--out",
-             str(tmp_path / "out"), "--workers", "1", "--batch", "--json"]  # fmt: skip
-    code = (
-        "import sys, main\n"
-        f"status = main.main({words!r})\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-        "sys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+             str(tmp_path / "out"), "--workers", "1"]  # fmt: skip
+    _, said = run_without_torch(*words)
     wanted, calls = (predicted(run, "test", name) for name in ("error", "predicted"))
-    lines = json.loads(done.stdout)["facts"]["predictions"]
+    lines = said["facts"]["predictions"]
     assert len(lines) == len(wanted)
     known = read_json(run / "metrics.json")["anomaly"]
     for line in lines:

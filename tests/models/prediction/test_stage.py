@@ -4,8 +4,6 @@ import csv
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 import zipfile
 import zlib
 
@@ -30,10 +28,10 @@ from pipeline.stages.evaluation import Ensemble, Evaluate
 from pipeline.stages.export import Export
 from pipeline.stages.prediction import Predict
 from pipeline.stages.training import Train
-from tests.conftest import ROOT
 from tests.interrupts import interrupted_when, interrupts_itself
 from tests.models.prediction.films import unlike
 from tests.models.prediction.workspace import make_workspace
+from tests.models.without_torch import run_without_torch
 
 
 @pytest.fixture(scope="session")
@@ -258,19 +256,10 @@ def test_an_exported_run_predicts_without_torch(place, predicted, tmp_path):
     export(checked(Export, {"runs": place / "runs", "out": exported}), Silent())
     _, lines = predicted(place / "dataset" / "test")
     words = ["predict", str(place / "dataset" / "test"), "--run", str(exported), "--out",
-             str(tmp_path / "out"), "--workers", "1", "--batch", "--json"]  # fmt: skip
-    code = (
-        "import sys, main\n"
-        f"status = main.main({words!r})\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-        "sys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+             str(tmp_path / "out"), "--workers", "1"]  # fmt: skip
+    done, said = run_without_torch(*words)
     assert "Not a medical device" in done.stderr
-    for line in json.loads(done.stdout)["facts"]["predictions"]:
+    for line in said["facts"]["predictions"]:
         own = lines[line["image"]]
         assert line["probability"] == pytest.approx(float(own["probability"]), abs=1e-5)
         assert line["like_training"] == own["like_training"]
