@@ -5,6 +5,7 @@
   loads when it is used.
 - gdcm and Pillow, which decompress pixels, load when the first compressed film comes.
 - importlib.metadata, which it asks for its own version alone.
+- Its paths of example files.
 """
 
 import importlib
@@ -20,6 +21,7 @@ from pipeline.records import versions
 DOWNLOADERS = ("requests", "tqdm")
 GDCM, METADATA = "gdcm", "importlib.metadata"
 LATER = ("urllib.request", "PIL.Image", "PIL.ImageCms", GDCM, METADATA)
+EXAMPLES = "pydicom.examples"
 GDCM_AT_LEAST = "3.0.0"  # what pydicom asks for; requirements.txt asks for a later one
 
 
@@ -79,6 +81,7 @@ def light_pydicom() -> Iterator[None]:
         for name in DOWNLOADERS
         if name not in sys.modules
     }
+    hidden[EXAMPLES] = _Later(EXAMPLES)
     for name in LATER:
         if name not in sys.modules and importlib.util.find_spec(name):
             hidden[name] = STAND_INS.get(name, _Later)(name)

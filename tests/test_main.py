@@ -45,6 +45,32 @@ def test_threads_that_wait_leave_their_core_to_others():
     assert told(own | {"OMP_WAIT_POLICY": "active"}) == ["active", "0"]
 
 
+@pytest.mark.parametrize(("arguments", "status"), [(["clean", "--batch"], 0), (["predict", "x"], 1)])
+def test_what_was_registered_for_the_end_is_run_and_the_status_kept(tmp_path, arguments, status):
+    (tmp_path / "sitecustomize.py").write_text("import atexit\natexit.register(print, 'ended')\n")
+    command = [sys.executable, ROOT / "main.py", *arguments]
+    environment = OFFLINE | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines()[-1:] == ["ended"]
+
+
+def test_what_runs_the_tool_in_its_own_process_goes_on_afterwards(tmp_path):
+    code = (
+        f"import runpy, sys; sys.argv = ['main.py', 'predict', 'x', '--batch']\n"
+        f"try: runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')\n"
+        f"except SystemExit as end: print('went on after', end.code)"
+    )
+    command = [sys.executable, "-c", code]
+    environment = OFFLINE | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "went on after 1\n"
+
+
 # Errors
 
 
