@@ -14,7 +14,7 @@ class Predict(Common):
 
     paths: str = option(
         "",
-        "Images, folders of images or zip files; quote what has spaces",
+        "Images, folders or zip files; quote spaces",
         check=named("models.prediction.inputs:paths_problem"),
         positional=True,
         remember=False,
