@@ -45,7 +45,9 @@ def test_threads_that_wait_leave_their_core_to_others():
     assert told(own | {"OMP_WAIT_POLICY": "active"}) == ["active", "0"]
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(["clean", "--batch"], 0), (["predict", "x"], 1)])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["clean", "--batch"], 0), (["predict", "x"], 1)]
+)
 def test_what_was_registered_for_the_end_is_run_and_the_status_kept(tmp_path, arguments, status):
     (tmp_path / "sitecustomize.py").write_text("import atexit\natexit.register(print, 'ended')\n")
     command = [sys.executable, ROOT / "main.py", *arguments]

@@ -12,12 +12,10 @@ With these two variables, which main.py sets, PyTorch's threads leave the cores 
   `predict` with model.onnx, which also writes its tables, against the plain way with PyTorch, timm,
   pydicom and a resize. Seconds of the whole process, in turns, on the clock and of the
   processor (which others' work on the machine hardly changes), for a small film and for one of real
-  size; the files are in the page cache, and Python keeps what it compiled, as it does unless
-  PYTHONDONTWRITEBYTECODE says otherwise.
+  size; the files are in the page cache, and compiled modules are kept.
 """
 
 import argparse
-import os
 import resource
 import shutil
 import statistics
@@ -167,13 +165,8 @@ def speed(folder, rounds, names):
             print(f"{text:<28}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
 
 
-def seconds_of(kept, *words):
-    """Return how long a fresh process of Python takes, on the clock and of the processor.
-
-    Python keeps compiled modules in the folder `kept`.
-    """
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(kept)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+def seconds_of(environment, *words):
+    """Return how long a fresh process of Python takes, on the clock and of the processor."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -190,7 +183,8 @@ def start(folder, rounds):
     model, path = exported(name, folder)
     weights = folder / "weights.pth"
     torch.save(model.network.state_dict(), weights)
-    architecture, kept = MODELS[name].architecture, folder / "compiled"
+    architecture = MODELS[name].architecture
+    environment = machine.compiled_in(folder / "compiled")
     print(f"{name + ', cold start (s)':<44}{'exported':>10}{'plain':>10}{'ratio':>8}{'target':>8}")
     for text, height in FILMS.items():
         pixels = render_film(nearest_listings()[0].film, height, SEED).pixels
@@ -198,12 +192,12 @@ def start(folder, rounds):
         out = folder / "out"
         ours = (ROOT / "main.py", "predict", film, "--run", path, "--out", out, "--batch")
         ways = {"ours": ours, "plain": ("-c", PLAIN, weights, film, architecture, 224)}
-        seconds_of(kept, "-c", WITHOUT_TORCH, *ours)
+        seconds_of(environment, "-c", WITHOUT_TORCH, *ours)
         found = {way: [] for way in ways}
         for turn in range(rounds + 1):
             for way, words in ways.items():
                 shutil.rmtree(folder / "out", ignore_errors=True)  # it holds the answer
-                taken = seconds_of(kept, *words)
+                taken = seconds_of(environment, *words)
                 if turn:  # the first one reads files into the page cache
                     found[way].append(taken)
         for which, kind in enumerate(("clock", "processor")):

@@ -124,3 +124,13 @@ def unmeasured():
 
 if __name__ == "__main__":
     print(json.dumps(facts()))
+
+
+def compiled_in(folder):
+    """Return an environment in which Python keeps the modules that it compiles in a folder.
+
+    It keeps them beside the source unless PYTHONDONTWRITEBYTECODE is set, under which each process
+    compiles this tool anew.
+    """
+    own = {name: at for name, at in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return own | {"PYTHONPYCACHEPREFIX": str(folder)}
