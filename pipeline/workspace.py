@@ -83,8 +83,8 @@ def survey(memory: Memory) -> Workspace:
         said = memory.get(stage, {}).get(name, usual)
         return Path(said) if is_possible(said) else Path(usual)
 
-    raw = folder("organize", "source", str(folder("synthesize", "out", "raw")))
     dataset = folder("organize", "out", "dataset")
+    raw = _source_of(dataset) or folder("organize", "source", str(folder("synthesize", "out", "raw")))
     preprocessed = folder("preprocess", "out", "preprocessed")
     runs_folder = folder("train", "runs", "runs")
     runs, stopped = list_runs(runs_folder), len(list_unfinished(runs_folder))
@@ -128,6 +128,19 @@ def survey(memory: Memory) -> Workspace:
     marks = {name: mark for name, mark in marks.items() if mark}
     brief = _brief(marks, folders, len(runs))
     return Workspace(lines, brief, following, marks)
+
+
+def _source_of(dataset: Path) -> Path | None:
+    """Return the download that a dataset was made from, or begun with; None where it is not there.
+
+    Flags teach the questions nothing, and answers that were stopped are no last ones.
+    """
+    for record in (UNFINISHED, RECORD):
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            source = read_json(dataset / record)["options"]["source"]
+            if is_possible(source) and Path(source).is_dir():
+                return Path(source)
+    return None
 
 
 def _brief(marks: Mapping[str, str], there: Mapping[str, bool], runs: int) -> str:

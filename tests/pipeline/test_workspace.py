@@ -63,6 +63,18 @@ def test_a_synthetic_collection_that_was_stopped_is_not_organised_yet(empty_fold
     assert "not finished" in dict(state.lines)["raw collection"]
 
 
+def test_an_organise_of_another_download_that_was_stopped_comes_next(empty_folder):
+    (empty_folder / "download").mkdir()
+    open_folder(empty_folder / "dataset", "organize", Organize(source=Path("download")))
+    state = survey({})
+    assert state.next_stage == "organize"
+    assert dict(state.lines)["raw collection"].startswith("download")
+    # A dataset that flags made says it as well, whatever was answered at questions before.
+    close_folder(Path("dataset"), "organize", Organize(source=Path("download")), {}, "abc", 1.0)
+    lines = dict(survey({"organize": {"source": "before"}}).lines)
+    assert lines["raw collection"].startswith("download")
+
+
 def test_counts_of_each_split_are_shown(empty_folder):
     finish(
         empty_folder / "mine", "organize", splits={"train": {"images": 70}, "test": {"images": 20}}
