@@ -84,7 +84,9 @@ def survey(memory: Memory) -> Workspace:
         return Path(said) if is_possible(said) else Path(usual)
 
     dataset = folder("organize", "out", "dataset")
-    raw = _source_of(dataset) or folder("organize", "source", str(folder("synthesize", "out", "raw")))
+    raw = _source_of(dataset) or folder(
+        "organize", "source", str(folder("synthesize", "out", "raw"))
+    )
     preprocessed = folder("preprocess", "out", "preprocessed")
     runs_folder = folder("train", "runs", "runs")
     runs, stopped = list_runs(runs_folder), len(list_unfinished(runs_folder))

@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from images.borders import find_border_box
 from images.breast import breast_mask
 from images.files import SPREAD
+from models.anomaly.patchcore import BANK
 from models.inference import Compute, TrainedModel, place
 from models.networks import build
-from models.registry import NO_WEIGHTS, Head
+from models.registry import NO_WEIGHTS, PATCH_DISTANCE, Head
+from models.training.memory_bank import keep_patches
+from pipeline.progress import Silent
 
 Heat = NDArray[np.float32]  # (S, S) in [0, 1]
 Mask = NDArray[np.bool_]  # (S, S)
 
+LOOKED_AT = 2 * BANK  # patches of normal images that an untrained PatchCore keeps half of
 WIDTH = 0.25  # of the square root of the breast's area: sigma of the blob
 # By name, as tables call them.
 BASELINES = {"blob": "Centred blob", "breast": "Breast mask", "untrained": "Untrained network"}
@@ -56,6 +60,27 @@ def untrained(model: TrainedModel, compute: Compute, seed: int) -> TrainedModel:
         network = build(str(model.facts["architecture"]), head).eval()
     place(network, compute)
     return TrainedModel(network, model.facts)
+
+
+def without_weights(
+    model: TrainedModel, normals: NDArray[np.uint8], compute: Compute, seed: int
+) -> TrainedModel:
+    """Return what the maps of a model are held against: all of it but what was learnt.
+
+    Beside random weights a PatchCore has patches of normal images. With an empty bank its maps
+    would be those of the length of features.
+
+    Args:
+        model: Of the run.
+        normals: (N, S, S) uint8, normal validation images.
+        compute: Device and arithmetic.
+        seed: Of the weights, and of the patches.
+    """
+    blank = untrained(model, compute, seed)
+    if Head.recorded(model.facts).error == PATCH_DISTANCE:
+        transform = model.transform(compute)
+        keep_patches(blank.network, normals, transform, seed, Silent(), LOOKED_AT)
+    return blank
 
 
 def copied(model: TrainedModel) -> TrainedModel:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from images.files import WHITE_8, read_image
 from images.jobs import code_digest
 from models.anomaly import maps as error_parts
 from models.explanation import baselines, cams, errors, lesions, maps, occlusion, pictures, scores
-from models.explanation.baselines import BASELINES, blob_in, breast_in, untrained
+from models.explanation.baselines import BASELINES, blob_in, breast_in, without_weights
 from models.explanation.cams import normalised
 from models.explanation.errors import restored_images, restores
 from models.explanation.lesions import View
@@ -21,8 +22,10 @@ from models.explanation.maps import maps_of, normal_scale
 from models.explanation.pictures import draw_panels, draw_reduced, write_picture
 from models.explanation.scores import Judged
 from models.explanation.subject import Subject
-from models.inference import scoring_batch
+from models.inference import TrainedModel, scoring_batch
 from models.registry import TARGET_LAYERS
+from models.training import memory_bank
+from models.training.normals import normals_of
 from pipeline.paths import inside
 from pipeline.progress import Progress
 from pipeline.records import digest
@@ -179,20 +182,25 @@ class Judge:
 
 def _makers(subject: Subject, options: Explain) -> Makers:
     model, compute = subject.model, subject.compute
-    blank = untrained(model, compute, options.seed)
     method = options.method
+
+    @cache
+    def blank() -> TrainedModel:  # once some of its maps are to be made
+        normals = normals_of(subject.splits["val"]).images
+        return without_weights(model, normals, compute, options.seed)
+
     return {
         MAP: lambda images, evidence: maps_of(model, images, compute, method, evidence),
         "blob": lambda images, _evidence: np.stack([blob_in(breast_in(image)) for image in images]),
         "breast": lambda images, _evidence: np.stack([breast_in(image) for image in images]).astype(
             np.float32
         ),
-        "untrained": lambda images, evidence: maps_of(blank, images, compute, method, evidence),
+        "untrained": lambda images, evidence: maps_of(blank(), images, compute, method, evidence),
     }
 
 
 def _code() -> str:
     """Return a digest of the code behind the figures: an older version's are made again."""
     parts = (baselines, cams, error_parts, errors, lesions, maps, occlusion, pictures, scores,
-             breast, frame, outlines)  # fmt: skip
+             memory_bank, breast, frame, outlines)  # fmt: skip
     return code_digest(__file__, *(part.__file__ for part in parts))

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from models.anomaly.patchcore import MemoryBank, coreset
+from models.data.loading import EvalTransform
 from models.inference import image_logits, run_over
 from models.networks import head_name, split_before
 from models.run_facts import FitResult, TrainingData
@@ -29,34 +31,56 @@ def fill_memory_bank(
         progress: Gets the one row of figures.
     """
     started = time.perf_counter()
-    body, head = split_before(network, head_name(network))
-    (bank,) = head
-    assert isinstance(bank, MemoryBank)
-    network.eval()
-    device = data.compute.device
-    random = np.random.default_rng(seed)
-    each = max(1, -(-LOOKED_AT // len(data.train)))  # patches of an image
-
-    def drawn(images: torch.Tensor) -> torch.Tensor:
-        patches = body(images).flatten(2).transpose(1, 2)  # (B, h * w, C)
-        count = min(each, patches.shape[1])
-        places = [random.choice(patches.shape[1], count, replace=False) for _ in images]
-        some = torch.from_numpy(np.stack(places)).to(device)
-        chosen: torch.Tensor = patches.gather(1, some[:, :, None].expand(-1, -1, patches.shape[2]))
-        return chosen
-
-    with progress.track("Patches of normal images", len(data.train), "images") as advance:
-        found = run_over(drawn, data.train.images, data.transform, advance)
-    patches = torch.from_numpy(found.reshape(-1, found.shape[-1])).to(device)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    with progress.waiting("Choosing the patches to keep ..."):
-        bank.bank.copy_(patches[coreset(patches, len(bank.bank), generator)])
+    kept = keep_patches(network, data.train.images, data.transform, seed, progress)
     with progress.track("Scoring val images", len(data.val), "images") as advance:
         scores = image_logits(network, data.val.images, data.transform, data.compute, advance)
     row: dict[str, Any] = {
-        "patches": min(len(patches), len(bank.bank)),
+        "patches": kept,
         **errors_in(data.val, scores),
         "seconds": round(time.perf_counter() - started, 2),
     }
     progress.row(row, best=True)
     return FitResult([row], row, 0, 0)
+
+
+def keep_patches(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    transform: EvalTransform,
+    seed: int,
+    progress: Progress,
+    looked_at: int = LOOKED_AT,
+) -> int:
+    """Fill the bank of a PatchCore network with patches of images; return how many differ.
+
+    Args:
+        network: On its device, its head a `MemoryBank`; changed in place.
+        images: (N, S, S) uint8, of normal images.
+        transform: Of the network, on its device.
+        seed: Of which patches are looked at, and of the first that is chosen.
+        progress: Reports.
+        looked_at: Patches that those of the bank are chosen of.
+    """
+    body, head = split_before(network, head_name(network))
+    (bank,) = head
+    assert isinstance(bank, MemoryBank)
+    network.eval()
+    device = transform.device
+    random = np.random.default_rng(seed)
+    each = max(1, -(-looked_at // len(images)))  # patches of an image
+
+    def drawn(batch: torch.Tensor) -> torch.Tensor:
+        patches = body(batch).flatten(2).transpose(1, 2)  # (B, h * w, C)
+        count = min(each, patches.shape[1])
+        places = [random.choice(patches.shape[1], count, replace=False) for _ in batch]
+        some = torch.from_numpy(np.stack(places)).to(device)
+        chosen: torch.Tensor = patches.gather(1, some[:, :, None].expand(-1, -1, patches.shape[2]))
+        return chosen
+
+    with progress.track("Patches of normal images", len(images), "images") as advance:
+        found = run_over(drawn, images, transform, advance)
+    patches = torch.from_numpy(found.reshape(-1, found.shape[-1])).to(device)
+    generator = torch.Generator(device=device).manual_seed(seed)
+    with progress.waiting("Choosing the patches to keep ..."):
+        bank.bank.copy_(patches[coreset(patches, len(bank.bank), generator)])
+    return min(len(patches), len(bank.bank))

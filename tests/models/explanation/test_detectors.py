@@ -14,10 +14,12 @@ from models.anomaly.maps import enlarged
 from models.anomaly.patchcore import PATCH_STRIDE
 from models.data.loading import load_split
 from models.evaluation.stage import evaluate
+from models.explanation.baselines import without_weights
 from models.explanation.errors import ErrorScale, error_maps, error_scale, restored_images
 from models.explanation.pictures import GAP, draw_heat
 from models.explanation.stage import explain
 from models.inference import Compute, image_logits, load_run, place
+from models.training.normals import normals_of
 from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.labels import is_normal
@@ -149,6 +151,19 @@ def test_the_stage_draws_and_scores_a_detector(runs, name):
     again = {path: path.stat().st_mtime_ns for path in result.folder.glob("*.png")}
     assert explain(options, Silent()).facts == result.facts
     assert {path: path.stat().st_mtime_ns for path in again} == again, "nothing is drawn twice"
+
+
+def test_an_untrained_patchcore_remembers_normal_images_too(runs):
+    _, model, data = loaded(runs, "PatchCore")
+    val = load_split(data, read_manifest(data), "val", SIZE, 1, Silent())
+    normals = normals_of(val).images[:20]
+    blank = without_weights(model, normals, COMPUTE, 1)
+    first = next(iter(blank.network.parameters()))
+    assert not torch.equal(first, next(iter(model.network.parameters())))
+    # All their patches are kept, so none of them is far from the bank; those of noise are.
+    noise = np.random.default_rng(1).integers(0, 255, normals[:2].shape, np.uint8)
+    near, far = (error_maps(blank, images, COMPUTE) for images in (normals, noise))
+    assert near.max() < 0.05 * far.min()
 
 
 def test_an_autoencoder_shows_what_it_was_given_and_what_it_restored_beside_the_errors(runs):
