@@ -90,6 +90,18 @@ class Run:
         return metrics
 
 
+def in_two_lines(name: str, fold: Fold) -> str:
+    """Return the name of a run as a cell of a table: model and fold, and below time and seed.
+
+    Args:
+        name: "<model>/<time>-<seed>", or the model alone.
+        fold: What it was validated on.
+    """
+    model, _, stamp = name.partition("/")
+    head = f"{model}, fold {fold.number}" if fold.number else model
+    return f"{head}\n{stamp}" if stamp else head
+
+
 def create_run(runs: Path, model: str, seed: int) -> Run:
     """Make the folder of a new run.
 

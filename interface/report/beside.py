@@ -6,7 +6,7 @@ from typing import Any
 
 from interface.report.pictures import Picture, pictures_of
 from interface.report.reading.runs import RunView
-from interface.report.sheets import Cell, Note, Sheet, SheetRow
+from interface.report.sheets import Cell, Note, Sheet, SheetRow, run_row
 from pipeline.errors import UserError
 from pipeline.records import RECORD, digest, file_digest, read_json
 from pipeline.runs import METRICS
@@ -55,10 +55,11 @@ def beside_of(runs: Sequence[RunView], options: Report) -> Beside | None:
     same = digest(*sorted(file_digest(one / METRICS) for one in known)) == facts["inputs"]
     if not same or not (folder / RECORD).is_file():
         return Beside("", None, (), command)
-    return Beside(" ".join(facts["words"]), _sheet(facts), pictures_of(folder, FIGURES), "")
+    return Beside(" ".join(facts["words"]), _sheet(facts, runs), pictures_of(folder, FIGURES), "")
 
 
-def _sheet(facts: Mapping[str, Any]) -> Sheet:
+def _sheet(facts: Mapping[str, Any], runs: Sequence[RunView]) -> Sheet:
+    shown = {run.name: run for run in runs}
     seeds = {one["model"]: one for one in facts["seeds"]}
     lines = sorted(facts["lines"], key=lambda line: [*PARTS].index(line["kind"]) // 2)
     rows = []
@@ -69,7 +70,9 @@ def _sheet(facts: Mapping[str, Any]) -> Sheet:
             _over_seeds(seeds.get(model)) if line["kind"] in ("classifier", "detector") else None,
             *(line[name] for name in COSTS),
         ]  # fmt: skip
-        rows.append(SheetRow(line["name"], cells, line["of"], "", PARTS[line["kind"]]))
+        part, run = PARTS[line["kind"]], shown.get(line["name"])
+        row = SheetRow(line["name"], cells, line["of"], "", part)
+        rows.append(run_row(run, cells, part) if run else row)
     columns = ["Run", "AUC", "Malignant from normal", "Pixel AUC", "Pointing game",
                "Over seeds", *COSTS.values()]  # fmt: skip
     caption = (

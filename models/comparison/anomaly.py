@@ -36,7 +36,7 @@ from pipeline.manifest import read_manifest
 from pipeline.paths import from_here
 from pipeline.progress import Cell, Progress, Table
 from pipeline.records import digest, file_digest, write_json, write_table
-from pipeline.runs import ELSEWHERE, METRICS, Run
+from pipeline.runs import ELSEWHERE, METRICS, Run, in_two_lines
 from pipeline.stages.evaluation import Compare
 from pipeline.work import worker_count
 
@@ -302,7 +302,7 @@ def _accuracy_table(found: Found, labels: Labels, options: Compare) -> Table:
     for one in sorted(found.subjects, key=lambda one: -one.area.value):
         said = one.localisation
         rows.append((
-            found.labels[one.name].replace("/", "\n"), one.kind, *_area_cells(one),
+            _cell(one, found), one.kind, *_area_cells(one),
             *((said[name] or {}).get("value") if one.run else None
               for name in ("pixel_auc", "pointing")),
         ))  # fmt: skip
@@ -316,6 +316,11 @@ def _accuracy_table(found: Found, labels: Labels, options: Compare) -> Table:
         "malignant from normal alone)"
     )
     return Table(title, columns, tuple(rows))
+
+
+def _cell(one: Subject, found: Found) -> str:
+    name = found.labels[one.name]
+    return in_two_lines(name, one.run.fold) if one.run else name
 
 
 def _area_cells(one: Subject) -> tuple[Cell, ...]:

@@ -125,7 +125,7 @@ def on_reliability(found: Sequence[Stability]) -> list[str]:
                 f"{ratio:.2f} times as large ({low:.2f} to {high:.2f})."
             )
     if single:
-        lines.append(f"How reliable {listed(single)} {'is' if len(single) == 1 else 'are'} is not "
+        lines.append(f"How reliable {'is' if len(single) == 1 else 'are'} {listed(single)}? Not "
                      "known: one seed was trained.")  # fmt: skip
     return lines
 

@@ -16,6 +16,7 @@ from models.evaluation.tested import Tested, identified, kept_baselines, tested_
 from models.evaluation.units import grouped
 from models.resampling import keep_memory, one_blas_thread
 from pipeline.errors import UserError
+from pipeline.folds import Fold
 from pipeline.manifest import Row
 from pipeline.progress import Progress
 from pipeline.runs import ELSEWHERE, Run
@@ -31,6 +32,7 @@ class Entry:
     kind: str  # "run" or "baseline"
     tested: Tested
     scored: ScoredSplit
+    fold: Fold = dataclasses.field(default_factory=Fold)  # what its training validated on
 
     @property
     def tested_on(self) -> tuple[Any, ...]:
@@ -101,7 +103,7 @@ def _of_run(run: Run, options: Compare) -> _ReadRun:
     tested = dataset
     if measured.get("strategy") == ELSEWHERE:  # from which pixels is not known
         tested = dataclasses.replace(dataset, preprocessing="")
-    return _ReadRun(Entry(run.name, "run", tested, scored), dataset, rows)
+    return _ReadRun(Entry(run.name, "run", tested, scored, run.fold), dataset, rows)
 
 
 def _identified(read: Sequence[_ReadRun]) -> list[_ReadRun]:

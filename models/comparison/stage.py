@@ -23,7 +23,7 @@ from pipeline.records import (
     write_table,
 )
 from pipeline.runs import METRICS as METRICS_FILE
-from pipeline.runs import Run, find_run, list_runs
+from pipeline.runs import Run, find_run, in_two_lines, list_runs
 from pipeline.stages.evaluation import Compare
 from pipeline.work import worker_count
 
@@ -246,7 +246,7 @@ def _table(entries: Sequence[Entry], groups: Sequence[Sequence[Entry]], options:
     for entry in (one for one in entries if id(one) not in hidden):
         measures = entry.scored.estimates
         area = measures[leading]
-        cells: list[Cell] = [labels[entry.name].replace("/", "\n")]
+        cells: list[Cell] = [in_two_lines(labels[entry.name], entry.fold)]
         if images:
             cells.append(images[entry.tested.images, entry.tested.preprocessing])
         cells += [finite(area.value), interval_text(area.low, area.high)]

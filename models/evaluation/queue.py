@@ -25,7 +25,7 @@ from pipeline.paths import from_here
 from pipeline.progress import Cell, Progress, Result, Table
 from pipeline.provenance import dataset_hash
 from pipeline.records import read_json, write_table
-from pipeline.runs import ALL_RUNS, ELSEWHERE, MODEL_FILE, Run, find_run, runs_of_fold
+from pipeline.runs import ALL_RUNS, ELSEWHERE, MODEL_FILE, Run, find_run, in_two_lines, runs_of_fold
 from pipeline.stages.evaluation import Evaluate
 
 EVALUATIONS = "evaluations.csv"  # in the folder of all runs: what the last command did, and why not
@@ -277,7 +277,8 @@ def _table(entries: Sequence[Entry]) -> Table:
 
     def row(entry: Entry) -> tuple[Cell, ...]:
         model = entry.run.model
-        name = model if models.count(model) == 1 else entry.run.name.replace("/", "\n")
+        label = model if models.count(model) == 1 else entry.run.name
+        name = in_two_lines(label, entry.run.fold)
         low, high = entry.test(leading, "low"), entry.test(leading, "high")
         interval = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         figures = (entry.test(name) for name in ("sensitivity", "specificity"))

@@ -82,7 +82,7 @@ def test_reliability_needs_seeds_and_an_interval_that_leaves_out_one():
     assert "CAE is equally reliable" in " ".join(on_reliability([wide, alike]))
     once = Stability("ResNet18", CLASSIFIER, (0.7,), "")
     assert on_reliability([wide, once]) == [
-        "How reliable ResNet18 is is not known: one seed was trained."
+        "How reliable is ResNet18? Not known: one seed was trained."
     ]
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.comparison.stage import compare
+from models.evaluation.queue import evaluate_each
 from models.evaluation.stage import evaluate
 from models.training.stage import train
 from pipeline.errors import UserError
@@ -17,7 +19,7 @@ from pipeline.provenance import dataset_hash
 from pipeline.records import read_json
 from pipeline.runs import Run
 from pipeline.stages.data import Preprocess
-from pipeline.stages.evaluation import Evaluate
+from pipeline.stages.evaluation import Compare, Evaluate
 from preprocess_data import preprocess
 from tests.models.datasets import divide, make_dataset
 
@@ -124,6 +126,16 @@ def test_without_a_fold_the_run_that_is_named_keeps_its_own(runs, prepared):
     scored(runs, run.name)
     expected = {name for name, own in read_folds(prepared).items() if own == 2}
     assert patients_scored(run.folder, "val") == expected
+
+
+def test_tables_of_several_runs_tell_their_folds(runs, tmp_path):
+    evaluated = evaluate_each(Evaluate(runs=runs, run="all", replicates=100, workers=1), Silent())
+    options = Compare(runs=runs, out=tmp_path / "out", replicates=200, workers=1)
+    for result in (evaluated, compare(options, Silent())):
+        cells = {row[0] for row in result.tables[0].rows}
+        named = {f"{QUICK['model']}, fold {fold}\n{run_of(runs, fold).folder.name}"
+                 for fold in range(1, COUNT + 1)}  # fmt: skip
+        assert named <= cells
 
 
 def test_a_run_of_another_fold_than_the_one_given_is_refused(runs):
