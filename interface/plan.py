@@ -74,13 +74,14 @@ def _estimates(plan: Plan) -> dict[str, Estimate]:
     stages = dict(plan)
     try:
         organize = checked(STAGES["organize"].options, stages["organize"])
-        images = _planned_images(organize)
+        images, normals = _planned_images(organize)
     except (UserError, OSError):
         return {}
     number, pixels = sum(images.values()), _film_pixels(organize.source)
     side = stages["preprocess"]["size"]
     train = STAGES["train"].options(**stages["train"])
-    training, scoring, runs = _training_estimates(train, images, (side or 0) ** 2 or pixels)
+    given = train, images, normals, (side or 0) ** 2 or pixels
+    training, scoring, runs = _training_estimates(*given)
     return {
         "organize": organize_estimate(number, pixels, organize.workers),
         "preprocess": preprocess_estimate(number, side, pixels, organize.workers),

@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.manifest import MANIFEST
+from pipeline.manifest import MANIFEST, NORMAL
 from pipeline.options import Answers
 from pipeline.paths import from_here
 from pipeline.progress import Progress, Result
@@ -295,13 +295,22 @@ def _contents(source: Path) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def planned_images(options: Organize) -> dict[str, int]:
-    """Return how many images each split will have, by what the tables say alone.
+def planned_images(options: Organize) -> tuple[dict[str, int], int]:
+    """Return how many images each split will have, and how many normal ones its train split.
+
+    By what the tables say alone.
 
     Raises:
         UserError: As the plan of the collection.
     """
     from sources.pseudonyms import OpenNames
+    from sources.records import PlannedRecord
 
-    planned = plan_of(options, OpenNames()).facts()["planned"]
-    return {split: found["images"] for split, found in planned.items()}
+    plan = plan_of(options, OpenNames())
+    planned = plan.facts()["planned"]
+    normals = 0
+    for image in plan.images:
+        diagnosis = image.record.diagnosis if isinstance(image, PlannedRecord) else ""
+        normal = diagnosis == NORMAL if diagnosis else image.label == plan.labels[0]
+        normals += normal and plan.splits[image.patient_id] == "train"
+    return {split: found["images"] for split, found in planned.items()}, normals

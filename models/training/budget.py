@@ -11,25 +11,38 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from models.registry import MODELS, STRENGTHS, ModelRow, named_models, own_values
+from models.registry import (
+    LOOKED_AT,
+    MODELS,
+    NO_WEIGHTS,
+    STRENGTHS,
+    ModelRow,
+    named_models,
+    own_values,
+    takes_weights,
+)
 from pipeline.errors import UserError
 from pipeline.folds import read_rows
+from pipeline.labels import is_normal
 from pipeline.processes import world_here
 from pipeline.progress import Progress
 from pipeline.provenance import read_fresh
 from pipeline.resources.estimates import TORCH_SECONDS, Estimate, has_gpu, total
-from pipeline.resources.machine import core_speed, cores, matrix_speed, rate
+from pipeline.resources.machine import core_speed, cores, has_bf16, matrix_speed, rate
 from pipeline.resources.places import CACHE
 from pipeline.resources.sizes import bytes_text, time_text
 from pipeline.stages.training import Train
 
 CONVOLUTION_SECONDS = 0.25  # of the measurement
 CONVOLUTION_SHARE = 0.63  # of the speed of matrix products, on the machine of the table
+BF16_GAIN = 1.7  # of it in bfloat16, with AVX-512's instructions for that
 BATCH, SIDE = 16, 224  # of the table
 SHARED = 0.5  # power of the cores that what a batch costs is divided by: part of it uses one alone
 CALIBRATED = 64  # images that recalibrate batch norm at most, after an epoch
 RUN_SECONDS = 1.5  # of a training beside its epochs: network, weights, records
 SOLVE_SECONDS, SOLVE_VALUE_SECONDS = 0.05, 1e-7  # of a logistic regression, and for each value
+PATCH_SIDE = 8  # pixels from one patch of PatchCore to the next; a test holds it to the network
+PATCH_SECONDS = 6e-4  # of choosing the bank of PatchCore, for each patch that is looked at
 IMPORT_SECONDS = 2.5  # of scikit-learn, once, for linear probes
 DECODED_IMAGE_SECONDS, DECODED_MEGAPIXEL_SECONDS = 0.002, 0.02  # core seconds
 WRITTEN_BYTES_A_SECOND = 2e8  # of weights and checkpoints
@@ -82,12 +95,12 @@ class Planned:
     """A training that is to be estimated."""
 
     model: str  # its name in the registry
-    train: int  # training images
+    train: int  # training images that it learns from: a detector from the normal ones
     val: int  # validation images
-    others: int = 0  # test images, which are decoded with the rest
+    others: int = 0  # images that are decoded with these: of test, and those not learnt from
     size: int = 0  # side of the input in pixels; 0 for the model's own
     epochs: int = 30  # at most
-    batch_size: int = 0  # 0 for the model's own
+    batch_size: int = 0  # 0 for the model's own from pretrained weights
     pixels: float = 512.0**2  # of an image of the dataset, on average
     decoded: bool = False  # whether the images are in the cache already
     device: str = "auto"
@@ -137,7 +150,7 @@ def speed(precision: str = "fp32") -> float:
     """Return the GFLOP/s of the reference convolution; a guess where torch is not loaded."""
     if "torch" in sys.modules:
         return convolution_speed(precision)
-    return CONVOLUTION_SHARE * matrix_speed()
+    return CONVOLUTION_SHARE * matrix_speed() * (BF16_GAIN if precision == "bf16" else 1.0)
 
 
 def training_estimate(planned: Planned) -> Estimate:
@@ -153,18 +166,25 @@ def training_estimate(planned: Planned) -> Estimate:
     seconds = RUN_SECONDS / core_speed() + (0.0 if planned.decoded else _decoding(planned))
     if not planned.row.takes_steps:
         seconds += _pass(cost.frozen, planned, planned.train + planned.val)
-        values = planned.train * cost.features
-        solving = len(STRENGTHS) * (SOLVE_SECONDS + SOLVE_VALUE_SECONDS * values)
-        return Estimate(seconds + solving / core_speed(), _bytes(planned, cost))
+        return Estimate(seconds + _fitting(planned, cost), _bytes(planned, cost))
     if planned.row.trained_from:
         passed = _variants(planned) * planned.train + planned.val
         seconds += _pass(cost.frozen, planned, passed)
     return Estimate(seconds + planned.epochs * _epoch(planned, cost), _bytes(planned, cost))
 
 
+def _fitting(planned: Planned, cost: Cost) -> float:
+    """Return the seconds that a fit to frozen features takes, beside computing these."""
+    if planned.row.is_detector:
+        patches = min(LOOKED_AT, planned.train * (planned.side // PATCH_SIDE) ** 2)
+        return PATCH_SECONDS * patches / core_speed() / math.pow(cores(), SHARED)
+    each = SOLVE_SECONDS + SOLVE_VALUE_SECONDS * planned.train * cost.features
+    return len(STRENGTHS) * each / core_speed()
+
+
 def scoring_seconds(planned: Planned, images: int) -> float:
-    """Return how long a trained model scores images on this processor, those of evaluation."""
-    cost = COSTS[planned.model]
+    """Return how long a trained model scores images on this processor, in float32: evaluation."""
+    cost, planned = COSTS[planned.model], replace(planned, precision="fp32")
     return _pass(cost.frozen, planned, images) + _pass(cost.scored, planned, images)
 
 
@@ -250,7 +270,7 @@ def plan(trainings: Iterable[Train]) -> list[Planned]:
         UserError: A dataset cannot be used.
     """
     found: list[Planned] = []
-    known: dict[tuple[Path, int | str], tuple[dict[str, int], float]] = {}
+    known: dict[tuple[Path, int | str], tuple[dict[str, int], int, float]] = {}
     decoded: set[tuple[Path, int]] = set()
     for options in trainings:
         split = options.data, options.fold
@@ -258,8 +278,9 @@ def plan(trainings: Iterable[Train]) -> list[Planned]:
             record = read_fresh(options.data, "preprocess", "organize")
             rows, _ = read_rows(options.data, record, int(options.fold))
             counts = {s: sum(row.split == s for row in rows) for s in ("train", "val", "test")}
+            normals = sum(row.split == "train" and is_normal(row) for row in rows)
             pixels = sum(row.height * row.width for row in rows) / max(len(rows), 1)
-            known[split] = counts, pixels
+            known[split] = counts, normals, pixels
         size = _side(options)
         kept = (options.data / CACHE / f"{size}.json").is_file() or (options.data, size) in decoded
         decoded.add((options.data, size))
@@ -271,21 +292,32 @@ def _side(options: Train) -> int:
     return options.size or MODELS[options.model].size
 
 
-def _planned(options: Train, images: Mapping[str, int], pixels: float, decoded: bool) -> Planned:
+def _planned(
+    options: Train, images: Mapping[str, int], normals: int, pixels: float, decoded: bool
+) -> Planned:
+    row = MODELS[options.model]
+    scratch = options.weights == NO_WEIGHTS or not takes_weights({"model": row.name})
+    batch = options.batch_size or own_values(row, scratch)["batch_size"]
+    train = normals if row.is_detector else images["train"]
+    others = images["test"] + images["train"] - train
+    precision = options.precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16() else "fp32"
     return Planned(
-        options.model, images["train"], images["val"], images["test"], _side(options),
-        options.epochs or Planned.epochs, options.batch_size, pixels, decoded, options.device,
+        row.name, train, images["val"], others, _side(options), options.epochs or Planned.epochs,
+        batch, pixels, decoded, options.device, precision,
     )  # fmt: skip
 
 
 def estimates_of(
-    options: Train, images: Mapping[str, int], pixels: float
+    options: Train, images: Mapping[str, int], normals: int, pixels: float
 ) -> tuple[Estimate, float, int]:
     """Return what trainings will take on a dataset that is not there yet.
 
     Args:
         options: Of the training: models, seeds, epochs.
         images: How many each split will have.
+        normals: How many normal ones its train split will have.
         pixels: Of one of them.
 
     Returns:
@@ -297,7 +329,7 @@ def estimates_of(
         one = replace(options, model=model)
         for _ in range(options.seeds):
             decoded = any(before.size == _side(one) for before in planned)
-            planned.append(_planned(one, images, pixels, decoded))
+            planned.append(_planned(one, images, normals, pixels, decoded))
     scored = images["val"] + images["test"]
     scoring = 0.0  # of a GPU nothing is known, and it is soon done
     if not _uses_gpu(options.device):

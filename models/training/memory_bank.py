@@ -12,11 +12,10 @@ from models.anomaly.patchcore import MemoryBank, coreset
 from models.data.loading import EvalTransform
 from models.inference import image_logits, run_over
 from models.networks import head_name, split_before
+from models.registry import LOOKED_AT
 from models.run_facts import FitResult, TrainingData
 from models.training.objectives import errors_in
 from pipeline.progress import Progress
-
-LOOKED_AT = 20_000  # patches that those of the bank are chosen of: 30 MB, and a minute at most
 
 
 def fill_memory_bank(

@@ -5,11 +5,12 @@ import time
 import zlib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 SECONDS = 0.15  # of a measurement
 SIDE = 768  # of the matrices that are multiplied
 BLOCK = bytes(range(256)) * 1024  # what is compressed: 0.26 MB
-REFERENCE_SPEED = 100.0  # GFLOP/s of matrix products of the machine of the tables
+CPU_FACTS = Path("/proc/cpuinfo")
 REFERENCE_BLOCKS = 400.0  # blocks a second that one of its cores compresses
 
 
@@ -38,13 +39,28 @@ def rate(
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Return how often a second something can be done; the first time does not count."""
+    """Return how often a second something can be done, by the median of its times.
+
+    The first time does not count, and a pause in which another program had the processor counts
+    little.
+    """
     work()
-    count, started = 0, clock()
-    while (passed := clock() - started) < seconds:
+    times: list[float] = []
+    started = clock()
+    while clock() - started < seconds or not times:
+        before = clock()
         work()
-        count += 1
-    return max(count, 1) / max(passed, 1e-9)
+        times.append(clock() - before)
+    return 1 / max(sorted(times)[len(times) // 2], 1e-9)
+
+
+def has_bf16() -> bool:
+    """Return whether this processor seems to have instructions for bfloat16; torch is not asked."""
+    try:
+        flags = CPU_FACTS.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not on every system
+        return False
+    return any(name in flags for name in ("avx512_bf16", "amx_bf16"))
 
 
 def cores() -> int:

@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.anomaly.patchcore import PATCH_STRIDE
 from models.networks import build, freeze, parameter_counts, split_before
 from models.registry import MODELS
+from models.training import budget
 from models.training.budget import (
     COSTS,
     Planned,
     convolution_speed,
+    estimates_of,
     plan,
     scoring_seconds,
     sentence,
@@ -20,6 +23,7 @@ from models.training.budget import (
 )
 from models.training.queue import train_each
 from pipeline.errors import UserError
+from pipeline.resources import machine
 from pipeline.resources.sizes import bytes_of
 from tests.conftest import ROOT
 from tests.models.datasets import make_dataset
@@ -66,6 +70,47 @@ def test_images_that_are_decoded_are_not_counted_again(options_for, tmp_path):
     difference = training_estimate(first).size - training_estimate(second).size
     assert difference == 48 * 56**2
     assert (first.train, first.val, first.others) == (24, 12, 12)
+
+
+def test_a_detector_learns_from_normal_images_alone_and_all_are_decoded(options_for, tmp_path):
+    options = options_for(tmp_path, model="CAE", size=64)
+    (detector,) = plan([options])
+    (classifier,) = plan([replace(options, model="MammoCNN")])
+    assert (detector.train, detector.val, detector.others) == (12, 12, 24)
+    assert (classifier.train, classifier.val, classifier.others) == (24, 12, 12)
+    counts = {"train": 24, "val": 12, "test": 12}
+    (before, _, _), (fewer, _, _) = (estimates_of(options, counts, n, 64**2) for n in (24, 12))
+    assert fewer.seconds < before.seconds
+    assert fewer.size == before.size
+
+
+def test_the_batch_is_the_one_that_training_takes(options_for, tmp_path):
+    for weights, batch in (("imagenet", 16), ("none", 8)):
+        (planned,) = plan(
+            [options_for(tmp_path, model="ResNet18_CFT", weights=weights, batch_size=0)]
+        )
+        assert planned.batch_size == batch
+
+
+def test_choosing_the_patches_is_counted_up_to_those_that_are_looked_at(monkeypatch):
+    monkeypatch.setattr(budget, "speed", lambda _precision: 1e9)  # what networks compute is free
+    assert budget.PATCH_SIDE == PATCH_STRIDE
+    few, many, more = (
+        training_estimate(Planned("PatchCore", images, 0, size=64, device="cpu", decoded=True))
+        for images in (10, 320, 640)
+    )
+    assert many.seconds - few.seconds > 2 * (more.seconds - many.seconds)
+
+
+def test_without_torch_bfloat16_is_known_by_the_processor(monkeypatch, options_for, tmp_path):
+    (tmp_path / "flags").write_text("flags : fpu avx512f avx512_bf16 sse\n")
+    monkeypatch.setattr(machine, "CPU_FACTS", tmp_path / "flags")
+    assert [one.precision for one in plan([options_for(tmp_path, precision="auto")])] == ["bf16"]
+    monkeypatch.setattr(machine, "CPU_FACTS", tmp_path / "none")
+    assert [one.precision for one in plan([options_for(tmp_path, precision="auto")])] == ["fp32"]
+    assert [one.precision for one in plan([options_for(tmp_path, precision="bf16")])] == ["bf16"]
+    planned = Planned("CAE", 100, 20, device="cpu", precision="bf16")
+    assert scoring_seconds(planned, 100) == scoring_seconds(replace(planned, precision="fp32"), 100)
 
 
 def test_on_a_gpu_the_time_is_left_out(monkeypatch):

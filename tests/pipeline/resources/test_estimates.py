@@ -14,7 +14,7 @@ from pipeline.resources.estimates import (
     report_estimate,
     total,
 )
-from pipeline.resources.machine import core_speed, matrix_speed
+from pipeline.resources.machine import core_speed, matrix_speed, rate
 from pipeline.resources.sizes import bytes_of
 from tests.conftest import ROOT
 
@@ -56,6 +56,15 @@ def test_a_measurement_is_made_once_and_light():
     assert core_speed() == core_speed() > 0
     assert matrix_speed() == matrix_speed() > 0
     subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, check=True)
+
+
+def test_a_pause_counts_little_for_a_speed():
+    now, work = [0.0], iter([1.0, 0.01, 0.01, 5.0, 0.01, 0.01])
+
+    def take():
+        now[0] += next(work)
+
+    assert rate(take, seconds=5.03, clock=lambda: now[0]) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
