@@ -15,6 +15,8 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 EXCEL_HINT = re.compile(r"sep=(.)\r?\n")  # a first line that Excel writes and reads
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 SAVE_AS = "save it as CSV (UTF-8)"
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+PACKED_MAGIC = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # of zip files, which .xlsx are, and of .xls
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ def read_text(path: Path, remedy: str = SAVE_AS) -> tuple[str, str]:
         raise UserError(f"{path}: no such file", remedy) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})", remedy) from None
+    if content.startswith(PACKED_MAGIC):
+        kind = "a spreadsheet" if is_spreadsheet(path) else "a spreadsheet or a packed file"
+        how = SAVE_AS if remedy == SAVE_AS else f"{SAVE_AS}: {remedy}"
+        raise UserError(f"{path}: is {kind}, which is not read", how)
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         if marked or b"\0" in content[:2]:  # without a mark a first letter has an empty byte
@@ -121,6 +127,26 @@ def read_text(path: Path, remedy: str = SAVE_AS) -> tuple[str, str]:
         number = text[: text.index("\0")].count("\n") + 1
         raise UserError(f"{path}: line {number}: is no text, it holds NUL bytes", remedy)
     return text, encoding
+
+
+def is_spreadsheet(path: Path) -> bool:
+    """Return whether a file is called as spreadsheets are, which are not read."""
+    return path.suffix.lower() in SPREADSHEETS
+
+
+def unread_spreadsheets(folder: Path) -> str:
+    """Say which spreadsheets lie in a folder, and what to do with them; empty where there is none.
+
+    Hidden ones, locks of open ones (~$table.xlsx) and those with a CSV beside them do not count.
+    """
+    with contextlib.suppress(OSError):
+        found = [path.name for path in sorted(folder.iterdir())
+                 if is_spreadsheet(path) and path.name[0] not in ".~" and path.is_file()
+                 and not path.with_suffix(".csv").exists()]  # fmt: skip
+        if found:
+            more = " and so on" if len(found) > 3 else ""
+            return f"spreadsheets are not read: save {', '.join(found[:3])}{more} as CSV (UTF-8)"
+    return ""
 
 
 def read_columns(path: Path) -> list[str]:

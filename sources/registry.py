@@ -44,6 +44,7 @@ from pipeline.stages.collections import (
     short_name,
 )
 from pipeline.stages.data import PACKED, Organize
+from pipeline.tables import unread_spreadsheets
 
 if TYPE_CHECKING:
     from sources.plan import Plan
@@ -195,7 +196,7 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
     # A folder of work holds datasets as well: that they lie beside another one says nothing.
     likely = wanted if wanted == [MERGED] else [one for one in wanted if one != MERGED]
     places = list(_elsewhere(source, likely))
-    if packed := _unpack(source):  # what lies in there is nearer than what lies above
+    if _unpack(source):  # what lies in there is nearer than what lies above
         places = [one for one in places if one[1].is_relative_to(source)]
     if places:
         name, place = places[0]
@@ -209,11 +210,11 @@ def _refusal(source: Path, wanted: list[str]) -> UserError:
         return half
     if len(wanted) == 1:
         looked_for = f"what {short_name(wanted[0])} is known by: {module_of(wanted[0]).MARKS}"
-        return UserError(f"{source}: holds {held}, and not {looked_for}", packed or GIVE)
+        return UserError(f"{source}: holds {held}, and not {looked_for}", _readable(source) or GIVE)
     names = ", ".join(short_name(name) for name in wanted)
     return UserError(
         f"{source}: holds {held}, and none of the collections that are known ({names})",
-        packed or "name one with --collection, to be told what is missing of it",
+        _readable(source) or "name one with --collection, to be told what is missing of it",
     )
 
 
@@ -228,12 +229,17 @@ def _half_here(source: Path, wanted: list[str]) -> UserError | None:
             return error
         if half:
             return UserError(
-                f"{source}: {half} (holds {_contents(source)})", _unpack(source) or GIVE
+                f"{source}: {half} (holds {_contents(source)})", _readable(source) or GIVE
             )
     return None
 
 
 GIVE = "give --source the folder of the download"
+
+
+def _readable(source: Path) -> str:
+    """Return what to do where files are still packed, or tables are spreadsheets."""
+    return _unpack(source) or unread_spreadsheets(source)
 
 
 def _unpack(source: Path) -> str:

@@ -18,6 +18,7 @@ from pipeline.options import (
 from pipeline.records import made_by
 from pipeline.stages.collections import CBIS_DDSM, COLLECTIONS, FOLDERS, MENDELEY, MINI_MIAS, RSNA
 from pipeline.stages.shared import AUGMENTATIONS, DATA, Common, advanced
+from pipeline.tables import is_spreadsheet, unread_spreadsheets
 
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # files of many files
 
@@ -36,9 +37,15 @@ def _tables(path: Path) -> str | None:
     """Check that a folder holds tables, or that a table is there."""
     if path.is_file() and path.suffix.lower() == ".csv":
         return None
+    if path.is_file():
+        what = "a spreadsheet, which is not read: save" if is_spreadsheet(path) else "no CSV: give"
+        return f"is {what} it as CSV (UTF-8)"
     if problem := existing_folder(path):
         return problem
-    return None if any(path.glob("*.[cC][sS][vV]")) else "holds no CSV files"
+    if any(path.glob("*.[cC][sS][vV]")):
+        return None
+    unread = unread_spreadsheets(path)
+    return f"holds no CSV files{f'; {unread}' if unread else ''}"
 
 
 def _is(*names: str) -> Callable[[Answers], bool]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError, shown
-from pipeline.tables import read_columns, read_table
+from pipeline.tables import read_columns, read_table, unread_spreadsheets
 from sources.walking import walk
 
 MASS, CALCIFICATION = "mass", "calcification"
@@ -142,7 +142,8 @@ def find_case_csvs(source: Path, given: Path | None) -> list[Path]:
     raise UserError(
         f"{place}: holds none of the case description CSVs ({OFFICIAL_CSVS[0]} and the like)"
         + (f" (other columns: {others})" if others else ""),
-        "get them from the CBIS-DDSM page of the Cancer Imaging Archive and name their folder "
+        unread_spreadsheets(place)
+        or "get them from the CBIS-DDSM page of the Cancer Imaging Archive and name their folder "
         "with --csv",
     )
 

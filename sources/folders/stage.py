@@ -14,6 +14,7 @@ from pipeline.errors import UserError, shown
 from pipeline.manifest import DIAGNOSES
 from pipeline.paths import from_here
 from pipeline.stages.data import Organize
+from pipeline.tables import unread_spreadsheets
 from sources.folders.classes import LEAVE_OUT, diagnosis_of, split_of, understood
 from sources.folders.files import Found, Picture, find_pictures, first_picture, named, told
 from sources.folders.table import Entry, find_tables, join, read_tables, refuse_columns
@@ -114,6 +115,8 @@ def read(options: Organize) -> "Records":
         entries, aside = _of_folders(found.pictures, classes)
         where, notes = options.source, []
     notes += [f"{table.path.name}: no column is known to name images; not used" for table in others]
+    if unread := unread_spreadsheets(options.source):
+        notes.append(f"{unread}, and give it as --csv if it tells of the images")
     if not entries:
         why = f" ({aside[0][0]}: {aside[0][1]})" if aside else ""
         raise UserError(f"{where}: tells the class of none of the {len(classes):,} images{why}",

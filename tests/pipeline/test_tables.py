@@ -64,3 +64,12 @@ def test_a_message_stays_short_whatever_the_file_holds(tmp_path):
         read_table(path, ["id"])
     assert len(str(refused.value)) <= 300
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.xls", "a.csv"])
+@pytest.mark.parametrize("magic", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1"])
+def test_a_spreadsheet_is_named_as_one_whatever_it_is_called(tmp_path, name, magic):
+    path = tmp_path / name
+    path.write_bytes(magic + bytes(range(256)))
+    with pytest.raises(UserError, match=r"is a spreadsheet.* which is not read; save it as CSV"):
+        read_table(path, ["id"])

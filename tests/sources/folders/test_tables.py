@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
+from pipeline.options import checked
+from pipeline.stages.data import Organize
 from sources.folders.table import columns_problem, suggested_columns
 from sources.registry import recognised
 from tests.sources.folders.making import (
@@ -126,3 +128,25 @@ def test_a_table_elsewhere_and_class_folders_with_a_table_of_patients(tmp_path):
     result = run(root, tmp_path / "out", csv=tmp_path / "who.csv")
     assert diagnoses(tmp_path / "out") == {"benign": 8, "malignant": 8}
     assert result.facts["patients"] == 8
+
+
+def test_spreadsheets_beside_the_images_are_told_of_and_those_saved_as_csv_are_not(tmp_path):
+    root = class_folders(tmp_path / "raw")
+    (root / "who.xlsx").write_bytes(b"PK\x03\x04")
+    (root / "~$who.xlsx").write_bytes(b"")
+    told = "spreadsheets are not read: save who.xlsx as CSV (UTF-8)"
+    assert any(note.startswith(told) for note in planned(root).notes)
+    (root / "who.csv").write_text("name,age\nx,1\n")
+    assert not any("spreadsheets" in note for note in planned(root).notes)
+
+
+def test_a_table_that_is_a_spreadsheet_alone_is_refused_with_what_to_do(tmp_path):
+    root = tmp_path / "raw"
+    women(root)
+    table = root / "labels.xlsx"
+    table.write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"not read: save labels\.xlsx as CSV \(UTF-8\)"):
+        planned(root)
+    for given in (table, root):
+        with pytest.raises(UserError, match=r"--csv: .*spreadsheet.*: save .* as CSV \(UTF-8\)"):
+            checked(Organize, {"source": root, "csv": given})
