@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output is gone, as `head` is when it has its lines
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:  # no room for the last of the text
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _fail(World(), error, disk_trouble(error))
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import re
 import shlex
+import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -47,6 +48,10 @@ class OneLineParser(ArgumentParser):
 
     known: Sequence[str] = ()
     stages: Mapping[str, "OneLineParser"] = MappingProxyType({})
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help; argparse would say nothing where it cannot be written, and end as done."""
+        (file or sys.stderr).write(message)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments; one that is unknown is refused by the parser of its stage."""

@@ -85,6 +85,14 @@ class _Spot:
             self._handle.update(content, raw=True)
 
 
+class _Console(Console):
+    """A console that leaves it to main.py to end where the reader of its output is gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error travel up; rich would end with the status of a mistake."""
+        raise BrokenPipeError
+
+
 class Screen:
     """The terminal as a stage's Progress, and as the place where results are shown.
 
@@ -109,11 +117,11 @@ class Screen:
         Raises:
             UserError: It cannot be written.
         """
-        self.console = Console(stderr=to_stderr, quiet=quiet, highlight=False)
+        self.console = _Console(stderr=to_stderr, quiet=quiet, highlight=False)
         self._spot: _Spot | None = None
         if self.console.is_jupyter:
             self._spot = None if quiet else _Spot()
-            self.console = Console(
+            self.console = _Console(
                 quiet=quiet, highlight=False, width=NOTEBOOK_WIDTH, force_jupyter=False,
                 force_terminal=False,
             )  # fmt: skip

@@ -151,7 +151,7 @@ def run_stage(name: str, options: Any, screen: "Screen", in_a_row: bool = False)
 
 def disk_trouble(error: OSError) -> str:
     """Return in one line what the disk would not do."""
-    where = os.fsdecode(error.filename or "the output folder")
+    where = os.fsdecode(error.filename or "the output folder, or the file of its text")
     if error.errno in GONE:
         return f"{where}: is gone; its folder was removed during the work, so run it again"
     return f"{where}: {error.strerror}; make room or choose another folder, then run it again"

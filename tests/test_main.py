@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -209,9 +210,24 @@ def test_the_demo_does_everything_and_says_how_to_repeat_it(run_here, tmp_path):
     assert done.stdout.count("Not a medical device") == 3, "with each stage that shows scores"
 
 
-def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"], ["runs"]])
+def test_text_that_finds_no_room_is_a_line_and_not_silence(tmp_path, words):
+    (tmp_path / "runs").mkdir()
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, ROOT / "main.py", *words, *["--batch"] * (words == ["runs"])]
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"main\.py: the output folder, or .*: No space left.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["runs", "--batch"]])
+def test_a_reader_that_leaves_early_is_no_error(tmp_path, words):
     """As `main.py organize --dry-run | head -1` has one."""
-    command = [sys.executable, ROOT / "main.py", "--version"]
+    (tmp_path / "runs").mkdir()
+    command = [sys.executable, ROOT / "main.py", *words]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
