@@ -66,7 +66,7 @@ def organize(options: Organize, progress: Progress) -> Result:
     if options.check and not options.dry_run:
         return check_of(options, progress)
     rename = Pseudonyms(read_key(KEY)) if options.pseudonymize else OpenNames()
-    plan = plan_of(options, rename)
+    plan = plan_of(options, rename, progress)
     if options.dry_run:
         return _dry_run(plan, options)
     fresh = not options.out.exists()

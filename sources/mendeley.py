@@ -17,6 +17,7 @@ from pathlib import Path
 
 from images.files import SUFFIXES, read_image
 from pipeline.errors import UserError
+from pipeline.progress import Progress
 from pipeline.stages.data import Organize
 from pipeline.work import run_all, worker_count
 from sources.exclusion import LeftOut
@@ -90,7 +91,7 @@ def is_here(folder: Path) -> bool:
     )
 
 
-def read(options: Organize) -> Records:
+def read(options: Organize, progress: Progress) -> Records:
     """Read the names and look at every picture: what is damaged, and what is there twice.
 
     Without pixels where only the cohort is counted.
@@ -103,7 +104,7 @@ def read(options: Organize) -> Records:
         note = "counted by names alone: damaged pictures and twins of other names are not known"
         return replace(found, notes=(*found.notes, note))
     pictures, aside = _pictures(options.source)
-    looks, damaged = _looked_at(pictures, options)
+    looks, damaged = _looked_at(pictures, options, progress)
     whole = [picture for picture in pictures if picture.path in looks]
     if not whole:
         raise UserError(f"{options.source}: none of its {len(pictures):,} pictures can be read")
@@ -217,7 +218,7 @@ def _film_of(stem: str) -> tuple[Film, int] | None:
 
 
 def _looked_at(
-    pictures: Sequence[Picture], options: Organize
+    pictures: Sequence[Picture], options: Organize, progress: Progress
 ) -> tuple[dict[Path, Look], list[tuple[str, str]]]:
     """Return what each picture's pixels tell, and why the others cannot be read."""
     paths = [picture.path for picture in pictures]
@@ -225,14 +226,16 @@ def _looked_at(
     workers = worker_count(options.workers) if len(jobs) > 2 * worker_count(0) else 1
     looks: dict[Path, Look] = {}
     damaged = []
-    for job, found in run_all(_look, jobs, workers):
-        if isinstance(found, UserError):
-            raise found
-        for path, one in zip(job, found, strict=True):
-            if isinstance(one, Look):
-                looks[path] = one
-            else:
-                damaged.append((path.relative_to(options.source).as_posix(), one))
+    with progress.track("Looking at pictures", len(paths), "pictures") as advance:
+        for job, found in run_all(_look, jobs, workers):
+            if isinstance(found, UserError):
+                raise found
+            for path, one in zip(job, found, strict=True):
+                if isinstance(one, Look):
+                    looks[path] = one
+                else:
+                    damaged.append((path.relative_to(options.source).as_posix(), one))
+            advance(len(job))
     return looks, sorted(damaged)
 
 

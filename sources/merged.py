@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UserError
 from pipeline.manifest import ABNORMAL, DIAGNOSES, MANIFEST, MASK_TABLE, Row, read_manifest
 from pipeline.paths import inside
+from pipeline.progress import Progress
 from pipeline.records import RECORD, UNFINISHED, read_record
 from pipeline.stages.data import Organize
 from pipeline.tables import read_table
@@ -39,12 +40,13 @@ def half_here(folder: Path) -> str:
     return f"one dataset is there ({found[0].name}), and merging takes two" if found else ""
 
 
-def read(options: Organize) -> "Records":
+def read(options: Organize, progress: Progress) -> "Records":
     """Read the manifests of all datasets.
 
     Raises:
         UserError: There are not two, one is not finished, or they cannot be one dataset.
     """
+    del progress  # nothing here takes long
     from sources.records import Records
 
     folders = _datasets(options.source)

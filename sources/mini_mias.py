@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.progress import Progress
 from pipeline.stages.data import Organize
 from pipeline.tables import read_text
 from sources.records import Circle, ImageRecord, Records
@@ -51,12 +52,13 @@ def half_here(folder: Path) -> str:
     return f"{films} films of mini-MIAS are there, but not Info.txt" if films else ""
 
 
-def read(options: Organize) -> Records:
+def read(options: Organize, progress: Progress) -> Records:
     """Read the table and the names of the films.
 
     Raises:
         UserError: The table names no film.
     """
+    del progress  # nothing here takes long
     folder = options.source
     table = _table(folder)
     if table is None:

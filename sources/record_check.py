@@ -39,7 +39,7 @@ def check_records(options: Organize, collection: str, read: Reader, progress: Pr
     if options.pseudonymize:
         problem = "--check names files and patients, which --pseudonymize is to hide"
         raise UserError(problem, "leave one of the two out")
-    records = read(options)
+    records = read(options, progress)
     claim_folder(options.out, "organize", options)
     problems = list(records.set_aside)
     jobs = [_Look(options.source, record) for record in records.records]

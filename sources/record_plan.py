@@ -5,13 +5,14 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.manifest import ABNORMAL, DIAGNOSES, POSITIVE, QUESTIONS, SPLITS
 from pipeline.options import Answers, applies, as_text, checked, choices_of, defaults, flag
-from pipeline.progress import Progress, Table
+from pipeline.progress import Progress, Silent, Table
 from pipeline.provenance import NO_PATIENTS
 from pipeline.stages.collections import short_name
 from pipeline.stages.data import Organize
@@ -23,7 +24,7 @@ from sources.records import ImageRecord, PlannedRecord, Records
 from sources.splits import Strata, assign_folds, assign_splits
 
 RARE = 0.1  # share of positive images below which accuracy means nothing
-Reader = Callable[[Organize], Records]
+Reader = Callable[[Organize, Progress], Records]
 _read: dict[tuple[str, str], tuple[int, Records]] = {}
 
 
@@ -111,7 +112,9 @@ class RecordPlan(Plan):
         return RecordLayout(self.options, self.splits, self.rename, aside, noted)
 
 
-def plan_records(options: Organize, rename: OpenNames, collection: str, read: Reader) -> RecordPlan:
+def plan_records(
+    options: Organize, rename: OpenNames, collection: str, read: Reader, progress: Progress
+) -> RecordPlan:
     """Decide which images of a collection a dataset holds, and split them by patient.
 
     Args:
@@ -119,11 +122,12 @@ def plan_records(options: Organize, rename: OpenNames, collection: str, read: Re
         rename: Pseudonyms, or names as they are.
         collection: Its name.
         read: Reads the collection.
+        progress: Where it reports.
 
     Raises:
         UserError: No image is left, or the question cannot be asked of the collection.
     """
-    records = read(options)
+    records = read(options, progress)
     options = with_question(options, records.records)
     labels = QUESTIONS[options.question]
     images, left_out = plan_cohort(records.records, options, rename)
@@ -236,8 +240,8 @@ def live_counts(name: str, answers: Answers) -> dict[str, str]:
         options = checked(Organize, known | {"out": Path(), "collection": collection})
         module = module_of(collection)
         # What takes minutes to read may be counted by its labels alone.
-        reader = getattr(module, "read_labels", module.read)
-        records = _read_once(collection, source, options, reader)
+        labels = getattr(module, "read_labels", partial(module.read, progress=Silent()))
+        records = _read_once(collection, source, options, labels)
         for choice in choices_of(item, answers) or ():
             chosen = with_question(replace(options, **{name: choice}), records.records)
             images, _ = plan_cohort(records.records, chosen, OpenNames())
@@ -251,7 +255,9 @@ def live_counts(name: str, answers: Answers) -> dict[str, str]:
     return counts
 
 
-def _read_once(collection: str, source: Path, options: Organize, read: Reader) -> Records:
+def _read_once(
+    collection: str, source: Path, options: Organize, read: Callable[[Organize], Records]
+) -> Records:
     """Read a collection, or take it as read a moment ago: several questions in a row want it."""
     stamp = source.stat().st_mtime_ns
     key = collection, str((source, options.csv, options.columns, options.classes))

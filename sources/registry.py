@@ -4,8 +4,9 @@ A collection is a module of `sources` with
 
 - MARKS: what it is known by, in words, for whoever gave another folder;
 - `is_here(folder)`: whether a folder is its root; it looks at names and heads of files alone;
-- `read(options)`: what it holds, as `sources.records.Records`; or else `plan(options, rename)`, a
-  `sources.plan.Plan`, and `check(options, progress)`, what is missing or damaged;
+- `read(options, progress)`: what it holds, as `sources.records.Records`; or else
+  `plan(options, rename)`, a `sources.plan.Plan`, and `check(options, progress)`, what is missing or
+  damaged;
 
 and, where there is something to say,
 
@@ -23,6 +24,7 @@ Nothing is loaded here before a folder is looked at: `--help` comes this way.
 import contextlib
 import importlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,7 +33,7 @@ from pipeline.errors import UserError
 from pipeline.manifest import MANIFEST, NORMAL
 from pipeline.options import Answers
 from pipeline.paths import from_here
-from pipeline.progress import Progress, Result
+from pipeline.progress import Progress, Result, Silent
 from pipeline.records import RECORD
 from pipeline.stages.collections import (
     CBIS_DDSM,
@@ -135,7 +137,7 @@ def live_counts(name: str, answers: Answers) -> Mapping[str, str]:
     return found
 
 
-def plan_of(options: Organize, rename: "OpenNames") -> "Plan":
+def plan_of(options: Organize, rename: "OpenNames", progress: Progress) -> "Plan":
     """Return what the collection's tables and names decide.
 
     Raises:
@@ -147,7 +149,7 @@ def plan_of(options: Organize, rename: "OpenNames") -> "Plan":
         planned: Plan = module.plan(options, rename)
         return planned
     by_records = importlib.import_module("sources.record_plan")
-    planned = by_records.plan_records(options, rename, name, module.read)
+    planned = by_records.plan_records(options, rename, name, module.read, progress)
     return planned
 
 
@@ -312,7 +314,7 @@ def planned_images(options: Organize) -> tuple[dict[str, int], int]:
     from sources.pseudonyms import OpenNames
     from sources.records import PlannedRecord
 
-    plan = plan_of(options, OpenNames())
+    plan = plan_of(replace(options, dry_run=True), OpenNames(), Silent())
     planned = plan.facts()["planned"]
     normals = 0
     for image in plan.images:

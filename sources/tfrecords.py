@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from images.files import SPREAD
 from pipeline.errors import UserError
 from pipeline.manifest import ABNORMAL, SPLITS
+from pipeline.progress import Progress
 from pipeline.stages.data import Organize
 from pipeline.work import run_all, worker_count
 from sources.exclusion import LeftOut
@@ -49,7 +50,7 @@ def is_here(folder: Path) -> bool:
     return any(OWN_SPLIT.match(path.name) for path in _files(folder, MOST_FOLDERS))
 
 
-def read(options: Organize) -> Records:
+def read(options: Organize, progress: Progress) -> Records:
     """Read the labels and look at every patch: what is damaged, and what is there twice.
 
     Without pixels where only the cohort is counted.
@@ -61,7 +62,7 @@ def read(options: Organize) -> Records:
     if options.dry_run:
         note = "counted by labels alone: damaged patches and near-duplicates are not known"
         return replace(found, notes=(*found.notes, note))
-    prints, aside = _looked_at(options, found.records)
+    prints, aside = _looked_at(options, found.records, progress)
     kept = [record for record in found.records if record.image_id in prints]
     if not kept:
         problem = f"{options.source}: none of its {len(found.records):,} patches can be used"
@@ -309,7 +310,7 @@ class _Look:
 
 
 def _looked_at(
-    options: Organize, records: Sequence[ImageRecord]
+    options: Organize, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[dict[str, Fingerprint], Aside]:
     """Return the fingerprint of each patch, by image_id, and why the others have none."""
     by_file: dict[str, list[ImageRecord]] = {}
@@ -325,14 +326,16 @@ def _looked_at(
     workers = worker_count(options.workers) if len(jobs) > 2 * worker_count(0) else 1
     prints: dict[str, Fingerprint] = {}
     aside: Aside = []
-    for job, found in run_all(_look, jobs, workers):
-        if isinstance(found, UserError):
-            raise found
-        for name, member, one in zip(job.names, job.members, found, strict=True):
-            if isinstance(one, Fingerprint):
-                prints[name] = one
-            else:
-                aside.append((f"{job.path.name}[{member}]", one))
+    with progress.track("Looking at patches", len(records), "patches") as advance:
+        for job, found in run_all(_look, jobs, workers):
+            if isinstance(found, UserError):
+                raise found
+            for name, member, one in zip(job.names, job.members, found, strict=True):
+                if isinstance(one, Fingerprint):
+                    prints[name] = one
+                else:
+                    aside.append((f"{job.path.name}[{member}]", one))
+            advance(len(job.names))
     return prints, sorted(aside)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError, shown
 from pipeline.manifest import DIAGNOSES
 from pipeline.paths import from_here
+from pipeline.progress import Progress
 from pipeline.stages.data import Organize
 from pipeline.tables import unread_spreadsheets
 from sources.folders.classes import LEAVE_OUT, diagnosis_of, split_of, understood
@@ -86,12 +87,13 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_dir())
 
 
-def read(options: Organize) -> "Records":
+def read(options: Organize, progress: Progress) -> "Records":
     """Read what a folder holds.
 
     Raises:
         UserError: It holds no image, a class is not understood, or a table's columns are not.
     """
+    del progress  # nothing here takes long
     from sources.folders.patients import to_records
 
     found = find_pictures(options.source)

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.progress import Progress
 from pipeline.stages.data import Organize
 from sources.records import Records
 from sources.rsna.files import Found, find_images, holds_images
@@ -33,12 +34,13 @@ def is_table(path: Path) -> bool:
     return bool(_tables(path)) if path.is_dir() else path.is_file() and _looks_so(path)
 
 
-def read(options: Organize) -> Records:
+def read(options: Organize, progress: Progress) -> Records:
     """Read the table, and find the images unless only a plan is wanted.
 
     Raises:
         UserError: There is no table, it cannot be used, or none of its images is there.
     """
+    del progress  # nothing here takes long
     rows = read_rows(_table(options.source, options.csv))
     views = Counter(record.view for record in rows.records.values())
     facts = {"rows": len(rows.records), "views": dict(sorted(views.items()))}

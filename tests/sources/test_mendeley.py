@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections import defaultdict
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -200,7 +201,8 @@ def test_films_of_near_numbers_stay_together(tmp_path):
     for place, number in enumerate([*numbers, *named]):
         kind = "Malignant Masses" if place in (0, 1, 5) else "Benign Masses"
         write(root, f"{kind}/{named.get(number, number)} (2).png", picture(place))
-    records = mendeley.read(checked(Organize, {"source": tmp_path, "workers": 1})).records
+    options = checked(Organize, {"source": tmp_path, "workers": 1})
+    records = mendeley.read(options, Silent()).records
     who = {int(record.image_id.split("_")[0]): record.patient_id for record in records}
     assert len({who[number] for number in numbers[:3]}) == 1
     assert len({who[number] for number in numbers[3:]}) == 1
@@ -244,7 +246,7 @@ def test_the_13128_pictures_of_ddsm_are_2188_films_of_1100_patients(tmp_path):
             for number in range(1, 7):
                 (tmp_path / "DDSM Dataset" / kind / f"{name} ({number}).png").touch()
     options = checked(Organize, {"source": tmp_path, "dry_run": True})
-    plan = plan_of(options, OpenNames())
+    plan = plan_of(options, OpenNames(), Silent())
     facts = plan.facts()
     assert (facts["pictures"], facts["films"], len(plan.splits)) == (13128, 2188, 1100)
     films_in = defaultdict(set)
@@ -255,3 +257,19 @@ def test_the_13128_pictures_of_ddsm_are_2188_films_of_1100_patients(tmp_path):
     planned = facts["planned"]
     films_of_training = 2188 - planned["val"]["images"] - planned["test"]["images"]
     assert planned["train"]["images"] == 6 * films_of_training
+
+
+def test_looking_at_pictures_is_shown(films):
+    shown = []
+
+    class Shown(Silent):
+        @contextmanager
+        def track(self, text, total, *_):
+            counted = []
+            yield counted.append
+            shown.append((text, total, sum(counted)))
+
+    plan_of(checked(Organize, {"source": films}), OpenNames(), Shown())
+    ((text, total, counted),) = shown
+    assert text == "Looking at pictures"
+    assert total == counted == sum(1 for path in films.rglob("*.png"))

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from pipeline.progress import Silent
 from pipeline.stages.data import Organize
 from tests.sources.rsna.files import CANCERS, PATIENTS, ROWS, real_rows, write_table
 from tests.sources.rsna.test_stage import plan
@@ -20,7 +21,7 @@ def test_rare_cancers_are_shared_by_label_and_site(tmp_path):
 
     rows = real_rows(women=600, images=2_800, cancers=60)
     table = write_table(tmp_path / "train.csv", rows)
-    splits = plan_of(Organize(csv=table, dry_run=True), OpenNames()).splits
+    splits = plan_of(Organize(csv=table, dry_run=True), OpenNames(), Silent()).splits
     ill = {one["patient_id"] for one in rows if one["cancer"]}
     assert len(ill) == 30
 
