@@ -33,11 +33,19 @@ from pipeline.records import (
     write_table_or_none,
 )
 from pipeline.resources.sizes import bytes_text
+from pipeline.stages.collections import FOLDERS
 from pipeline.stages.data import Organize
 from pipeline.work import worker_count
 from pipeline.workspace import MEMORY
 from sources import description
-from sources.dataset import MASK_COLUMNS, MISSING, PATCH_COLUMNS, Account, guard_against_leaks
+from sources.dataset import (
+    MASK_COLUMNS,
+    MISSING,
+    PATCH_COLUMNS,
+    Account,
+    guard_against_leaks,
+    near_duplicates_note,
+)
 from sources.plan import Layout, Plan, left_out_table, split_counts, split_table
 from sources.pseudonyms import OpenNames, Pseudonyms, read_key
 from sources.registry import check_of, plan_of
@@ -255,7 +263,11 @@ def _finish(plan: Plan, layout: Layout, account: Account) -> tuple[dict[str, Any
         "shortcuts": findings.facts(),
         **more,
     }
-    notes = [*_notes(plan, facts, layout), *told, *findings.warnings()]
+    near = []
+    if facts.get("collection") == FOLDERS:  # of any origin, copies among it
+        shown = {name: sample.thumbnail for name, sample in samples.items()}
+        near = near_duplicates_note(out, account.rows, shown)
+    notes = [*_notes(plan, facts, layout), *near, *told, *findings.warnings()]
     write_json(out / SUMMARY, facts | {"warnings": notes})
     return facts, notes
 

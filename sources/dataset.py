@@ -1,16 +1,20 @@
 """What came of a planned dataset, and the guard against leaks; for every collection."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from images.thumbnails import Thumbnail
 from pipeline.errors import UserError
 from pipeline.manifest import Row
 from pipeline.records import write_table
 from sources.splits import Planned
+from sources.twins import SIDE, fingerprint, near_duplicates
 
 MISSING = "missing: "  # how the reason begins where there is no file
 LEAKS = "leaks.csv"
+NEAR = "near_duplicates.csv"
 MASK_COLUMNS = (
     "image_id", "abnormality", "path", "source_id", "rows", "columns", "fit", "scale_y", "scale_x",
     "area",
@@ -65,3 +69,36 @@ def guard_against_leaks(out: Path, account: Account) -> None:
         f"two splits, so a model would be tested on what it learnt (all such: {out / LEAKS})",
         "list all but one split's of each number in a file and give it as --exclude",
     )
+
+
+def near_duplicates_note(
+    out: Path, rows: Sequence[Row], thumbnails: Mapping[str, Thumbnail]
+) -> list[str]:
+    """Say which images look the same and count as of several patients; list them in a file.
+
+    Copies that were saved anew, reduced, turned or mirrored are found; those that were cropped or
+    are brighter are not. Two women may look alike at this size: nothing is left out.
+
+    Args:
+        out: The dataset.
+        rows: Of its manifest.
+        thumbnails: By image_id.
+    """
+    seen = [row for row in rows if min(thumbnails[row.image_id].shape) >= SIDE]
+    groups = []
+    for places in near_duplicates([fingerprint(thumbnails[row.image_id]) for row in seen]):
+        group = [seen[place] for place in places]
+        if len({row.patient_id for row in group}) > 1:
+            groups.append(group)
+    (out / NEAR).unlink(missing_ok=True)
+    if not groups:
+        return []
+    lines = [(row.image_id, row.patient_id, row.split, row.label, number)
+             for number, group in enumerate(groups, start=1) for row in group]  # fmt: skip
+    write_table(out / NEAR, ("image_id", "patient_id", "split", "label", "looks_like"), lines)
+    crossing = sum(len({row.split for row in group}) > 1 for group in groups)
+    return [
+        f"{len(lines):,} images look like one of another patient, {crossing:,} of "
+        f"{len(groups):,} such groups in several splits: {out / NEAR} lists them; where they are "
+        "copies, give all but one of each group to --exclude"
+    ]

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -286,3 +287,27 @@ def test_class_folders_of_unknown_names_are_answered_with_the_option(tmp_path):
     run(raw, tmp_path / "out", classes="fine=normal,ill=malignant")
     labels = {row.image_id.rpartition("_")[0]: row.label for row in read_manifest(tmp_path / "out")}
     assert set(labels.values()) == {"not_malignant", "malignant"}
+
+
+def draw_smooth(path, seed):
+    """Write a picture of a few grey spots."""
+    coarse = np.random.default_rng(seed).integers(0, 60000, (6, 5), dtype=np.uint16)
+    write_png(path, cv2.resize(coarse, (100, 120), interpolation=cv2.INTER_CUBIC))
+
+
+def test_copies_that_were_saved_anew_under_other_patients_are_told_of(tmp_path):
+    root = class_folders(tmp_path / "raw")
+    for number in range(12):  # smooth, as films are
+        draw_smooth(root / "benign" / f"s{number}.png", number)
+    again = cv2.imread(str(root / "benign" / "s3.png"), cv2.IMREAD_UNCHANGED)
+    copy = cv2.resize(again[:, ::-1], None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(root / "benign" / "copy.jpg"), (copy // 257).astype(np.uint8))
+    result = run(root, tmp_path / "out")
+    (note,) = (note for note in result.notes if "look like one of another patient" in note)
+    assert note.startswith("2 images")
+    with (tmp_path / "out" / "near_duplicates.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["image_id"] for line in lines} == {"s3", "copy"}
+    (root / "benign" / "copy.jpg").unlink()
+    run(root, tmp_path / "out")
+    assert not (tmp_path / "out" / "near_duplicates.csv").exists()
