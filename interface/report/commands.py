@@ -9,6 +9,7 @@ from typing import Any
 
 from interface.flags import command
 from interface.report.data import Dataset
+from interface.report.heat_maps import HEAT_MAPS
 from interface.report.reading.runs import RunView
 from interface.report.reading.scores import NONE
 from interface.report.searches import Search
@@ -114,6 +115,9 @@ def _of_run(run: RunView, runs: Sequence[RunView]) -> Iterator[str]:
            {"calibration": run.calibration["method"], **operating_point(run.rule)}),
     }  # fmt: skip
     yield repeat("evaluate", evaluation)
+    with suppress(UserError):  # it has no maps
+        shown = read_record(run.folder / HEAT_MAPS, "explain")["options"]
+        yield repeat("explain", shown | {"run": run.model, "data": elsewhere})
 
 
 def _settled(run: RunView) -> dict[str, Any]:

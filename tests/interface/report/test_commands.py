@@ -7,9 +7,10 @@ import pytest
 
 from interface.flags import build_parser
 from interface.stages import STAGES
-from pipeline.records import plain_options, read_json, write_json
+from pipeline.records import close_folder, open_folder, plain_options, read_json, write_json
 from pipeline.runs import find_run
 from pipeline.stages.evaluation import WAY, Ensemble, Evaluate
+from pipeline.stages.explanation import Explain
 from pipeline.stages.tuning import Tune
 from tests.interface.report.files import cohort, dataset, finish, page_of, run_folder
 from tests.interface.report.test_searches import MODEL, STUDY, study, tuned
@@ -68,6 +69,19 @@ def test_evaluation_names_a_run_as_it_will_be_called_and_finds_it(searched):
     assert find_run(root / "runs", named[1]).folder == folder
     text = Page(page_of(root).text).text
     assert "20260102-0304" not in text[text.index("Commands that repeat") :]
+
+
+def test_heat_maps_are_made_again_after_their_run_was_evaluated(searched):
+    root, _, _, folder = searched
+    options = Explain(images="all", evidence="malignant", checks=0, runs=root / "runs")
+    open_folder(folder / "explanations", "explain", options)
+    close_folder(folder / "explanations", "explain", options, {}, "abc", 1.0)
+    found = commands(root)
+    assert [stage for stage, _ in found][-3:] == ["evaluate", "explain", "report"]
+    again = found[-2][1]
+    assert (again.run, again.images, again.evidence, again.checks) == (
+        MODEL, "all", "malignant", 0
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
