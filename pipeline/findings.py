@@ -56,6 +56,16 @@ class MapScale(Struct):
     images: Count
 
 
+class MapStratum(Struct):
+    """What heat-maps are worth on test images of one kind."""
+
+    factor: str
+    level: str
+    images: Count
+    patients: Count
+    scores: ByGroup  # by kind of map, not by group
+
+
 class Explanations(Struct):
     """explanations.json: what the heat-maps of a run are worth."""
 
@@ -73,6 +83,8 @@ class Explanations(Struct):
     masks_set_aside: Count
     labels: LabelPair = BENIGN_MALIGNANT
     scale: MapScale | None = None
+    untrained_networks: Count = 1  # whose mean is the baseline; earlier versions had one
+    strata: list[MapStratum] = []
 
 
 class BaselineScores(Struct):

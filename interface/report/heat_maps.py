@@ -7,9 +7,10 @@ from typing import Any
 
 from interface.report.pictures import OUTCOMES, data_uri
 from interface.report.reading.runs import RunView
-from interface.report.reading.scores import interval_of
+from interface.report.reading.scores import FACTORS, interval_of
 from interface.report.sheets import Sheet, SheetRow
 from models.evaluation.predictions import maps_are_older
+from models.evaluation.strata import FEW
 from pipeline.errors import UserError
 from pipeline.labels import KEYS, Labels
 from pipeline.paths import inside
@@ -53,6 +54,7 @@ class Explanations:
     counts: Mapping[str, int]  # of them, by outcome
     drawn: int  # how many there are, shown or not
     sheet: Sheet | None  # their scores; None where no mask is known
+    strata: Sheet | None  # the scores of each kind of image
     checks: str  # what the checks found, in a sentence; empty without them
     older: bool  # whether the run was evaluated again since, with other probabilities or calls
     again: str  # the command that makes them again
@@ -72,11 +74,12 @@ def explanations_of(run: RunView) -> Explanations | None:
         each = (_heat_map(folder, line, run) for line in drawn[:MOST_MAPS])
         shown = [found for found in each if found]
         sheet = _sheet(run, facts) if facts["scored"] else None
+        strata, checks = _strata(run, facts), _checks(facts["checks"])
     except (UserError, KeyError, ValueError):
         return None
     counts = {name: sum(one.outcome == name for one in shown) for name in OUTCOMES}
     return Explanations(
-        *_said_of(facts), shown, counts, len(drawn), sheet, _checks(facts["checks"]),
+        *_said_of(facts), shown, counts, len(drawn), sheet, strata, checks,
         maps_are_older(run.folder), f"python main.py explain --run {run.folder}",
     )  # fmt: skip
 
@@ -170,9 +173,46 @@ def _sheet(run: RunView, facts: Mapping[str, Any]) -> Sheet:
         f"{facts['scored']} test images of {facts['patients']} patients. Pointing game: the share "
         "of images whose hottest pixel lies in a lesion, or within "
         f"{facts['tolerance']:.0%} of the side beside it. IoU: at the threshold that was best on "
-        f"validation. {within}95 % intervals over patients."
+        f"validation. {within}{_untrained(facts)}95 % intervals over patients."
     )
     return Sheet(f"{run.slug}/heat_maps", caption, ("Map", *names.values()), rows)
+
+
+def _untrained(facts: Mapping[str, Any]) -> str:
+    """Say how many untrained networks the baseline is the mean of."""
+    count = facts.get("untrained_networks", 1)
+    return f"Untrained network: the mean of {count} with random weights. " if count > 1 else ""
+
+
+def _strata(run: RunView, facts: Mapping[str, Any]) -> Sheet | None:
+    """Return what maps are worth in each stratum; None where an earlier version did not say."""
+    if not (strata := facts.get("strata")):
+        return None
+    beside = [kind for kind in MAP_KINDS if kind not in ("map", "breast")]
+    columns = (
+        "Stratum", "Images", "Patients", *MAP_SCORES.values(),
+        *(f"Pointing game, {MAP_KINDS[kind].lower()}" for kind in beside),
+    )  # fmt: skip
+    rows = [
+        SheetRow(
+            head=one["level"],
+            cells=[
+                one["images"],
+                one["patients"],
+                *(interval_of(one["scores"]["map"][score]) for score in MAP_SCORES),
+                *(interval_of(one["scores"][kind]["pointing"]) for kind in beside),
+            ],
+            detail="too few to say anything" if one["images"] < FEW else "",
+            part=FACTORS.get(one["factor"], one["factor"].capitalize()),
+            kind="small" if one["images"] < FEW else "",
+        )
+        for one in strata
+    ]
+    caption = (
+        "The same scores of each kind of image whose lesions are outlined. So many intervals are "
+        f"looked at that some lie far off by chance; grey rows have fewer than {FEW} images."
+    )
+    return Sheet(f"{run.slug}/heat_map_strata", caption, columns, rows)
 
 
 def _groups(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -192,7 +232,7 @@ def _checks(checks: Mapping[str, Any] | None) -> str:
         return ""
     parts = []
     mirror = (checks.get("single_mirror") or {}).get("value")
-    last = checks["randomised"][-1]["correlation"]
+    steps = [one for one in checks["randomised"] if one["correlation"] is not None]
     for name in ("deletion", "insertion"):
         if not checks[name]:  # of an anomaly detector, whose score is computed from its map
             continue
@@ -200,6 +240,7 @@ def _checks(checks: Mapping[str, Any] | None) -> str:
         parts.append(f"area under the {name} curve {own:.2f} (centred blob {blob:.2f})")
     if mirror is not None:
         parts.append(f"correlation of single maps of mirror images {mirror:.2f}")
-    if last is not None:
-        parts.append(f"rank correlation with the maps of random weights {last:.2f}")
+    if steps:
+        each = ", ".join(f"{one['unit']} {one['correlation']:.2f}" for one in steps)
+        parts.append(f"rank correlation with the maps of random weights, from the head on: {each}")
     return f"Checks on {checks['images']} test images: {'; '.join(parts)}."

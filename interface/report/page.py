@@ -154,7 +154,8 @@ def make_page(runs: Sequence[RunView], waiting: int, options: Report, progress: 
         *_of_groups(groups), *whole.values(), *cohort_sheets(list(datasets.values())),
         *(sheet for one in sections for sheet in (one.metrics, one.threshold, one.strata,
                                            one.settings)),
-        *(one.explanations.sheet for one in sections if one.explanations),
+        *(sheet for one in sections if one.explanations
+          for sheet in (one.explanations.sheet, one.explanations.strata)),
         *preprocessing.values(), *(one.sheet for one in searches),
     ]  # fmt: skip
     problems = [problem for one in datasets.values() for problem in one.problems] + unread

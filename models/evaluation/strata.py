@@ -103,7 +103,7 @@ def strata(rows: Sequence[Row], scores: Floats, replicates: int, seed: int) -> l
         which is true with fewer than `FEW` malignant or benign images.
     """
     found = [(factor, level, members) for factor in FACTORS
-             for level, members in _levels(rows, factor)]  # fmt: skip
+             for level, members in levels(rows, factor)]  # fmt: skip
     targets = np.array([row.is_positive for row in rows], np.bool_)
     patients = np.array([row.patient_id for row in rows], np.str_)
     drawn: list[list[Floats]] = [[] for _ in found]
@@ -120,7 +120,7 @@ def strata(rows: Sequence[Row], scores: Floats, replicates: int, seed: int) -> l
     ]
 
 
-def _levels(rows: Sequence[Row], factor: str) -> list[tuple[str, NDArray[np.intp]]]:
+def levels(rows: Sequence[Row], factor: str) -> list[tuple[str, NDArray[np.intp]]]:
     """Return each level of a factor with the places of its images; none where nothing is stated."""
     levels: dict[str, list[int]] = {}
     for place, row in enumerate(rows):

@@ -1,6 +1,6 @@
 """Goes through the images: maps of each kind, judged beside the lesions, and drawn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,18 @@ from images import breast, frame, outlines
 from images.files import WHITE_8, read_image
 from images.jobs import code_digest
 from models.anomaly import maps as error_parts
-from models.explanation import baselines, cams, errors, lesions, maps, occlusion, pictures, scores
-from models.explanation.baselines import BASELINES, blob_in, breast_in, without_weights
+from models.explanation import (
+    baselines,
+    cams,
+    checks,
+    errors,
+    lesions,
+    maps,
+    occlusion,
+    pictures,
+    scores,
+)
+from models.explanation.baselines import BASELINES, DRAWS, blob_in, breast_in, without_weights
 from models.explanation.cams import normalised
 from models.explanation.errors import restored_images, restores
 from models.explanation.lesions import View
@@ -35,8 +45,8 @@ from pipeline.work import Ledger
 Heat = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Images = NDArray[np.uint8]
-# By kind: maps (N, S, S) of images and of the evidence to show of each.
-Makers = Mapping[str, Callable[[Images, Sequence[str]], Heat]]
+# Maps (N, S, S) of images and of the evidence to show of each.
+Maker = Callable[[Images, Sequence[str]], Heat]
 
 MAP = "map"
 KINDS = {MAP: "Heat-map", **BASELINES}
@@ -54,6 +64,12 @@ class Found:
     judged: Judged | None  # None where its lesions are not known
     # The hottest pixel, x and y in pixels of the film; None where no pixel is warm.
     peak: tuple[float, float] | None
+
+    @classmethod
+    def mean(cls, several: Sequence["Found"]) -> "Found":
+        """Return the mean of what is known of several maps of an image; the first one's peak."""
+        judged = [one.judged for one in several if one.judged is not None]
+        return cls(Judged.mean(judged) if judged else None, several[0].peak)
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> "Found":
@@ -111,9 +127,22 @@ class Judge:
         return {name: Found.of_facts(facts) for name, facts in found.items() if facts}
 
     def maps(self, kind: str, split: str, names: Sequence[str]) -> Heat:
-        """Return the maps of one kind (N, S, S) of images of a split."""
+        """Return the maps of one kind (N, S, S) of images of a split: of several, the first."""
+        return next(self._maps(kind, split, names))
+
+    def _maps(self, kind: str, split: str, names: Sequence[str]) -> Iterator[Heat]:
         evidence = self._subject.evidence(self._options.evidence, names)
-        return self._makers[kind](self._subject.images(split, names), evidence)
+        images = self._subject.images(split, names)
+        return (maker(images, evidence) for maker in self._makers[kind])
+
+    def known(self, name: str) -> Any:
+        """Return what was kept of its maps under a name; None where it must be found."""
+        return self._ledger.facts(name, self._key)
+
+    def keep(self, name: str, facts: Any) -> Any:
+        """Keep what was found of its maps under a name, and return it."""
+        self._ledger.add(name, self._key, facts)
+        return facts
 
     def _done(self, kind: str, name: str) -> bool:
         if self._ledger.facts(f"{kind}/{name}", self._key) is None:
@@ -132,16 +161,20 @@ class Judge:
         with progress.track(text, total, "images", done=total - len(names)) as advance:
             for start in range(0, len(names), batch):
                 part = names[start : start + batch]
-                images, found = self._subject.images(split, part), self.maps(kind, split, part)
+                images = self._subject.images(split, part)
+                several = [*self._maps(kind, split, part)]
+                found = [
+                    [self._look(*one) for one in zip(part, images, normalised(maps), strict=True)]
+                    for maps in several
+                ]
                 entries: list[tuple[str, str, Any]] = []
-                for name, image, heat, own in zip(
-                    part, images, found, normalised(found), strict=True
+                for name, image, heat, *looked in zip(
+                    part, images, several[0], *found, strict=True
                 ):
                     if kind == MAP and name in self._draw:
                         self._write(name, image, heat)
                         entries.append((f"{name}.png", self._key, {}))
-                    looked = self._look(name, image, own)
-                    entries.append((f"{kind}/{name}", self._key, asdict(looked)))
+                    entries.append((f"{kind}/{name}", self._key, asdict(Found.mean(looked))))
                 self._ledger.add_all(entries)
                 advance(len(part))
 
@@ -180,27 +213,37 @@ class Judge:
         write_picture(inside(self._folder, f"{name}.png"), picture)
 
 
-def _makers(subject: Subject, options: Explain) -> Makers:
-    model, compute = subject.model, subject.compute
-    method = options.method
+def _makers(subject: Subject, options: Explain) -> Mapping[str, Sequence[Maker]]:
+    """Return by kind what makes its maps: several for untrained networks, whose mean counts."""
+    model, compute, method = subject.model, subject.compute, options.method
 
     @cache
-    def blank() -> TrainedModel:  # once some of its maps are to be made
+    def blank(draw: int) -> TrainedModel:  # once some of its maps are to be made
         normals = normals_of(subject.splits["val"]).images
-        return without_weights(model, normals, compute, options.seed)
+        return without_weights(model, normals, compute, options.seed, draw)
+
+    def trained(images: Images, evidence: Sequence[str]) -> Heat:
+        return maps_of(model, images, compute, method, evidence)
+
+    def untrained(draw: int) -> Maker:
+        return lambda images, evidence: maps_of(blank(draw), images, compute, method, evidence)
+
+    def blobs(images: Images, _evidence: Sequence[str]) -> Heat:
+        return np.stack([blob_in(breast_in(image)) for image in images])
+
+    def breasts(images: Images, _evidence: Sequence[str]) -> Heat:
+        return np.stack([breast_in(image) for image in images]).astype(np.float32)
 
     return {
-        MAP: lambda images, evidence: maps_of(model, images, compute, method, evidence),
-        "blob": lambda images, _evidence: np.stack([blob_in(breast_in(image)) for image in images]),
-        "breast": lambda images, _evidence: np.stack([breast_in(image) for image in images]).astype(
-            np.float32
-        ),
-        "untrained": lambda images, evidence: maps_of(blank(), images, compute, method, evidence),
+        MAP: [trained],
+        "blob": [blobs],
+        "breast": [breasts],
+        "untrained": [untrained(draw) for draw in range(DRAWS)],
     }
 
 
 def _code() -> str:
     """Return a digest of the code behind the figures: an older version's are made again."""
-    parts = (baselines, cams, error_parts, errors, lesions, maps, occlusion, pictures, scores,
-             memory_bank, breast, frame, outlines)  # fmt: skip
+    parts = (baselines, cams, checks, error_parts, errors, lesions, maps, memory_bank, occlusion,
+             pictures, scores, breast, frame, outlines)  # fmt: skip
     return code_digest(__file__, *(part.__file__ for part in parts))

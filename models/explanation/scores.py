@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bootstrap import INTERVAL_PATIENTS, Estimate, patient_weights, tail_of, with_interval
+from models.evaluation.strata import FACTORS, levels
 from models.metrics import Floats, auc
 from pipeline.labels import KEYS
+from pipeline.manifest import Row
 
 Heat = NDArray[np.float32]  # (S, S) in [0, 1]
 Mask = NDArray[np.bool_]  # (S, S)
@@ -65,6 +67,17 @@ class Judged:
         area = auc(lesion[breast], heat[breast].astype(np.float64))
         within = area if np.isfinite(area) else None
         return cls(float(near[heat == heat.max()].mean()), energy, tuple(iou), within)
+
+    @classmethod
+    def mean(cls, several: Sequence["Judged"]) -> "Judged":
+        """Return the mean scores of several maps of one image."""
+        areas = [one.pixel_auc for one in several if one.pixel_auc is not None]
+        return cls(
+            float(np.mean([one.pointing for one in several])),
+            float(np.mean([one.energy for one in several])),
+            tuple(np.mean([one.iou for one in several], axis=0).tolist()),
+            float(np.mean(areas)) if areas else None,
+        )
 
 
 def reached(lesion: Mask) -> Mask:
@@ -121,15 +134,57 @@ class ScoredMaps:
             beside: Maps of another kind of the same images: then it is the lead over them, whose
                 interval comes from the same draws.
         """
-        found: dict[str, dict[str, Any]] = {}
-        for group in GROUPS:
-            found[group] = {}
-            for name, values in self.values.items():
-                own = values - beside.values[name] if beside else values
-                chosen = self.chosen(group) & np.isfinite(own)
-                patients = [who for who, is_in in zip(self.patients, chosen, strict=True) if is_in]
-                found[group][name] = as_json(mean_of(own[chosen], patients, replicates, seed))
+        values = self.values
+        if beside:
+            values = {name: own - beside.values[name] for name, own in values.items()}
+        return {group: self._means(values, self.chosen(group), replicates, seed)
+                for group in GROUPS}  # fmt: skip
+
+    def of_some(self, places: NDArray[np.intp], replicates: int, seed: int) -> dict[str, Any]:
+        """Return each score of the images at some places, with its interval."""
+        chosen = np.zeros(len(self.malignant), np.bool_)
+        chosen[places] = True
+        return self._means(self.values, chosen, replicates, seed)
+
+    def _means(
+        self, values: Mapping[str, Floats], chosen: NDArray[np.bool_], replicates: int, seed: int
+    ) -> dict[str, Any]:
+        found = {}
+        for name, own in values.items():
+            known = chosen & np.isfinite(own)
+            patients = [who for who, is_in in zip(self.patients, known, strict=True) if is_in]
+            found[name] = as_json(mean_of(own[known], patients, replicates, seed))
         return found
+
+
+def strata_of(
+    rows: Sequence[Row], scored: Mapping[str, ScoredMaps], replicates: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return what maps are worth in each stratum of the images that they are scored on.
+
+    Args:
+        rows: Of the images, in the order of `scored`.
+        scored: By kind of map.
+        replicates: Of the bootstrap over patients.
+        seed: Of its draws.
+
+    Returns:
+        For each level of each factor of `models.evaluation.strata` that the images have: factor,
+        level, images, patients, scores (by kind of map and score: value, low, high).
+    """
+    return [
+        {
+            "factor": factor,
+            "level": level,
+            "images": len(places),
+            "patients": len({rows[place].patient_id for place in places}),
+            "scores": {
+                kind: maps.of_some(places, replicates, seed) for kind, maps in scored.items()
+            },
+        }
+        for factor in FACTORS
+        for level, places in levels(rows, factor)
+    ]
 
 
 def known_groups(figures: Mapping[str, Any]) -> tuple[str, ...]:

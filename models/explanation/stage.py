@@ -1,7 +1,7 @@
 """The stage `explain`: maps of a run's evidence or errors, scored against the outlines."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.predictions import ERROR
-from models.explanation.baselines import BASELINES
+from models.explanation.baselines import BASELINES, DRAWS
 from models.explanation.cams import own_method
-from models.explanation.chosen import cases_to_draw
+from models.explanation.chosen import Case, cases_to_draw
 from models.explanation.errors import FOLDER, SCORED, kind_of_map
 from models.explanation.faithfulness import check_maps
 from models.explanation.judging import KINDS, MAP, Found, Judge, kinds
@@ -24,6 +24,7 @@ from models.explanation.scores import (
     ScoredMaps,
     best_threshold,
     known_groups,
+    strata_of,
 )
 from models.explanation.subject import Subject, read_subject
 from models.inference import prepare_process
@@ -71,11 +72,12 @@ def explain(options: Explain, progress: Progress) -> Result:
             stale.unlink()
     judge = Judge(subject, used, folder, names, progress)
     found = judge.found(MAP, "test", progress)
-    scored = _score(subject, judge, found, progress)
+    known = [case for case in subject.cases if found[case.image_id].judged is not None]
+    scored = _score(judge, known, found, progress)
     checked = check_maps(subject, judge, used, progress) if options.checks else None
     _write_table(folder, subject, options.evidence, names, found, scored.get(MAP))
     write_set_aside(folder, subject.set_aside)
-    facts = _facts(subject, used, scored, checked, len(drawn)) | _kind(subject, used, judge)
+    facts = _facts(subject, used, known, scored, checked, len(drawn)) | _kind(subject, used, judge)
     write_json(folder / SCORED, facts)
     counts = {"images": len(subject.cases), "drawn": len(drawn), "scored": facts["scored"]}
     seconds = time.perf_counter() - started
@@ -109,10 +111,9 @@ def _refuse_meaningless(subject: Subject, options: Explain) -> None:
 
 
 def _score(
-    subject: Subject, judge: Judge, found: Mapping[str, Found], progress: Progress
+    judge: Judge, cases: Sequence[Case], found: Mapping[str, Found], progress: Progress
 ) -> dict[str, ScoredMaps]:
     """Score maps of every kind on the test images whose lesions are known; empty without any."""
-    cases = [case for case in subject.cases if found[case.image_id].judged is not None]
     if not cases:
         return {}
     malignant = np.array([case.malignant for case in cases], np.bool_)
@@ -159,6 +160,7 @@ def _write_table(
 def _facts(
     subject: Subject,
     options: Explain,
+    known: Sequence[Case],
     scored: Mapping[str, ScoredMaps],
     checked: Mapping[str, Any] | None,
     drawn: int,
@@ -166,6 +168,7 @@ def _facts(
     """Return explanations.json, but for `_kind`."""
     draws = options.replicates, options.seed
     own = scored.get(MAP)
+    rows = [subject.row(case.image_id) for case in known]
     return {
         "run": str(subject.run.folder),
         "model": subject.run.model,
@@ -182,6 +185,8 @@ def _facts(
             for kind, found in scored.items()
             if own and kind != MAP
         },
+        "untrained_networks": DRAWS,
+        "strata": strata_of(rows, scored, *draws),
         "checks": checked,
         "masks_set_aside": len(subject.lesions.set_aside),
     }
@@ -230,7 +235,7 @@ def _leads_table(facts: Mapping[str, Any]) -> Table:
     """Return how much more often the map hits, image by image: intervals of differences."""
     groups, known = _groups(facts), known_groups(facts["scores"][MAP])
     rows = tuple(
-        (kind, *(_cell(found[group]["pointing"], ", ") for group in known))
+        (KINDS[kind], *(_cell(found[group]["pointing"], ", ") for group in known))
         for kind, found in facts["leads"].items()
     )
     own = kinds(facts["evidence"] == ERRORS)[MAP].lower()
@@ -259,12 +264,19 @@ def _check_tables(checks: Mapping[str, Any] | None) -> list[Table]:
         for kind, found in checks[name].items()
     ]
     rows.append(("Single map of the mirror image, correlation", _cell(checks["single_mirror"])))
-    last = checks["randomised"][-1]
-    value = last["correlation"]
-    shown = "-" if value is None else f"{value:.2f}"
-    rows.append(("Random weights, rank correlation", shown))
     title = f"Checks on {checks['images']} images"
-    return [Table(title, ("Check", "Value (95 % interval)"), tuple(rows))]
+    changed = tuple(
+        (one["unit"], "-" if one["correlation"] is None else f"{one['correlation']:.2f}")
+        for one in checks["randomised"]
+    )
+    return [
+        Table(title, ("Check", "Value (95 % interval)"), tuple(rows)),
+        Table(
+            "Random weights from the head on",
+            ("Up to the layer", "Rank correlation with the map"),
+            changed,
+        ),
+    ]
 
 
 def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
@@ -283,11 +295,20 @@ def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
         low = facts["leads"][kind][ALL]["pointing"]["low"]
         if low is not None and low <= 0:
             notes.append(f"the maps do not point better than: {KINDS[kind].lower()}")
-    if facts["checks"]:
-        last = facts["checks"]["randomised"][-1]["correlation"]
-        if last is not None and last > STAYS:
-            notes.append(
-                f"the maps hardly change with random weights (rank correlation {last:.2f}), so "
-                "they say little of what was learnt"
-            )
-    return notes
+    return notes + _stay(facts)
+
+
+def _stay(facts: Mapping[str, Any]) -> list[str]:
+    """Say so where maps stay as they are while the layers that they look at lose what they learnt.
+
+    That is those from the target layer on; of other maps all.
+    """
+    steps = facts["checks"]["randomised"] if facts["checks"] else []
+    last = facts["layer"]["unit"] if facts["layer"] else None
+    reached = [one for one in steps if one["unit"] == last] or steps[-1:]
+    return [
+        f"the maps hardly change with random weights from {one['unit']} to the head (rank "
+        f"correlation {one['correlation']:.2f}): they say little of what was learnt there"
+        for one in reached
+        if one["correlation"] is not None and one["correlation"] > STAYS
+    ]

@@ -41,7 +41,12 @@ def explained(root):
         "patients": 2, "tolerance": 0.03, "thresholds": dict.fromkeys(KINDS, 0.5),
         "scores": scores, "leads": {}, "masks_set_aside": 0,
         "checks": {"images": 2, "deletion": areas, "insertion": areas, "mirror": figure,
-                   "randomised": [{"unit": "fc", "correlation": 0.125}]},
+                   "randomised": [{"unit": "fc", "correlation": 0.875},
+                                  {"unit": "conv1", "correlation": 0.125}]},
+        "untrained_networks": 3,
+        "strata": [{"factor": "density", "level": level, "images": images, "patients": 2,
+                    "scores": {kind: dict.fromkeys(SCORES, figure) for kind in KINDS}}
+                   for level, images in (("2", 40), ("3", 4))],
     })  # fmt: skip
     close_folder(folder, "explain", Explain(), {}, "abc", 1.0)
     return folder
@@ -62,8 +67,18 @@ def test_gallery_has_a_filter_for_each_outcome_and_needs_no_script(tmp_path):
         assert f".pick-{outcome}:checked ~ .gallery .of-{outcome}" in text
     assert "<script" not in text
     assert re.search(r"Grad-CAM\+\+ of 4 test images", page.text)
-    assert "rank correlation with the maps of random weights 0.12" in page.text
+    assert "maps of random weights, from the head on: fc 0.88, conv1 0.12" in page.text
     assert "0.500 to 0.750" in page.text
+
+
+def test_strata_of_the_scores_are_folded_and_small_ones_say_so(tmp_path):
+    explained(tmp_path)
+    text = Page(page_of(tmp_path).text).text
+    assert "2 strata of the images whose lesions are outlined" in text
+    folded = text[text.index("2 strata of") :]
+    assert re.search(r"Breast density\s+2\s+40\s+2\s+0.625", folded)
+    assert re.search(r"3\s+too few to say anything\s+4\s+2\s+0.625", folded)
+    assert "Untrained network: the mean of 3 with random weights" in text
 
 
 def test_names_of_the_page_are_those_of_the_stage():
@@ -71,16 +86,18 @@ def test_names_of_the_page_are_those_of_the_stage():
     assert MAP_SCORES == SCORES
 
 
-def test_maps_of_an_earlier_version_have_no_pixel_auc_and_are_shown(tmp_path):
+def test_maps_of_an_earlier_version_have_no_pixel_auc_or_strata_and_are_shown(tmp_path):
     folder = explained(tmp_path)
     facts = read_json(folder / "explanations.json")
     for groups in facts["scores"].values():
         for scores in groups.values():
             del scores["pixel_auc"]
+    del facts["strata"], facts["untrained_networks"]
     write_json(folder / "explanations.json", facts)
     text = Page(page_of(tmp_path).text).text
     assert "Pointing game" in text
     assert "Pixel AUC" not in text
+    assert "whose lesions are outlined" not in text
 
 
 def test_run_whose_heat_maps_are_damaged_or_unfinished_shows_none(tmp_path):

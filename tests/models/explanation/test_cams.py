@@ -1,9 +1,12 @@
 """Heat-maps of every architecture: in range, where they should be, and nothing left behind."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 
+from models.explanation.baselines import untrained
 from models.explanation.cams import CAMS, enlarged, heat_maps
 from models.explanation.checks import correlation, mirror_correlations
 from models.inference import Compute, TrainedModel, image_logits, place
@@ -161,6 +164,23 @@ def test_a_peak_may_lie_between_cells():
     cells[0, 3, 4:6] = 1
     (heat,) = enlarged(cells, TargetLayer("any", 16, 0), SIZE)
     assert np.unravel_index(heat.argmax(), heat.shape)[1] == pytest.approx(4.5 * 16, abs=1)
+
+
+def test_no_training_starts_from_the_weights_of_an_untrained_network():
+    """One that was trained shortly from random weights is still close to them."""
+    model = model_of("mammo_cnn")  # with seed 3, as a training with --seed 3 begins
+    drawn = [untrained(model, COMPUTE, 3, draw) for draw in (0, 1)]
+    for pair in combinations((model, *drawn), 2):
+        first, second = (convolutions(one) for one in pair)
+        assert max(abs(correlation(*both)) for both in zip(first, second, strict=True)) < 0.5
+    again = convolutions(untrained(model, COMPUTE, 3))
+    assert all(
+        (one == other).all() for one, other in zip(again, convolutions(drawn[0]), strict=True)
+    )
+
+
+def convolutions(model):
+    return [one.detach().numpy() for one in model.network.parameters() if one.dim() == 4]
 
 
 def test_an_architecture_without_target_layer_is_refused():

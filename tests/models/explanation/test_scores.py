@@ -76,6 +76,16 @@ def test_half_of_the_heat_in_the_lesion_and_half_of_the_union():
     assert judged.iou[0] == pytest.approx(0.5)
 
 
+def test_several_maps_of_an_image_count_as_their_mean():
+    hit, miss = (Judged.of(peak(y, 60), LESION, BREAST) for y in (30, 80))
+    both = Judged.mean([hit, miss])
+    assert (both.pointing, both.energy) == (0.5, 0.5)
+    assert both.iou[0] == pytest.approx(hit.iou[0] / 2)
+    assert both.pixel_auc == pytest.approx((hit.pixel_auc + miss.pixel_auc) / 2)
+    outside = Judged.of(peak(30, 60), LESION, LESION)  # a breast of lesions alone
+    assert Judged.mean([outside, outside]).pixel_auc is None
+
+
 def test_the_threshold_is_the_one_that_suits_validation():
     heat = np.where(LESION, np.float32(0.8), np.float32(0.3))
     judged = Judged.of(heat, LESION, BREAST)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -94,6 +95,54 @@ def test_pictures_table_and_scores_agree(runs, prepared):
     assert facts["checks"]["images"] == 2
     assert facts["checks"]["randomised"][0]["unit"] == "head"
     assert facts["checks"]["single_mirror"]["value"] < 1
+    leads = next(one for one in result.tables if "lead" in one.title)
+    assert [row[0] for row in leads.rows] == ["Centred blob", "Breast mask", "Untrained network"]
+
+
+def test_every_stratum_is_scored_by_its_own_images(runs, prepared):
+    result = explain(Explain(runs=runs, count=1, **QUICK | {"checks": 0}), Silent())
+    facts = read_json(result.folder / "explanations.json")
+    hits = {one["image_id"]: float(one["pointing"]) for one in table(result.folder)
+            if one["pointing"]}  # fmt: skip
+    rows = {row.image_id: row for row in read_manifest(prepared / "preprocessed")}
+    found = {(one["factor"], one["level"]): one for one in facts["strata"]}
+    assert {"view", "density", "assessment", "subtlety"} <= {factor for factor, _ in found}
+    for factor in ("view", "density"):
+        levels = [one["images"] for one in facts["strata"] if one["factor"] == factor]
+        assert sum(levels) == facts["scored"]
+    own = [name for name in hits if rows[name].view == "MLO"]
+    mlo = found["view", "MLO"]
+    assert (mlo["images"], mlo["patients"]) == (
+        len(own), len({rows[name].patient_id for name in own})
+    )  # fmt: skip
+    assert set(mlo["scores"]) == {"map", "blob", "breast", "untrained"}
+    scored = mlo["scores"]["map"]["pointing"]
+    assert scored["value"] == pytest.approx(np.mean([hits[name] for name in own]))
+
+
+class Working(Silent):
+    """Keeps how many steps of each kind of work were left to do."""
+
+    def __init__(self):
+        self.left = {}
+
+    @contextmanager
+    def track(self, text, total, unit, done=0):  # noqa: ARG002
+        self.left[text] = total - done
+        yield lambda _steps: None
+
+
+@pytest.mark.slow
+def test_checks_that_an_earlier_run_made_are_taken_over(runs):
+    first = explain(Explain(runs=runs, count=1, **QUICK), Silent())
+    again = Working()
+    options = Explain(runs=runs, count=2, **QUICK | {"checks": 3})
+    assert explain(options, again).facts["checks"]["images"] == 3
+    assert again.left["Deletion and insertion"] == 2, "a third image's, of two kinds of maps"
+    again = Working()
+    found = explain(Explain(runs=runs, count=2, **QUICK), again)
+    assert found.facts["checks"] == first.facts["checks"]
+    assert not {"Deletion and insertion", "Random weights, mirror image"} & set(again.left)
 
 
 @pytest.mark.slow
