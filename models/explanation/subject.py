@@ -92,7 +92,7 @@ def read_subject(options: Explain, progress: Progress) -> Subject:
 
     Raises:
         UserError: There is no such run, it is not evaluated or is an ensemble, its data is gone or
-            has changed.
+            has changed, or is not that of `options.data`.
     """
     run = find_run(options.runs, options.run)
     members = members_of(run)
@@ -104,10 +104,14 @@ def read_subject(options: Explain, progress: Progress) -> Subject:
     measured = run.metrics()
     model = load_run(run.folder)
     data = options.data or from_here(Path(str(measured["data"])))
+    if options.data is None and not data.is_dir():
+        raise UserError(
+            f"{data}: is gone, and {run.name} was evaluated on it",
+            "where it was moved, say so with --data; else make it again",
+        )
     record = read_fresh(data, "preprocess", "organize")
-    if options.data is None and dataset_hash(data) != measured["data_hash"]:
-        command = f"evaluate again with: python main.py evaluate --run {from_here(run.folder)}"
-        raise UserError(f"{data}: has changed since {run.name} was evaluated", command)
+    if dataset_hash(data) != measured["data_hash"]:
+        raise _not_evaluated(run, data, options.data is not None)
     rows, _ = read_rows(data, record, run.fold.number)
     refuse_unfit(run, model.facts, data, rows)
     compute = choose_compute(options.device, "fp32")
@@ -121,6 +125,19 @@ def read_subject(options: Explain, progress: Progress) -> Subject:
     calls = {case.image_id: case.called for case in scored}
     lesions = read_lesions(data, record, shown, model.size, progress)
     return Subject(run, model, compute, data, splits, lesions, cases, calls, Labels.of(rows))
+
+
+def _not_evaluated(run: Run, data: Path, given: bool) -> UserError:
+    """Return what to say of a dataset whose probabilities and calls are not those of the run."""
+    command = f"python main.py evaluate --run {from_here(run.folder)}"
+    if given:
+        return UserError(
+            f"--data: {data}: {run.name} was not evaluated on it",
+            f"do so first: {command} --data {data}",
+        )
+    return UserError(
+        f"{data}: has changed since {run.name} was evaluated", f"evaluate again with: {command}"
+    )
 
 
 def _cases(run: Run, measured: Mapping[str, Any], name: str, split: Split) -> list[Case]:

@@ -80,7 +80,7 @@ class Explain(Common):
     data: Path | None = advanced(
         None,
         "Folder of the dataset",
-        words={"auto": "the one that the run was evaluated on"},
+        words={"auto": "the one that the run was evaluated on, where it lay then"},
         check=made_by("preprocess", "organize"),
     )
     replicates: int = REPLICATES("Bootstrap replicates for the 95 % intervals")

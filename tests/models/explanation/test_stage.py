@@ -19,7 +19,7 @@ from models.training.stage import train
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest, read_masks
 from pipeline.progress import Silent
-from pipeline.records import read_json, write_table
+from pipeline.records import read_json, write_json, write_table
 from pipeline.runs import Run
 from pipeline.stages.evaluation import Ensemble, Evaluate
 from pipeline.stages.explanation import Explain
@@ -182,6 +182,20 @@ def test_what_cannot_be_explained_is_refused(runs):
     (run / "metrics.json").unlink()
     with pytest.raises(UserError, match="has not been evaluated"):
         explain(Explain(runs=runs, run=Run(run).name, **QUICK), Silent())
+
+
+def test_other_data_are_refused_and_moved_ones_are_found_by_their_folder(runs, prepared, tmp_path):
+    given = Explain(runs=runs, count=1, **QUICK | {"checks": 0})
+    with pytest.raises(UserError, match="was not evaluated on it; do so first"):
+        explain(dataclasses.replace(given, data=prepared / "dataset"), Silent())
+    moved = tmp_path / "moved"
+    shutil.copytree(prepared / "preprocessed", moved)
+    path = next(runs.glob("MammoCNN/*/metrics.json"))
+    write_json(path, read_json(path) | {"data": str(tmp_path / "before")})
+    with pytest.raises(UserError, match="before: is gone") as refused:
+        explain(given, Silent())
+    assert "--data" in refused.value.remedy
+    assert explain(dataclasses.replace(given, data=moved), Silent()).facts["scored"]
 
 
 def test_masks_that_do_not_fit_are_set_aside(prepared, tmp_path):
