@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from images import lookup
 from images.archives import ImageFile, inside, open_binary, size_of
-from images.identity import identifying_tags, says_burned_in
+from images.identity import identifying_tags, says_burned_in, without_pixels
 from images.lookup import WHITE, StoredValues
 from pipeline.errors import UserError
 
@@ -206,7 +206,7 @@ def _read_header(path: ImageFile, file: BinaryIO) -> Header:
     if any(tag.group == SWAPPED_GROUP for tag in dataset.keys()):
         name = _uid(_syntax(dataset)).name
         raise UserError(f"{path}: its header claims {name}, but its bytes are in the other order")
-    raise UserError(f"{path}: is cut off before its pixel data, or is no image")
+    raise UserError(f"{path}: {without_pixels(dataset)}")
 
 
 def _guess_kind(file: BinaryIO) -> str:

@@ -2,6 +2,8 @@
 
 import errno
 import importlib
+import re
+import struct
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,16 @@ WHITE_8, WHITE_16 = 255, 65535
 SPREAD = WHITE_16 // WHITE_8  # 257: 8-bit white becomes 16-bit white, exactly
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm")
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"  # PS3.10, section 7.1
+UPRIGHT = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # turned as EXIF says, as every viewer does
+BLANK = rb"(?:\s|#[^\r\n]*[\r\n])+"  # with comments
+NETPBM = re.compile(rb"P([2356])" + 3 * (BLANK + rb"(\d+)"))  # width, height, highest value
+NETPBM_START = 1 << 16  # bytes in which its header lies, with long comments
+TEXT, BINARY = (b"P1", b"P2", b"P3"), (b"5", b"6")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF 6.0, section 2; the latter are BigTIFF
+NEW_SUBFILE, SUBFILE, PHOTOMETRIC = 254, 255, 262  # tags of a page
+NUMBERS = {3: "H", 4: "I"}  # types of these tags: SHORT and LONG
+NO_IMAGE, REDUCED = 0b101, 2  # NEW_SUBFILE of a small copy or a mask; SUBFILE of a small copy
+WHITE_IS_ZERO = 0
 
 # A broken file raises UserError; OpenCV's own lines would break the progress bar.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -29,8 +41,9 @@ def read_image(path: ImageFile) -> NDArray[np.uint16]:
     """Read one image file as grey values of the full 16-bit range.
 
     16-bit files keep their values, 8-bit ones are multiplied by 257, 1-bit ones become 0 and
-    65535, colour becomes ITU-R BT.601 luma, alpha is dropped. A DICOM file (by suffix or content)
-    goes through `images.dicom.read_pixels`.
+    65535, others (PGM of 12 bits) are scaled so that their white is 65535. Colour becomes ITU-R
+    BT.601 luma, alpha is dropped. A film that EXIF or TIFF says to lie is turned upright. A DICOM
+    file (by suffix or content) goes through `images.dicom.read_pixels`.
 
     Args:
         path: PNG, JPEG, TIFF, BMP, PGM or DICOM; it may lie in a zip file (images.archives) or
@@ -40,7 +53,7 @@ def read_image(path: ImageFile) -> NDArray[np.uint16]:
         (H, W) uint16 in [0, 65535].
 
     Raises:
-        UserError: The file is missing, empty, truncated or not an image.
+        UserError: The file is missing, empty, truncated, not an image, or holds several.
     """
     if is_dicom(path):
         pixels: NDArray[np.uint16] = dicom_reader().read_pixels(path)
@@ -69,14 +82,96 @@ def _decode_png(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any] | N
 
 
 def _decode(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any]:
+    start = content[:4].tobytes()
     problem = f"{path}: cannot be decoded, it is damaged or not an image"
     try:
-        image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        if start in TIFF:
+            image = _decode_tiff(path, content)
+        elif start[:2] in TEXT:  # OpenCV wants something after the last value
+            image = cv2.imdecode(np.append(content, np.uint8(ord("\n"))), UPRIGHT)
+        else:
+            image = cv2.imdecode(content, UPRIGHT)
     except cv2.error:
         raise UserError(problem) from None
     if image is None:
         raise UserError(problem)
+    if header := NETPBM.match(content[:NETPBM_START].tobytes()) if start[:1] == b"P" else None:
+        return _scaled(path, image, int(header[4]), header[1] in BINARY)
     return image
+
+
+def _scaled(path: ImageFile, image: NDArray[Any], white: int, binary: bool) -> NDArray[Any]:
+    """Scale a PGM or PPM file, whose header says which value is white.
+
+    OpenCV has scaled text of 8 bits to 255, and nothing else.
+    """
+    if (
+        white in (WHITE_8, WHITE_16)
+        or not (0 < white < WHITE_16)
+        or not (binary or white > WHITE_8)
+    ):
+        return image
+    if image.max() > white:
+        raise UserError(
+            f"{path}: has values above the {white:,} that its header calls white; are its bytes "
+            "in the other order?"
+        )
+    values = np.arange(white + 1)
+    scaled: NDArray[np.uint16] = ((values * WHITE_16 + white // 2) // white).astype(np.uint16)[
+        image
+    ]
+    return scaled
+
+
+def _decode_tiff(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any] | None:
+    """Decode the one image of a TIFF file, which may have small copies and masks as well."""
+    pages = _tiff_pages(content)
+    films = [
+        number
+        for number, page in enumerate(pages)
+        if not page.get(NEW_SUBFILE, 0) & NO_IMAGE and page.get(SUBFILE) != REDUCED
+    ]
+    if len(films) > 1:
+        raise UserError(
+            f"{path}: holds {len(films)} pages; only single images are read",
+            "save each page as a file of its own",
+        )
+    film = films[0] if films else 0
+    if film:
+        _, decoded = cv2.imdecodemulti(content, UPRIGHT, range=(film, film + 1))
+        image = decoded[0] if decoded else None
+    else:
+        image = cv2.imdecode(content, UPRIGHT)
+    white_is_zero = bool(pages) and pages[film].get(PHOTOMETRIC) == WHITE_IS_ZERO
+    # OpenCV has inverted those of 8 bits and less.
+    if image is not None and image.dtype == np.uint16 and white_is_zero:
+        return np.subtract(WHITE_16, image, dtype=np.uint16)
+    return image
+
+
+def _tiff_pages(content: NDArray[np.uint8]) -> list[dict[int, int]]:
+    """Return of each page of a TIFF file the tags that tell what it is; of a damaged one, some."""
+    data, pages, seen = content.data, [], set()
+    order = "<" if content[0] == ord("I") else ">"
+    big = ord("+") in content[2:4]
+    # A number of entries, the bytes of an entry, where its value lies, an offset.
+    entries, length, value, offset = ("Q", 20, 12, "Q") if big else ("H", 12, 8, "I")
+    try:
+        (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+        while at and at not in seen:
+            seen.add(at)
+            (count,) = struct.unpack_from(order + entries, data, at)
+            at += struct.calcsize(order + entries)
+            page = {}
+            for place in range(at, at + count * length, length):
+                tag, kind = struct.unpack_from(f"{order}HH", data, place)
+                if tag in (NEW_SUBFILE, SUBFILE, PHOTOMETRIC) and kind in NUMBERS:
+                    (page[tag],) = struct.unpack_from(order + NUMBERS[kind], data, place + value)
+            pages.append(page)
+            (at,) = struct.unpack_from(order + offset, data, at + count * length)
+    except struct.error:  # the decoder will say what is wrong
+        pass
+    return pages
 
 
 def full_range(path: ImageFile, image: NDArray[Any]) -> NDArray[np.uint16]:

@@ -1,9 +1,11 @@
-"""What a DICOM header says of persons; values are never returned, only the names of the tags."""
+"""What a DICOM file is, and what its header says of persons: never values, only names of tags."""
 
 from typing import Any
 
 from pydicom import FileDataset
+from pydicom.config import IGNORE
 from pydicom.datadict import tag_for_keyword
+from pydicom.uid import UID
 
 # Of the attributes that PS3.15, table E.1-1, has removed or replaced: those that name a person, or
 # a place, a date or a number by which a person can be found.
@@ -18,6 +20,7 @@ IDENTIFYING = (
     "ContentDate", "ImageComments",
 )  # fmt: skip
 
+SOP_CLASS = 0x00080016
 TAGS = {name: tag_for_keyword(name) for name in IDENTIFYING}
 
 
@@ -36,3 +39,17 @@ def _has_value(dataset: FileDataset, tag: Any) -> bool:
 def says_burned_in(dataset: FileDataset) -> bool:
     """Return whether a header says that text is burned into the pixels (PS3.3, C.7.6.1.1.1)."""
     return str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+
+
+def without_pixels(dataset: FileDataset) -> str:
+    """Return what a file is in which no pixel data was found: a report, say, of a study's folder.
+
+    The SOP class tells (PS3.4, B.5): the name of every class of images says that it is one.
+    """
+    # As read: the bytes may be damaged, or too many.
+    value = dataset.get_item(SOP_CLASS, keep_deferred=True).value if SOP_CLASS in dataset else ""
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    kind = UID(text.rstrip("\0 "), IGNORE)
+    if kind.name != kind and "Image" not in kind.name:
+        return f"is no image ({kind.name})"
+    return "is cut off before its pixel data, or is no image"

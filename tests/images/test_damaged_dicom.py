@@ -23,6 +23,7 @@ from pipeline.errors import UserError
 from tests.images.dicom_files import RAMP, REAL, WRITABLE, claim, refusals, write
 
 COMPRESSED = (JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless, JPEGLSLossless, RLELossless)
+CUT = "cut off before its pixel data, or is no image"
 CLAIMABLE = (*WRITABLE, *COMPRESSED[:4], MPEG2MPML, "1.2.3.4", "")
 
 
@@ -255,3 +256,21 @@ def test_a_real_file_under_another_transfer_syntax(path, claimed):
             read_header(path)
     else:
         assert told(path) != ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.88.50", "Mammography CAD SR Storage"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "Grayscale Softcopy Presentation State Storage"),
+        ("1.2.840.10008.5.1.4.1.1.1.2", ""),  # a mammogram without its pixels
+        ("1.2.3", ""),
+    ],
+)
+def test_what_is_no_image_is_named(path, kind, name):
+    data = pydicom.dcmread(write(path, RAMP))
+    data.SOPClassUID = kind
+    del data.PixelData, data.Rows, data.Columns
+    data.save_as(path)
+    found = refusal(read_header, path)
+    assert found == (f"is no image ({name})" if name else f"is {CUT}")
