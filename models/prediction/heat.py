@@ -11,6 +11,7 @@ from images.square import unfit_square
 from models.explanation.cams import heat_maps, mean_maps
 from models.explanation.errors import ErrorScale, error_maps, error_scale, restores
 from models.explanation.pictures import draw_reduced, reduced_size, write_picture
+from models.prediction.inputs import stamp
 from models.prediction.network import NetworkScorer
 from models.prediction.predictor import Predictor
 from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
@@ -22,6 +23,7 @@ Heat = NDArray[np.float32]  # (h, w), [0, 1]
 # Where a scale that was not measured begins and has its middle: standard deviations below and above
 # the mean score of normal images, or times that mean. About what it would be on synthetic films.
 BELOW, ABOVE, TIMES = 2, 1, 3
+LONGEST = 48  # letters of a film's name in its picture's: a name may have 255 bytes, more than fit
 
 
 def film_heat(film: FilmImage, predictor: Predictor, first: int = 0) -> Heat | None:
@@ -103,9 +105,9 @@ def draw_films(
     with progress.track("Drawing heat-maps", len(paths), "images") as advance:
         for path in paths:
             # Two folders may hold files of one name.
-            key = digest(str(path.absolute()), path.stat().st_mtime_ns if path.exists() else 0,
-                         predictor.key, *[one.record for one in scales if one])[:8]  # fmt: skip
-            drawn[path] = f"{HEAT_MAPS}/{path.stem}-{key}.png"
+            key = digest(str(path.absolute()), stamp(path), predictor.key,
+                         *[one.record for one in scales if one])[:8]  # fmt: skip
+            drawn[path] = f"{HEAT_MAPS}/{path.stem[:LONGEST]}-{key}.png"
             if not (folder / drawn[path]).is_file():
                 _draw(path, predictor, folder / drawn[path])
             advance(1)

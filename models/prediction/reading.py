@@ -6,7 +6,7 @@ import hashlib
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -102,7 +102,10 @@ def loading_readers(images: Sequence[Path]) -> Iterator[None]:
 
     ONNX Runtime and a digest leave the interpreter to others while they are at work.
     """
-    if not images or not is_dicom(images[0]):
+    dicom = False
+    with suppress(UserError):  # a file that may not be read is set aside later
+        dicom = bool(images) and is_dicom(images[0])
+    if not dicom:
         yield
         return
     loading = threading.Thread(target=dicom_reader)

@@ -18,6 +18,7 @@ from pipeline.records import write_json, write_table, write_table_or_none
 PREDICTIONS, PREDICTIONS_JSON, BREASTS = "predictions.csv", "predictions.json", "breasts.csv"
 HEAT_MAPS = "heat_maps"  # the folder of pictures beside them
 SHOWN = 20  # lines of a table on the screen
+KINDS = 8  # of files that were left aside, the most frequent ones
 PROBABILITY, ERROR, Z = "Probability", "Error", "Sd above"  # titles of columns
 Z_IN_WORDS = (
     "sd above: by how many standard deviations an error lies above the mean of normal images; it "
@@ -242,9 +243,19 @@ def notes_on(found: Found, lines: Sequence[Line], predictors: Sequence[Predictor
     per_run = len(lines) // max(1, len(predictors))
     if per_run > SHOWN:
         yield f"the {SHOWN} highest of {per_run} images are shown; all are in {PREDICTIONS}"
+    yield from _left_aside(found)
+
+
+def _left_aside(found: Found) -> Iterator[str]:
     if found.others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.others.items()))
-        yield f"files that are no images were left aside: {kinds}"
+        kinds = sorted(found.others.items(), key=lambda kind: (-kind[1], kind[0]))
+        named = [f"{count} {kind}" for kind, count in kinds[:KINDS]]
+        if rest := sum(count for _, count in kinds[KINDS:]):
+            named.append(f"{rest} more")
+        yield f"files of other kinds were left aside: {', '.join(named)}"
+    if found.own:
+        more = f" and {len(found.own) - 1} more" if len(found.own) > 1 else ""
+        yield f"a folder that this tool wrote, without films, was left aside: {found.own[0]}{more}"
 
 
 def worth(predictor: Predictor) -> str:

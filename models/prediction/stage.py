@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.prediction.inputs import Found, find_images
+from models.prediction.inputs import Found, find_images, stamp
 from models.prediction.predictor import (
     ANOMALOUS,
     Prediction,
@@ -70,7 +70,7 @@ def predict(options: Predict, progress: Progress) -> Result:
             if (facts := ledger.facts(one.name, one.key)) is not None}  # fmt: skip
     open_folder(options.out, "predict", options)
     todo = [one for one in entries if one.path not in done]
-    set_aside: list[tuple[str, str]] = []
+    set_aside = [(str(path), _reason(error, path)) for path, error in found.unreadable.items()]
     with progress.track("Scoring images", len(entries), "images", done=len(done)) as advance:
         for entry, facts in _scored(todo, predictors, options):
             if isinstance(facts, UserError):
@@ -98,15 +98,9 @@ def predict(options: Predict, progress: Progress) -> Result:
 
 
 def _entry(path: Path, predictors: Sequence[Predictor]) -> _Entry:
-    try:
-        facts = path.stat()
-        stamp = facts.st_size, facts.st_mtime_ns
-    except OSError:  # inside a zip file, whose own stamp is in its name's digest
-        archive = next((one for one in path.parents if one.is_file()), path)
-        stamp = (archive.stat().st_size, archive.stat().st_mtime_ns) if archive.exists() else (0, 0)
     here = path.absolute()
     keys = [predictor.key for predictor in predictors]
-    return _Entry(path, digest(str(here)), digest(str(here), stamp, keys))
+    return _Entry(path, digest(str(here)), digest(str(here), stamp(path), keys))
 
 
 def _scored(

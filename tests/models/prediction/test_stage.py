@@ -130,7 +130,7 @@ def test_every_kind_of_file_is_read(place, predicted, tmp_path):
     assert len(lines) == 5
     scores = [float(line["probability"]) for line in lines.values()]
     assert np.ptp(scores) < 0.05, "8 bits and JPEG change little"
-    assert any("files that are no images were left aside: 1 .txt" in note for note in result.notes)
+    assert any("files of other kinds were left aside: 1 .txt" in note for note in result.notes)
 
 
 def test_a_file_that_cannot_be_read_is_set_aside_with_the_reason(place, predicted, tmp_path):
@@ -148,6 +148,32 @@ def test_a_file_that_cannot_be_read_is_set_aside_with_the_reason(place, predicte
     assert "is a text file, not DICOM" in reasons
     assert "has more than 178 million pixels" in reasons
     assert "cut.png" in reasons
+
+
+def test_a_first_file_that_cannot_be_opened_is_set_aside_as_any(place, predicted, tmp_path):
+    good = next(iter((place / "dataset" / "test").rglob("*.png")))
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        archive.write(good, "0")  # without a suffix: only its bytes could tell what it is
+        archive.write(good, "film.png")
+    content = bytearray((tmp_path / "films.zip").read_bytes())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(mark) + flags] |= 1  # encrypted
+    (tmp_path / "films.zip").write_bytes(content)
+    result, lines = predicted(tmp_path / "films.zip")
+    assert [*lines] == [str(tmp_path / "films.zip" / "film.png")]
+    assert "is encrypted in its zip file" in (result.folder / "set_aside.csv").read_text()
+
+
+def test_heat_maps_of_a_zip_file_that_was_replaced_are_drawn_anew(place, predicted, tmp_path):
+    name = "x" * 240 + ".png"  # longer than fits before the picture's own ending
+    pictures = []
+    for source in sorted((place / "dataset" / "test").rglob("*.png"))[:2]:
+        with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+            archive.write(source, name)
+        result, lines = predicted(tmp_path / "films.zip")
+        (line,) = lines.values()
+        pictures.append((result.folder / line["heat_map"]).read_bytes())
+    assert pictures[0] != pictures[1]
 
 
 @pytest.mark.parametrize(
