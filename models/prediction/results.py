@@ -1,5 +1,6 @@
 """What predictions look like: a line for each image and run, breasts, tables, files."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ Z_IN_WORDS = (
     "sd above: by how many standard deviations an error lies above the mean of normal images; it "
     "says how unusual an image is, and not how likely a disease is"
 )
-NAME_WIDTH = 30  # of an image's name on the screen, in columns
+BREAST_SCORES = (PROBABILITY, "probability", 3), (Z, "z", 2)  # title, key, digits
+NAME_WIDTH, FOLDER_WIDTH = 30, 20  # of names on the screen, in columns
 JOIN = "; "  # between the remarks of one image
 # Of files, in order. A classifier's line has its probability, an anomaly detector's its error and
 # z, the standard deviations above the mean of normal images; a file has the columns of its lines.
@@ -34,8 +36,8 @@ COLUMNS = (
     "raw_probability", "laterality", "view", "height", "width",
 )  # fmt: skip
 BREAST_COLUMNS = (
-    "folder", "study", "laterality", "run", "images", "probability", "error", "z", "called",
-    "threshold", "error_threshold", "z_threshold",
+    "folder", "study", "laterality", "run", "images", "unlike", "probability", "error", "z",
+    "called", "threshold", "error_threshold", "z_threshold",
 )  # fmt: skip
 
 
@@ -107,26 +109,44 @@ class Line:
 def breast_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Return what each run says of breasts of which several views were given.
 
-    Views belong together that lie in one folder and whose headers name the same study and side.
-    They are joined and called as evaluation did it.
+    Views belong together whose headers name the same study and side. They are joined and called as
+    evaluation did it.
     """
-    groups: dict[tuple[str, str, str, str], list[Line]] = {}
+    groups: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         study, side = line.facts["study"], line.facts["laterality"]
         if study and side:
-            key = str(Path(line.image).parent), study, side, line.predictor.name
-            groups.setdefault(key, []).append(line)
+            groups.setdefault((study, side, line.predictor.name), []).append(line)
     numbers: dict[tuple[str, str], int] = {}
     found = []
-    for (folder, study, side, run), members in groups.items():
-        # Studies are numbered: their identifiers go nowhere.
-        number = numbers.setdefault(
-            (folder, study), 1 + len({s for f, s in numbers if f == folder})
-        )
-        if len(members) > 1:
-            found.append({"folder": folder, "study": number, "laterality": side, "run": run,
-                          **_joined(members)})  # fmt: skip
+    for (study, side, run), group in groups.items():
+        for folder, members in _by_folder(group).items():
+            # Studies are numbered: their identifiers go nowhere.
+            number = numbers.setdefault(
+                (folder, study), 1 + len({s for f, s in numbers if f == folder})
+            )
+            if len(members) > 1:
+                found.append({"folder": folder, "study": number, "laterality": side, "run": run,
+                              **_joined(members)})  # fmt: skip
     return found
+
+
+def _by_folder(group: Sequence[Line]) -> dict[str, list[Line]]:
+    """Return the images of one study and side by folder.
+
+    Archives keep each series in a folder of its own, so images of several folders are joined, but
+    only where each shows another view: anonymisers exist that give all patients one study.
+    """
+    folders: dict[str, list[Line]] = {}
+    for line in group:
+        folders.setdefault(str(Path(line.image).parent), []).append(line)
+    views = {line.facts["view"] for line in group}
+    if len(folders) == 1 or len(views) < len(group) or "" in views:
+        return folders
+    try:
+        return {str(Path(os.path.commonpath(folders))): list(group)}
+    except ValueError:  # of drives, or of a path that is relative and one that is not
+        return folders
 
 
 def _joined(members: Sequence[Line]) -> dict[str, Any]:
@@ -136,7 +156,8 @@ def _joined(members: Sequence[Line]) -> dict[str, Any]:
         scores = logistic(scores)
     score = float(scores.max() if predictor.metrics["aggregate"] == "max" else scores.mean())
     threshold = float(predictor.metrics["units"]["breast"]["threshold"])
-    found = {"images": len(members), "called": predictor.name_of(score >= threshold)}
+    found = {"images": len(members), "unlike": sum(bool(line.complaints) for line in members),
+             "called": predictor.name_of(score >= threshold)}  # fmt: skip
     if not predictor.is_detector:
         return found | {"probability": score, "threshold": threshold}
     z, limit = logit(np.array([score, threshold])).tolist()
@@ -184,17 +205,27 @@ def tables_of(
     tables = [_table(predictor, [one for one in lines if one.predictor is predictor])
               for predictor in predictors]  # fmt: skip
     if breasts:
-        kinds = (PROBABILITY, "probability", 3), (Z, "z", 2)
-        scores = [kind for kind in kinds if any(kind[1] in one for one in breasts)]
-        rows = [
-            (_short(one["folder"]), one["study"], one["laterality"].lower(), one["images"],
-             *(_digits(one.get(name), places) for _, name, places in scores), one["called"])
-            for one in breasts[:SHOWN]
-        ]  # fmt: skip
-        titles = [title for title, *_ in scores]
-        columns = ("Folder", "Study", "Breast", "Images", *titles, "Called")
-        tables.append(Table("Breasts, from all their views", columns, tuple(rows)))
+        tables.append(_table_of_breasts(breasts))
     return tuple(tables)
+
+
+def _table_of_breasts(breasts: Sequence[Mapping[str, Any]]) -> Table:
+    # Columns that say nothing are left out: a terminal has 80.
+    scores = [(title, name, places) for title, name, places in BREAST_SCORES
+              if any(name in one for one in breasts)]  # fmt: skip
+    studies = any(one["study"] > 1 for one in breasts)
+    unlike = any(one["unlike"] for one in breasts)
+    rows = [
+        (_short(one["folder"], FOLDER_WIDTH), *([one["study"]] if studies else []),
+         one["laterality"].lower(), one["images"],
+         *(_digits(one.get(name), places) for _, name, places in scores), one["called"],
+         *(["!" if one["unlike"] else ""] if unlike else []))
+        for one in breasts[:SHOWN]
+    ]  # fmt: skip
+    titles = [title for title, *_ in scores]
+    columns = ("Folder", *(["Study"] if studies else []), "Breast", "Images", *titles, "Called",
+               *(["Unlike"] if unlike else []))  # fmt: skip
+    return Table("Breasts, from all their views", columns, tuple(rows))
 
 
 def _table(predictor: Predictor, lines: Sequence[Line]) -> Table:
@@ -278,8 +309,8 @@ def _digits(value: float | None, places: int = 3) -> str:
     return "-" if value is None else f"{value:.{places}f}"
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_WIDTH else f"..{name[-NAME_WIDTH + 2 :]}"
+def _short(name: str, width: int = NAME_WIDTH) -> str:
+    return name if len(name) <= width else f"..{name[-width + 2 :]}"
 
 
 def _s(count: int) -> str:
