@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from pipeline.stages.prediction import Predict
 from pipeline.work import Ledger, run_all, worker_count
 
 FEW_FILES = 8  # below which starting processes takes longer than the work
+ONNX = "(exported)"
 BATCH = 32  # images that are scored at once, at most
 
 
@@ -62,7 +63,9 @@ def predict(options: Predict, progress: Progress) -> Result:
     found = find_images(options.paths)
     names = split_several(options.run)
     with loading_readers(found.images):
-        predictors = [open_predictor(options.runs, name, options.fold) for name in names]
+        predictors = _each_once(
+            [open_predictor(options.runs, name, options.fold) for name in names]
+        )
     claim_folder(options.out, "predict", options)
     ledger = Ledger(options.out)
     entries = [_entry(path, predictors) for path in found.images]
@@ -95,6 +98,16 @@ def predict(options: Predict, progress: Progress) -> Result:
         for predictor, said in zip(predictors, done[one.path]["runs"], strict=True)
     ]
     return _finished(options, found, predictors, lines, set_aside, time.monotonic() - started)
+
+
+def _each_once(opened: Sequence[Predictor]) -> list[Predictor]:
+    """Return each predictor once, and an exported run beside itself under a name of its own."""
+    once = {one.key: one for one in opened}.values()
+    runs = {one.name for one in once if one.has_network}
+    return [
+        one if one.has_network or one.name not in runs else replace(one, name=f"{one.name} {ONNX}")
+        for one in once
+    ]
 
 
 def _entry(path: Path, predictors: Sequence[Predictor]) -> _Entry:

@@ -289,6 +289,13 @@ def test_an_exported_run_predicts_without_torch(place, predicted, tmp_path):
         own = lines[line["image"]]
         assert line["probability"] == pytest.approx(float(own["probability"]), abs=1e-5)
         assert line["like_training"] == own["like_training"]
+    # Beside its run it has a name of its own; a run that is named twice is asked once.
+    result, _ = predicted(next(iter(place.rglob("test/*/*.png"))), run=f"{exported},latest,latest")
+    (run,) = list_runs(place / "runs")
+    assert [one["run"] for one in result.facts["predictions"]] == [
+        f"{run.name} (exported)",
+        run.name,
+    ]
 
 
 @pytest.mark.slow
