@@ -27,6 +27,7 @@ Z_IN_WORDS = (
 )
 BREAST_SCORES = (PROBABILITY, "probability", 3), (Z, "z", 2)  # title, key, digits
 NAME_WIDTH, FOLDER_WIDTH = 30, 20  # of names on the screen, in columns
+MEMBERS_WIDTH, ERROR_WIDTH = 6, 9  # by which names are shorter beside such columns
 JOIN = "; "  # between the remarks of one image
 # Of files, in order. A classifier's line has its probability, an anomaly detector's its error and
 # z, the standard deviations above the mean of normal images; a file has the columns of its lines.
@@ -201,18 +202,19 @@ def headline(lines: Sequence[Line], set_aside: int) -> str:
 def tables_of(
     lines: Sequence[Line], predictors: Sequence[Predictor], breasts: Sequence[Mapping[str, Any]]
 ) -> tuple[Table, ...]:
-    """Return a table for each run, and one of breasts."""
+    """Return a table for each run, and one of breasts where there are any."""
     tables = [_table(predictor, [one for one in lines if one.predictor is predictor])
               for predictor in predictors]  # fmt: skip
-    if breasts:
-        tables.append(_table_of_breasts(breasts))
+    for predictor in predictors:
+        if own := [one for one in breasts if one["run"] == predictor.name]:
+            of = f", by {predictor.name}" if len(predictors) > 1 else ""
+            tables.append(_table_of_breasts(own, f"Breasts, from all their views{of}"))
     return tuple(tables)
 
 
-def _table_of_breasts(breasts: Sequence[Mapping[str, Any]]) -> Table:
+def _table_of_breasts(breasts: Sequence[Mapping[str, Any]], title: str) -> Table:
     # Columns that say nothing are left out: a terminal has 80.
-    scores = [(title, name, places) for title, name, places in BREAST_SCORES
-              if any(name in one for one in breasts)]  # fmt: skip
+    scores = [score for score in BREAST_SCORES if score[1] in breasts[0]]
     studies = any(one["study"] > 1 for one in breasts)
     unlike = any(one["unlike"] for one in breasts)
     rows = [
@@ -222,15 +224,17 @@ def _table_of_breasts(breasts: Sequence[Mapping[str, Any]]) -> Table:
          *(["!" if one["unlike"] else ""] if unlike else []))
         for one in breasts[:SHOWN]
     ]  # fmt: skip
-    titles = [title for title, *_ in scores]
+    titles = [one for one, *_ in scores]
     columns = ("Folder", *(["Study"] if studies else []), "Breast", "Images", *titles, "Called",
                *(["Unlike"] if unlike else []))  # fmt: skip
-    return Table("Breasts, from all their views", columns, tuple(rows))
+    return Table(title, columns, tuple(rows))
 
 
 def _table(predictor: Predictor, lines: Sequence[Line]) -> Table:
     spans = any(line.span != (None, None) for line in lines)
     rows, places = [], 2 if predictor.is_detector else 3
+    # With more columns names leave them room: a line of 80 columns is not broken.
+    width = NAME_WIDTH - (MEMBERS_WIDTH if spans else 0) - (ERROR_WIDTH * predictor.is_detector)
     # Whoever looks at a few of many looks at the highest.
     shown = sorted(lines, key=lambda line: -line.score)[:SHOWN]
     for line in shown:
@@ -238,7 +242,7 @@ def _table(predictor: Predictor, lines: Sequence[Line]) -> Table:
         span = [] if not spans else [f"{_digits(low, places)} to {_digits(high, places)}"]
         mark = "!" if line.complaints else ""
         error = [f"{line.said['raw']:#.3g}"] if predictor.is_detector else []
-        rows.append((_short(line.image), *error, _digits(line.score, places), *span,
+        rows.append((_short(line.image, width), *error, _digits(line.score, places), *span,
                      line.called, mark))  # fmt: skip
     scores = (ERROR, Z) if predictor.is_detector else (PROBABILITY,)
     columns = ("Image", *scores, *(["Members"] if spans else []), "Called", "Unlike")
