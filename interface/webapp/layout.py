@@ -21,6 +21,7 @@ from interface.webapp.about import about, facts_of
 from interface.webapp.background import answering, loading, reading, wait_for
 from interface.webapp.choosing import second_opinion, usable_runs
 from interface.webapp.films import Answer, Film
+from interface.webapp.gate import admit
 from interface.webapp.viewer import Opinion, show_film, show_picture
 from interface.webapp.wording import as_csv, line_of, plain
 from models.prediction.predictor import Predictor
@@ -59,6 +60,7 @@ def draw(runs: Path, first: Path) -> None:
     st.html(f"<header><h1>Mammolab</h1><p class='notice'>{NOTICE}</p></header>")
     if not _admitted():
         return
+    admit()
     refused, viewer = st.container(), st.container()
     uploads = _uploads(refused)
     session = st.container()

@@ -10,7 +10,8 @@ import threading
 from pathlib import Path
 
 UPLOAD_MEGABYTES = 100  # of one file; four times a film of CBIS-DDSM
-PAGE = Path(__file__).with_name("page.py")
+PAGE = Path(__file__).with_name("page.py")  # what is drawn for each person
+SERVED = Path(__file__).with_name("served.py")  # that, with what stands before it
 
 
 def keep_uploads_in_memory() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     call_nobody()
     from streamlit.web.cli import main as streamlit
 
-    streamlit(["run", str(PAGE), *sys.argv[1:]], prog_name="streamlit")
+    streamlit(["run", str(SERVED), *sys.argv[1:]], prog_name="streamlit")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ THEME = {  # the greys of a viewing room: an image is the brightest thing on the
 }
 SETTINGS = {
     "server.headless": "true",
+    # A person's own settings of Streamlit would move the page, or open it to others.
+    "server.baseUrlPath": "",
+    "server.sslCertFile": "",
+    "server.sslKeyFile": "",
+    "server.enableAgentApi": "false",
+    "server.enableCORS": "true",
+    "server.enableXsrfProtection": "true",
+    "server.enableStaticServing": "false",
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
     "server.maxUploadSize": str(UPLOAD_MEGABYTES),

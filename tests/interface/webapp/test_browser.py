@@ -237,6 +237,40 @@ def test_a_password_opens_the_page(place, visit, tmp_path):
     assert "sesame" not in out + err
 
 
+PUT = """async session => {
+  const form = new FormData();
+  form.append('file', new File(['film'], 'film.png'));
+  const token = document.cookie.match(/_streamlit_xsrf=([^;]+)/);
+  const headers = token ? {'X-Xsrftoken': token[1]} : {};
+  const url = `/_stcore/upload_file/${session}/1`;
+  return (await fetch(url, {method: 'PUT', body: form, headers})).status;
+}"""
+SESSION = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def test_nothing_can_be_uploaded_before_the_password(place, browser, tmp_path):
+    page = Served(place, tmp_path, "--port", "8730", MAMMOLAB_PASSWORD="sesame")
+    context = browser.new_context()
+    try:
+        shown, frames = context.new_page(), []
+        heard = frames.append
+        shown.on("websocket", lambda one: one.on("framereceived", lambda frame: heard(frame)))
+        shown.goto(page.address)
+        field = shown.get_by_label("Password", exact=True)
+        field.wait_for()
+        sessions = set(SESSION.findall(b"".join(one for one in frames if isinstance(one, bytes))))
+        before = {shown.evaluate(PUT, one.decode()) for one in sessions}
+        field.fill("sesame")
+        shown.get_by_role("button", name="Open").click()
+        shown.get_by_text("Drop mammograms here").wait_for()
+        after = {shown.evaluate(PUT, one.decode()) for one in sessions}
+    finally:
+        context.close()
+        page.end()
+    assert before == {403}
+    assert 204 in after
+
+
 def test_nothing_serious_is_found_by_axe(visit, picture):
     from importlib.resources import files
 
