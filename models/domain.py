@@ -70,6 +70,8 @@ class Domain:
     ) -> list[str]:
         """Return in words how an image differs from the training images; empty where it does not.
 
+        Each text goes on from "This image", and a full stop can follow it.
+
         Args:
             film: Thumbnail (H, W) of the image as it was read, from `images.thumbnails.thumbnail`;
                 None where only the network's input is known.
@@ -90,7 +92,7 @@ class Domain:
         if not found and self.working.distance(film_statistics(working)) > self.working.limit:
             found.append("does not look like the training images after preprocessing")
         if not found and features is not None and self._is_far(features):
-            found.append("the network sees something that it was not trained on")
+            found.append("shows the network something that it was not trained on")
         return found
 
     def _is_far(self, features: NDArray[Any]) -> bool:
@@ -101,7 +103,7 @@ class Domain:
         if known.distance(values) <= known.limit:
             return []
         if unit == "patch":
-            return ["does not look like the patches of the training: a whole mammogram?"]
+            return ["does not look like the patches of the training (a whole mammogram?)"]
         turned = {
             "inverted: dark tissue on a bright ground": [255 - film],
             "turned on its side": [np.rot90(film), np.rot90(film, 3)],
@@ -116,8 +118,8 @@ class Domain:
         if named["dark share"] < 0.5 * lowest["dark share"]:
             return ["shows hardly any background: a crop, or no mammogram"]
         if named["even share"] > max(0.5, 1.5 * highest["even share"]):
-            return ["has an even background: a digital mammogram, where the training had films?"]
-        return ["does not look like the films of the training: no mammogram?"]
+            return ["has an even background (a digital mammogram, where the training had films?)"]
+        return ["does not look like the films of the training (no mammogram?)"]
 
     def save(self, folder: Path) -> None:
         """Write it into a run's folder: the arrays, then domain.json."""

@@ -66,7 +66,10 @@ def second_opinion(said: Prediction, predictor: Predictor) -> str:
     """Return what a detector says beside a classifier, as HTML."""
     assert said.z is not None
     text = [verdict(said, predictor), what_normal_was(predictor), NO_DISEASE]
-    told = f"{bar(said.z, predictor)}<p>{html.escape(' '.join(text))}</p>"
+    sure = ["How sure is it?", *worth(predictor.metrics)]
+    told = bar(said.z, predictor) + "".join(
+        f"<p>{html.escape(' '.join(one))}</p>" for one in (text, sure)
+    )
     if said.complaints:
         told = "<p>This image is unlike those of its training, so its score means nothing.</p>"
     else:

@@ -7,6 +7,7 @@ from pipeline.records import read_json
 from pipeline.runs import (
     ELSEWHERE,
     LATEST,
+    METRICS,
     MODEL_FILE,
     Run,
     evaluated_choices,
@@ -20,6 +21,23 @@ def usable_runs(runs: Path) -> list[Run]:
     """Return the evaluated runs that have a network, newest first."""
     found = [Run(runs / name) for name in evaluated_choices({"runs": runs})]
     return [run for run in found if _has_network(run)]
+
+
+def offered_runs(runs: Path, first: Path) -> list[Run]:
+    """Return the runs that a person can choose from, the one that is offered first in front.
+
+    Args:
+        runs: The folder that holds all runs.
+        first: Folder of a run, which may lie elsewhere, and may be gone by now.
+
+    Raises:
+        UserError: There is none.
+    """
+    known = usable_runs(runs)
+    if (first / METRICS).is_file() and _has_network(Run(first)):
+        others = [run for run in known if run.folder.resolve() != first.resolve()]
+        return [Run(first), *others]
+    return known or [usable_run(runs, LATEST)]
 
 
 def usable_run(runs: Path, name: str) -> Run:

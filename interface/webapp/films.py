@@ -10,6 +10,7 @@ from models.prediction.predictor import Prediction, Predictor
 from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
 from pipeline.errors import UserError
 
+ZIPPED = b"PK\x03\x04"  # APPNOTE.TXT of PKWARE, 4.3.7
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # Deflated Explicit VR Little Endian (PS3.5, A.5)
 
 
@@ -40,6 +41,8 @@ def read_upload(file: MemoryFile) -> Film:
     Raises:
         UserError: It cannot be read, or is too large.
     """
+    if file.content.startswith(ZIPPED):
+        raise UserError(f"{file}: is a zip file", "unpack it and drop the images that lie in it")
     # It may unpack to a thousand times its size, and only pydicom could tell, by unpacking it.
     if DEFLATED in file.content:
         raise UserError(f"{file}: is a deflated DICOM file, which this page does not take")

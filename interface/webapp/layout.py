@@ -19,7 +19,7 @@ from images.archives import MemoryFile
 from interface.screen import NOTICE
 from interface.webapp.about import about, facts_of
 from interface.webapp.background import answering, loading, reading, wait_for
-from interface.webapp.choosing import second_opinion, usable_runs
+from interface.webapp.choosing import offered_runs, second_opinion
 from interface.webapp.films import Answer, Film
 from interface.webapp.gate import admit
 from interface.webapp.viewer import Opinion, show_film, show_picture
@@ -47,6 +47,21 @@ class Upload:
     answers: "dict[str, Future[Answer]]" = field(default_factory=dict)  # by key of the predictor
 
 
+class Refused:
+    """What the page could not do, each said once: two runs may meet with the same."""
+
+    def __init__(self, place: DeltaGenerator) -> None:
+        """Say it in a place of the page."""
+        self._place = place
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Say what could not be done, in Markdown."""
+        if text not in self._said:
+            self._said.add(text)
+            self._place.error(text)
+
+
 def draw(runs: Path, first: Path) -> None:
     """Draw the page for one person.
 
@@ -61,11 +76,11 @@ def draw(runs: Path, first: Path) -> None:
     if not _admitted():
         return
     admit()
-    refused, viewer = st.container(), st.container()
+    refused, viewer = Refused(st.container()), st.container()
     uploads = _uploads(refused)
     session = st.container()
     try:
-        run = _choose_run(runs, first)
+        run = _choose_run(runs, first, refused)
         second = second_opinion(runs, run)
         models = [loading(runs, one) for one in (run, second) if one is not None]
         facts = facts_of(run)
@@ -74,7 +89,7 @@ def draw(runs: Path, first: Path) -> None:
                 st.markdown(f"##### {question}\n" + "\n".join(f"- {one}" for one in answers))
         _show(uploads, models, (refused, viewer, session))
     except UserError as error:
-        refused.error(plain(str(error)))
+        refused.say(plain(str(error)))
 
 
 def _admitted() -> bool:
@@ -95,7 +110,7 @@ def _admitted() -> bool:
     return False
 
 
-def _uploads(refused: DeltaGenerator) -> dict[str, Upload]:
+def _uploads(refused: Refused) -> dict[str, Upload]:
     """Take what was dropped on the page, and begin to read it."""
     dropped = st.file_uploader(
         "Drop mammograms here: DICOM, PNG, JPEG or TIFF", accept_multiple_files=True, key="dropped"
@@ -106,7 +121,10 @@ def _uploads(refused: DeltaGenerator) -> dict[str, Upload]:
             "after you close the page. Nothing of them is written to disk."
         )
     if len(dropped) > MOST_FILMS:
-        refused.error(f"Only the first {MOST_FILMS} of {len(dropped)} files were taken.")
+        refused.say(
+            f"Only the first {MOST_FILMS} of {len(dropped)} files were taken; "
+            "take some away, and the next ones follow."
+        )
     known: dict[str, Upload] = st.session_state.setdefault("uploads", {})
     there = {one.file_id: one for one in dropped[:MOST_FILMS]}
     for gone in known.keys() - there.keys():
@@ -129,20 +147,25 @@ def _new_name(name: str, taken: Container[str]) -> str:
     return name
 
 
-def _choose_run(runs: Path, first: Path) -> Run:
-    known = {run.folder.resolve(): run for run in (Run(first), *usable_runs(runs))}
+def _choose_run(runs: Path, first: Path, refused: Refused) -> Run:
+    known = {run.folder.resolve(): run for run in offered_runs(runs, first)}
     folders = list(known)
     if len(folders) == 1:
         st.caption(f"Model: {plain(known[folders[0]].name)}")
-        return known[folders[0]]
-    chosen = st.selectbox("Model", folders, format_func=lambda one: known[one].name, key="run")
-    return known[chosen]
+        chosen = folders[0]
+    else:
+        chosen = st.selectbox("Model", folders, format_func=lambda one: known[one].name, key="run")
+    run, before = known[chosen], st.session_state.get("run before")
+    if before is not None and before.folder.resolve() not in known:
+        refused.say(plain(f"{before.name} is gone from this machine: {run.name} answers now."))
+    st.session_state["run before"] = run
+    return run
 
 
 def _show(
     uploads: dict[str, Upload],
     models: "Sequence[Future[Predictor]]",
-    places: tuple[DeltaGenerator, DeltaGenerator, DeltaGenerator],
+    places: tuple[Refused, DeltaGenerator, DeltaGenerator],
 ) -> None:
     refused, viewer, session = places
     with viewer:
@@ -170,34 +193,34 @@ def _show(
         _list_session(films, opinions)
 
 
-def _loaded(models: "Sequence[Future[Predictor]]", refused: DeltaGenerator) -> list[Predictor]:
+def _loaded(models: "Sequence[Future[Predictor]]", refused: Refused) -> list[Predictor]:
     """Wait for the chosen run, and for a second opinion, without which it goes on."""
     found = [wait_for(models[0], LOADING)]
     for model in models[1:]:
         try:
             found.append(wait_for(model, LOADING))
         except UserError as error:
-            refused.error(plain(str(error)))
+            refused.say(plain(str(error)))
     return found
 
 
-def _read(uploads: dict[str, Upload], refused: DeltaGenerator) -> dict[str, Film]:
+def _read(uploads: dict[str, Upload], refused: Refused) -> dict[str, Film]:
     films = {}
     for file_id, upload in uploads.items():
         try:
             films[file_id] = wait_for(upload.film, READING)
         except Exception as error:
-            refused.error(_said(error, upload))
+            refused.say(_said(error, upload))
     return films
 
 
-def _answer(upload: Upload, predictor: Predictor, refused: DeltaGenerator) -> Answer | None:
+def _answer(upload: Upload, predictor: Predictor, refused: Refused) -> Answer | None:
     if predictor.key not in upload.answers:
         upload.answers[predictor.key] = answering(upload.file, predictor)
     try:
         return wait_for(upload.answers[predictor.key], SCORING)
     except Exception as error:
-        refused.error(_said(error, upload))
+        refused.say(_said(error, upload))
         return None
 
 
@@ -248,7 +271,7 @@ def _cells(line: Line) -> tuple[str, str]:
     if line.complaints:
         return "-", "unlike the training"
     places = 1 if line.predictor.is_detector else 2
-    return f"{line.score:.{places}f}", line.called
+    return f"{line.score:z.{places}f}", line.called  # z: no -0.0
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

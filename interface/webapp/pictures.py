@@ -20,7 +20,7 @@ SHOWN_SIDE = 1400  # pixels of a picture's longer side; a column on a fine scree
 COLOURS = cv2.COLORMAP_PLASMA
 DARKEST, BRIGHTEST = 1.0, 99.8  # percentiles of a film between which it is shown at first
 JPEG_QUALITY = 95
-STEP = 0.1  # of window and level, in percent
+STEP, DIGITS = 0.1, 1  # of window and level, in percent
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,12 @@ def first_view(film: Grey) -> View:
     inside = sample[sample > 0]
     ends = np.percentile(inside, (DARKEST, BRIGHTEST)) if inside.size else (0, WHITE_16)
     low, high = (float(end) * 100 / WHITE_16 for end in ends)
-    level, width = (low + high) / 2, max(high - low, STEP)
-    return View(round(level / STEP) * STEP, min(100.0, np.ceil(width / STEP) * STEP))
+    if high - low < STEP:  # of one grey value, which no window tells from another
+        low, high = 0.0, 100.0
+    level, width = (low + high) / 2, high - low
+    return View(
+        round(level, DIGITS), min(100.0, round(float(np.ceil(width / STEP)) * STEP, DIGITS))
+    )
 
 
 def hottest(heat: Map) -> tuple[float, float]:

@@ -160,27 +160,39 @@ def _result(said: Prediction, predictor: Predictor) -> None:
 def _controls(film: Film, heat: Map | None, film_id: str) -> View:
     """Draw what changes the view, and return the view that is chosen."""
     first, covered = film.first, 0
+    turn = f"{film_id} {st.session_state.get(f'turn {film_id}', 0)}"  # new sliders at each reset
     if heat is not None:
         covered = st.slider(
             "Heat-map", 0, MOST_HEAT, FIRST_HEAT, 5, format="%d %%", key=f"heat {film_id}"
         )
     left, right = st.columns(2)
     level = left.slider(
-        "Window level", 0.0, 100.0, first.level, STEP, format="%.1f %%", key=f"level {film_id}"
+        "Window level", 0.0, 100.0, first.level, STEP, format="%.1f %%", key=f"level {turn}"
     )
     width = right.slider(
-        "Window width", STEP, 100.0, first.width, STEP, format="%.1f %%", key=f"width {film_id}"
+        "Window width", STEP, 100.0, first.width, STEP, format="%.1f %%", key=f"width {turn}"
     )
-    zoom = st.slider("Zoom", 1.0, MOST_ZOOM, 1.0, 0.5, format="%.1f x", key=f"zoom {film_id}")
+    zoom = st.slider("Zoom", 1.0, MOST_ZOOM, 1.0, 0.5, format="%.1f x", key=f"zoom {turn}")
     view = replace(first, level=level, width=width, zoom=zoom, heat=float(covered))
-    if zoom == 1:
-        return view
+    if zoom > 1:
+        view = _moved(view, heat, turn)
+    if replace(view, heat=first.heat) != first:
+        st.button("Reset view", on_click=_reset, args=(film_id,), key=f"reset {turn}")
+    return view
+
+
+def _reset(film_id: str) -> None:
+    st.session_state[f"turn {film_id}"] = st.session_state.get(f"turn {film_id}", 0) + 1
+
+
+def _moved(view: View, heat: Map | None, turn: str) -> View:
+    """Draw what moves an enlarged film, and return the view that is chosen."""
     middle = (50.0, 50.0) if heat is None else hottest(heat)
     left, right = st.columns(2)
     across = left.slider(
-        "Left to right", 0.0, 100.0, middle[0], 1.0, format="%d %%", key=f"across {film_id}"
+        "Left to right", 0.0, 100.0, middle[0], 1.0, format="%d %%", key=f"across {turn}"
     )
     down = right.slider(
-        "Top to bottom", 0.0, 100.0, middle[1], 1.0, format="%d %%", key=f"down {film_id}"
+        "Top to bottom", 0.0, 100.0, middle[1], 1.0, format="%d %%", key=f"down {turn}"
     )
     return replace(view, across=across, down=down)

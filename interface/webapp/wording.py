@@ -40,9 +40,13 @@ def verdict(said: Prediction, predictor: Predictor) -> str:
 
 
 def _chosen(rule: str) -> str:
-    if rule.endswith(ON_VALIDATION):
-        return f"which was chosen on validation by {rule.removesuffix(ON_VALIDATION)}"
-    return f"which was set at {rule}"
+    if not rule.endswith(ON_VALIDATION):
+        return f"which was set at {rule}"
+    aim = rule.removesuffix(ON_VALIDATION)
+    if aim.startswith("Youden"):
+        aim = f"highest sum of sensitivity and specificity ({aim})"
+    article = "a" if aim.startswith(("sensitivity", "specificity")) else "the"
+    return f"which was chosen on validation images for {article} {aim}"
 
 
 def disagreement(said: Prediction) -> str:

@@ -208,7 +208,10 @@ def test_a_file_over_the_limit_is_refused(visit, tmp_path):
         file.truncate(200 * 2**20)
     page = visit()
     drop(page, large)
-    page.get_by_text("File must be 100.0MB or smaller").wait_for()
+    reason = page.get_by_text("File must be 100.0MB or smaller")
+    reason.wait_for()
+    assert reason.bounding_box()["width"] > 100  # seen, and not by a screen reader alone
+    assert reason.bounding_box()["height"] > 10
 
 
 def test_two_people_at_once_see_only_their_own(visit, named, picture):

@@ -7,6 +7,8 @@ import re
 import shutil
 import sys
 
+import cv2
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -93,6 +95,7 @@ def test_beside_a_classifier_the_newest_detector_has_a_second_opinion(
     assert f"by {find_run(runs, 'PatchCore').name}" in second
     assert f"{abs(wanted['z']):.1f} standard deviations" in second
     assert wanted["called"].capitalize() in second
+    assert "How sure is it? Test AUC 0." in second
     assert told.index("class='result") < told.index("class='second'")
     choice = page.radio(key=f"map {page.session_state['film']}")
     assert choice.options == ["evidence of malignancy", "errors beyond those of normal images"]
@@ -138,6 +141,23 @@ def test_of_a_photograph_a_detector_s_score_means_nothing_either(open_page):
     assert "The score means nothing here." in told
     assert "probability" not in told
     assert "Anomalous" not in told
+
+
+def test_what_two_runs_meet_with_is_said_once(open_page):
+    black = cv2.imencode(".png", np.zeros((600, 400), np.uint8))[1].tobytes()
+    (error,) = errors(drop(open_page("ResNet18_OPW"), ("black.png", black)))
+    assert error == "black.png: no breast can be found in it"
+
+
+def test_what_is_unlike_the_training_is_said_in_a_sentence(open_page, runs, picture, tmp_path):
+    mine = tmp_path / "runs"
+    shutil.copytree(runs, mine)
+    path = find_run(mine, "ResNet18_OPW").folder / "domain.json"
+    known = json.loads(path.read_text())
+    known["limits"]["features"] = -1.0
+    path.write_text(json.dumps(known))
+    told = html(drop(open_page("ResNet18_OPW", mine), picture))
+    assert "This image shows the network something that it was not trained on." in told
 
 
 def test_a_detector_of_other_data_has_no_opinion(runs, tmp_path):

@@ -80,7 +80,7 @@ def test_the_result_is_said_in_plain_words(open_page, picture):
     page = drop(open_page(), picture)
     told = html(page).replace("&#x27;", "'")
     assert "calibrated probability of malignancy" in told
-    assert "chosen on validation by Youden's J." in told
+    assert "chosen on validation images for the highest sum of sensitivity and specificity" in told
     assert "Test AUC 0." in told
     assert "95 % interval" in told
     assert "patients" in told
@@ -104,7 +104,7 @@ def test_a_photograph_is_called_unlike_and_its_probability_meaningless(open_page
         ("empty.png", b"", "empty.png: is empty"),
         ("torn.jpg", b"\xff\xd8\xff\xe0 torn", "torn.jpg: cannot be decoded"),
         ("bomb.png", bomb(), "bomb.png: has more than 178 million pixels"),
-        ("series.zip", b"PK\x03\x04 and so on", "series.zip: cannot be decoded"),
+        ("series.zip", b"PK\x03\x04 and so on", "series.zip: is a zip file; unpack it"),
         ("<img src=x>.png", b"nothing", "<img src=x>.png: cannot be decoded"),
     ],
 )
@@ -199,6 +199,60 @@ def test_another_run_can_be_chosen(open_page, place, tmp_path, picture):
     choice.select_index(1).run()
     assert not page.exception
     assert "calibrated probability" in html(page)
+
+
+@pytest.fixture
+def two_runs(place, tmp_path):
+    """A folder with two copies of the run; the page begins with the newer one."""
+    (run,) = list_runs(place / "runs")
+    for name in ("20260101-000000-1", "20260102-000000-2"):
+        shutil.copytree(run.folder, tmp_path / "runs" / run.model / name)
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_where_the_chosen_run_is_gone_the_other_answers_and_the_page_says_so(
+    open_page, two_runs, picture, gone
+):
+    page = drop(open_page(two_runs), picture)
+    page.selectbox(key="run").select_index(gone).run()
+    first, second = list_runs(two_runs)
+    chosen, other = (first, second) if gone == 0 else (second, first)
+    shutil.rmtree(chosen.folder)
+    page.run()
+    assert not page.exception
+    assert errors(page) == [f"{chosen.name} is gone from this machine: {other.name} answers now."]
+    assert "calibrated probability" in html(page)
+
+
+def test_where_all_runs_are_gone_the_page_says_what_to_do(open_page, two_runs):
+    page = open_page(two_runs)
+    for run in list_runs(two_runs):
+        shutil.rmtree(run.folder)
+    page.run()
+    (error,) = errors(page)
+    assert "holds no finished run; run: python main.py train" in error
+
+
+def test_the_first_view_can_be_had_again(open_page, picture):
+    page = drop(open_page(), picture)
+
+    def buttons():
+        return [one for one in page.button if one.label == "Reset view"]
+
+    def sliders():
+        return {one.label: one.value for one in page.slider}
+
+    first = sliders()
+    assert not buttons()
+    for label, value in (("Window level", 100.0), ("Window width", 0.1), ("Zoom", 8.0)):
+        (slider,) = [one for one in page.slider if one.label == label]
+        slider.set_value(value).run()
+    assert sliders()["Zoom"] == 8
+    buttons()[0].click().run()
+    assert not page.exception
+    assert sliders() == first
+    assert not buttons()
 
 
 def test_a_run_that_is_damaged_is_said_in_one_line(open_page, place, tmp_path, picture):
