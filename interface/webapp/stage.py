@@ -24,6 +24,7 @@ PORTS = 20  # that are tried, from the one that is asked for
 START_SECONDS = 60  # in which the page has to answer, on a machine that does much else
 END_SECONDS = 5
 KEPT_SECONDS = 60  # for which uploads wait for a person whose connection broke
+LOOPBACK = "localhost", "127.0.0.1", "::1"
 HEALTH = "/_stcore/health"
 UNENCRYPTED = "Films and password travel unencrypted: put a proxy with TLS before it."
 THEME = {  # the greys of a viewing room: an image is the brightest thing on the page
@@ -145,7 +146,7 @@ def command_of(host: str, port: int, runs: Path, run: Path) -> list[str]:
              "browser.serverAddress": _shown_host(host)}  # fmt: skip
     words = [f"--{name}={value}" for name, value in (SETTINGS | theme | place).items()]
     if is_loopback(host):  # a page elsewhere cannot rename itself to this machine
-        words += [f"--server.allowedHosts={name}" for name in ("localhost", "127.0.0.1", "::1")]
+        words += [f"--server.allowedHosts={name}" for name in dict.fromkeys((*LOOPBACK, host))]
     # -P: a folder "models" where the person is must not stand for ours.
     program = [sys.executable, "-P", "-m", "interface.webapp.server"]
     return [*program, *words, "--", str(runs.absolute()), str(run.absolute())]

@@ -119,6 +119,14 @@ def _listens(address):
     return True
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.5", "::1"])
+def test_a_page_of_this_machine_answers_to_its_own_address_and_to_no_foreign_name(tmp_path, host):
+    words = command_of(host, 8501, tmp_path, tmp_path)
+    allowed = [word for word in words if word.startswith("--server.allowedHosts=")]
+    assert f"--server.allowedHosts={host}" in allowed
+    assert len(allowed) == len(set(allowed)) <= 4
+
+
 def test_nothing_of_a_person_leaves_the_machine(tmp_path):
     words = command_of("127.0.0.1", 8501, tmp_path, tmp_path)
     assert "--browser.gatherUsageStats=false" in words
