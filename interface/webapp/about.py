@@ -8,13 +8,15 @@ from typing import Any
 from interface.report.data import Dataset, trace
 from interface.webapp.wording import plain, share_of_malignant
 from models.prediction.reading import known_options
-from models.registry import AUTOENCODERS, TARGET_LAYERS
+from models.registry import AUTOENCODERS, LINEAR_PROBE, TARGET_LAYERS
+from pipeline.errors import UserError
 from pipeline.labels import Labels, what_normal_is
 from pipeline.records import read_json
 from pipeline.runs import MODEL_FILE, Run, is_detector
 from pipeline.stages.collections import CBIS_DDSM, CITED, RSNA, collection_name
 from pipeline.stages.data import Preprocess
 
+PARTIAL = "pft"  # the strategy of partial fine tuning
 CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
 METHODS = {
     "gradcam": "Grad-CAM (Selvaraju et al. 2017)",
@@ -51,6 +53,10 @@ def facts_of(run: Run) -> Facts:
     """
     model, metrics = read_json(run.folder / MODEL_FILE), run.metrics()
     members = [(run.folder / place).resolve() for place in model.get("members", ())]
+    for member in members:
+        if not member.is_dir():
+            lost = f"{member.parent.name}/{member.name}"
+            raise UserError(f"{run.name}: its member {lost} is gone", "choose another model")
     models = [read_json(member / MODEL_FILE) for member in members] or [model]
     return Facts(models, metrics)
 
@@ -144,15 +150,31 @@ def _training(facts: Facts, dataset: Dataset | None) -> Iterator[str]:
     if dataset is not None and (organised := dataset.step("organize")):
         shown = "films with " if organised.findings.startswith("or ") else ""
         yield f"They showed {shown}{organised.findings}."
-    weights = ANCHORS.get(str(model["weights"]), f"the weights {plain(str(model['weights']))}")
     if not is_detector(model):
-        yield f"Training began from {weights}."
+        yield from dict.fromkeys(map(_learnt, facts.models))
         yield share_of_malignant(facts.metrics)
         return
     normal = what_normal_is(_labels(facts), str(model["unit"]))
     yield f"It learnt from normal images alone, and from no label of a lesion. Normal: {normal}."
     if model["architecture"] not in AUTOENCODERS:
-        yield f"Its features are those of {weights}, which were not trained further."
+        yield f"Its features are those of {_weights(model)}, which were not trained further."
+
+
+def _weights(model: Mapping[str, Any]) -> str:
+    return ANCHORS.get(str(model["weights"]), f"the weights {plain(str(model['weights']))}")
+
+
+def _learnt(model: Mapping[str, Any]) -> str:
+    """Say what of a network was trained, and from where."""
+    weights = _weights(model)
+    if model["strategy"] == LINEAR_PROBE:
+        fitted = "drawn at random" if model["untrained_head"] else "fitted to these films"
+        return (
+            f"Its layers hold {weights} and were not trained; only a logistic regression on what "
+            f"they give was {fitted}."
+        )
+    kept = "; its first layers were left as they were" if model["strategy"] == PARTIAL else ""
+    return f"Training began from {weights}{kept}."
 
 
 def _limits(facts: Facts, dataset: Dataset | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import sys
@@ -14,8 +15,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from interface.screen import NOTICE
+from interface.webapp.about import facts_of
 from interface.webapp.server import PAGE
 from models.prediction.stage import predict
+from pipeline.errors import UserError
 from pipeline.options import checked
 from pipeline.progress import Silent
 from pipeline.runs import list_runs
@@ -64,6 +67,7 @@ def test_the_empty_page_says_what_it_is_not_and_what_the_model_is(open_page):
         assert question in told
     assert "Synthetic films" in told
     assert "Diagnosis, screening, triage" in told
+    assert "Its layers hold random weights and were not trained; only a logistic regression" in told
 
 
 def test_a_film_gets_the_prediction_of_the_stage(open_page, place, dicom, picture, tmp_path):
@@ -223,6 +227,18 @@ def test_where_the_chosen_run_is_gone_the_other_answers_and_the_page_says_so(
     assert not page.exception
     assert errors(page) == [f"{chosen.name} is gone from this machine: {other.name} answers now."]
     assert "calibrated probability" in html(page)
+
+
+def test_an_ensemble_whose_member_is_gone_says_so(two_runs):
+    one, _ = list_runs(two_runs)
+    facts = json.loads((one.folder / "model.json").read_text())
+    (one.folder / "model.json").write_text(
+        json.dumps(facts | {"members": ["../20250101-000000-9"]})
+    )
+    with pytest.raises(
+        UserError, match=r"its member ResNet18_OPW/20250101-000000-9 is gone; choose"
+    ):
+        facts_of(one)
 
 
 def test_where_all_runs_are_gone_the_page_says_what_to_do(open_page, two_runs):
