@@ -150,7 +150,11 @@ def _decode_tiff(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any] | 
 
 
 def _tiff_pages(content: NDArray[np.uint8]) -> list[dict[int, int]]:
-    """Return of each page of a TIFF file the tags that tell what it is; of a damaged one, some."""
+    """Return of each page of a TIFF file the tags that tell what it is; of a damaged one, some.
+
+    tifffile would follow pages that lead back to the first for ever, and Pillow opens no colour of
+    16 bits.
+    """
     data, pages, seen = content.data, [], set()
     order = "<" if content[0] == ord("I") else ">"
     big = ord("+") in content[2:4]
