@@ -99,6 +99,7 @@ class Judge:
         self._ledger = Ledger(folder)
         self._options, self._makers = options, _makers(subject, options)
         self._breasts: dict[str, Mask] = {}  # by image_id, of those that are judged
+        self._keys: dict[str, str] = {}  # by image_id
         code = _code()
         self.scale = None
         if subject.detector:
@@ -123,7 +124,7 @@ class Judge:
         left = [name for name in names if not self._done(kind, name)]
         if left:
             self._make(kind, split, left, len(names), progress)
-        found = {name: self._ledger.facts(f"{kind}/{name}", self._key) for name in names}
+        found = {name: self._ledger.facts(f"{kind}/{name}", self._key_of(name)) for name in names}
         return {name: Found.of_facts(facts) for name, facts in found.items() if facts}
 
     def maps(self, kind: str, split: str, names: Sequence[str]) -> Heat:
@@ -144,12 +145,18 @@ class Judge:
         self._ledger.add(name, self._key, facts)
         return facts
 
+    def _key_of(self, name: str) -> str:
+        """Return what the scores and the picture of an image depend on: its masks, too."""
+        if name not in self._keys:
+            self._keys[name] = digest(self._key, self._subject.lesions.digest_of(name))
+        return self._keys[name]
+
     def _done(self, kind: str, name: str) -> bool:
-        if self._ledger.facts(f"{kind}/{name}", self._key) is None:
+        if self._ledger.facts(f"{kind}/{name}", self._key_of(name)) is None:
             return False
         if kind != MAP or name not in self._draw:
             return True
-        drawn = self._ledger.facts(f"{name}.png", self._key) is not None
+        drawn = self._ledger.facts(f"{name}.png", self._key_of(name)) is not None
         return drawn and inside(self._folder, f"{name}.png").is_file()
 
     def _make(
@@ -171,10 +178,11 @@ class Judge:
                 for name, image, heat, *looked in zip(
                     part, images, several[0], *found, strict=True
                 ):
+                    key = self._key_of(name)
                     if kind == MAP and name in self._draw:
                         self._write(name, image, heat)
-                        entries.append((f"{name}.png", self._key, {}))
-                    entries.append((f"{kind}/{name}", self._key, asdict(Found.mean(looked))))
+                        entries.append((f"{name}.png", key, {}))
+                    entries.append((f"{kind}/{name}", key, asdict(Found.mean(looked))))
                 self._ledger.add_all(entries)
                 advance(len(part))
 

@@ -1,5 +1,6 @@
 """Where the lesions of an image lie, in the pixels of a network's input."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,13 @@ class Lesions:
     outlines: Mapping[str, Sequence[Outline]]  # by image_id, in pixels of the film
     films: Mapping[str, Path]  # by image_id, as organised; empty where they are gone
     set_aside: Sequence[tuple[str, str]]  # (what, reason) of masks that cannot be used
+
+    def digest_of(self, image_id: str) -> str:
+        """A digest of where the lesions of an image lie, as far as that is known."""
+        found = hashlib.sha256(self.masks.get(image_id, np.zeros(0)).tobytes())
+        for outline in self.outlines.get(image_id, ()):
+            found.update(outline.tobytes())
+        return found.hexdigest()
 
 
 def read_lesions(

@@ -198,6 +198,37 @@ def test_other_data_are_refused_and_moved_ones_are_found_by_their_folder(runs, p
     assert explain(dataclasses.replace(given, data=moved), Silent()).facts["scored"]
 
 
+def test_masks_that_changed_since_are_scored_and_drawn_again(runs, prepared, tmp_path):
+    organised, data = tmp_path / "dataset", tmp_path / "preprocessed"
+    shutil.copytree(prepared / "dataset", organised)
+    shutil.copytree(prepared / "preprocessed", data)
+    record = read_json(data / "stage.json")
+    record["source"]["folder"] = str(organised)
+    write_json(data / "stage.json", record)
+    given = Explain(runs=runs, images="all", data=data, **QUICK | {"checks": 0})
+    folder = explain(given, Silent()).folder
+    before = {line["image_id"]: line for line in table(folder) if line["pointing"]}
+    masks = read_masks(organised)
+    emptied, grown = [name for name in before if len(masks[name]) == 1][:2]
+    pictures = {name: (folder / f"{name}.png").read_bytes() for name in before}
+    for name, value in ((emptied, 0), (grown, 1)):
+        path = masks[name][0].path
+        write_png(path, np.full_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), value) > 0)
+    result = explain(given, Silent())
+    after = {line["image_id"]: line for line in table(folder)}
+    assert after[emptied]["pointing"] == ""
+    assert float(after[grown]["energy"]) > float(before[grown]["energy"])
+    changed = {name for name in before if (folder / f"{name}.png").read_bytes() != pictures[name]}
+    assert changed == {emptied, grown}
+    assert result.facts["scored"] == len(before) - 1
+    assert any("is empty" in reason for _, reason in set_aside(folder))
+
+
+def set_aside(folder):
+    with (folder / "set_aside.csv").open(encoding="utf-8") as file:
+        return [(line["what"], line["reason"]) for line in csv.DictReader(file)]
+
+
 def test_masks_that_do_not_fit_are_set_aside(prepared, tmp_path):
     for name in ("dataset", "preprocessed"):
         shutil.copytree(prepared / name, tmp_path / name)
