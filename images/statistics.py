@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Grey = NDArray[Any]  # (H, W) float, [0, 1]
 
 DARK = 0.1  # of the bright end of the grey range: background
+BLACK = 1  # grey value at most: emptier than a film, whose base is never quite clear
 STRIP = 0.04  # of a side, along the image's edges
 COARSE = 12  # side of the coarsest image in pixels
 LEAST = 8  # pixels: of a smaller image no figure would mean anything
@@ -19,7 +20,7 @@ STATISTICS = (
     "mean", "spread", "percentile 10", "percentile 50", "percentile 90", "percentile 99",
     "dark share", "chest edge", "nipple edge", "upper edge", "lower edge", "sides differ",
     "mirror correlation", "aspect", "detail", "coarse share", "solidity", "foreground share",
-    "pieces", "direction", "even share",
+    "pieces", "direction", "black share",
 )  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def film_statistics(image: NDArray[np.uint8]) -> Floats:
     bright = float(levels[-1]) + 1e-3  # of a black image too
     dark = grey < DARK * bright
     means = [float(grey.mean()), float(grey.std()), *levels, float(dark.mean())]
-    parts = [*means, *_edges(grey, bright), *_structure(grey), *_shape(small, dark)]
+    parts = [*means, *_edges(grey, bright), *_structure(grey), *_shape(small)]
     return np.array(parts, np.float64)
 
 
@@ -71,7 +72,7 @@ def _correlation(one: Grey, other: NDArray[Any]) -> float:
     return float((first * second).mean()) / (float(one.std()) * float(other.std()) + 1e-6)
 
 
-def _shape(small: NDArray[np.uint8], dark: NDArray[np.bool_]) -> list[float]:
+def _shape(small: NDArray[np.uint8]) -> list[float]:
     """Return figures of what stands out of the background, by Otsu's threshold."""
     _, mask = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -80,12 +81,10 @@ def _shape(small: NDArray[np.uint8], dark: NDArray[np.bool_]) -> list[float]:
     area = 0.0 if largest is None else float(cv2.contourArea(largest))
     grey = small.astype(np.float32)
     across, down = np.abs(np.diff(grey, axis=1)).mean(), np.abs(np.diff(grey, axis=0)).mean()
-    even = (small[:, 1:] == small[:, :-1]) & dark[:, 1:]
-    count = np.count_nonzero(dark[:, 1:])
     return [
         area / hull if hull else 0.0,
         float(mask.mean()),
         float(np.log1p(len(outlines))),
         float(across / (across + down + 1e-6)),
-        float(even.sum() / count) if count else 0.0,
+        float((small <= BLACK).mean()),
     ]

@@ -1,8 +1,9 @@
 """Whether an image is like those that a run was trained on; light, no torch.
 
-Three distances answer: of the film as it was read, of the network's input (each by a few statistics
-and their normal distribution), and of the network's features (by the nearest training images). Each
-has a limit that validation images keep. Beyond one of them the score says nothing.
+The film as it was read and the network's input are each held against a few statistics of the
+training images: all together, by their normal distribution, and each alone, by its range, since one
+that is far off would be lost among many that are not. The features are held against the nearest
+training images. Each way has a limit that new images keep. Beyond one the score says nothing.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,16 @@ from pipeline.records import atomic, read_json, write_json
 
 FACTS_FILE, ARRAYS_FILE = "domain.json", "domain.safetensors"
 NEIGHBOURS = 5  # the distance in feature space is that to the fifth nearest training image
+LEAST_SPREAD = 0.01  # of a statistic: what does not vary in training may vary a little
 SIZE_MARGIN = 1.5  # times the smallest and the largest training film's longer side
+FARTHEST = {  # what the statistic that is farthest off says, by whether it is too large
+    ("aspect", True): "narrower; a part of a film?",
+    ("aspect", False): "wider; turned, or several films in one?",
+    ("mirror correlation", True): "both sides are alike; two breasts in one?",
+    ("detail", True): "finer detail; noise?",
+    ("detail", False): "hardly any fine detail; blurred?",
+    ("black share", True): "a black background; a digital mammogram?",
+}
 PARTS = "mean", "precision", "lowest", "highest"  # of a normal distribution, as arrays
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]  # (H, W), [0, 255]
@@ -34,6 +44,21 @@ class Normal:
     lowest: Floats  # (D,) of the training images
     highest: Floats  # (D,) of them
     limit: float  # of `distance`
+    reach: float  # of `excess`
+
+    def is_beyond(self, values: NDArray[Any]) -> bool:
+        """Return whether (D,) statistics are beyond one of the two limits."""
+        return self.distance(values) > self.limit or float(self.excess(values).max()) > self.reach
+
+    def excess(self, values: NDArray[Any]) -> Floats:
+        """Return how far each of (D,) statistics is from the middle of its range in the training.
+
+        Returns:
+            (D,) in half ranges: 1 at the ends of the range.
+        """
+        middle, half = (self.lowest + self.highest) / 2, (self.highest - self.lowest) / 2
+        off: Floats = np.abs(np.asarray(values, np.float64) - middle)
+        return off / np.maximum(half, LEAST_SPREAD)
 
     def distance(self, values: NDArray[Any]) -> float:
         """Return the Mahalanobis distance of (D,) statistics, over the square root of D."""
@@ -89,7 +114,7 @@ class Domain:
                 found.append(
                     f"is {side:,} pixels long; those of the training had {_span(low, high)}"
                 )
-        if not found and self.working.distance(film_statistics(working)) > self.working.limit:
+        if not found and self.working.is_beyond(film_statistics(working)):
             found.append("does not look like the training images after preprocessing")
         if not found and features is not None and self._is_far(features):
             found.append("shows the network something that it was not trained on")
@@ -100,7 +125,7 @@ class Domain:
 
     def _film_complaints(self, film: Image, known: Normal, unit: str) -> list[str]:
         values = film_statistics(film)
-        if known.distance(values) <= known.limit:
+        if not known.is_beyond(values):
             return []
         if unit == "patch":
             return ["does not look like the patches of the training (a whole mammogram?)"]
@@ -109,17 +134,16 @@ class Domain:
             "turned on its side": [np.rot90(film), np.rot90(film, 3)],
         }
         for what, images in turned.items():
-            nearer = min(known.distance(film_statistics(image)) for image in images)
-            if nearer <= known.limit:
+            if not all(known.is_beyond(film_statistics(image)) for image in images):
                 return [f"seems to be {what}"]
         named = dict(zip(STATISTICS, values, strict=True))
         lowest = dict(zip(STATISTICS, known.lowest, strict=True))
-        highest = dict(zip(STATISTICS, known.highest, strict=True))
         if named["dark share"] < 0.5 * lowest["dark share"]:
             return ["shows hardly any background: a crop, or no mammogram"]
-        if named["even share"] > max(0.5, 1.5 * highest["even share"]):
-            return ["has an even background (a digital mammogram, where the training had films?)"]
-        return ["does not look like the films of the training (no mammogram?)"]
+        farthest = int(known.excess(values).argmax())
+        above = bool(values[farthest] > known.highest[farthest])
+        what = FARTHEST.get((STATISTICS[farthest], above), "no mammogram?")
+        return [f"does not look like the films of the training ({what})"]
 
     def save(self, folder: Path) -> None:
         """Write it into a run's folder: the arrays, then domain.json."""
@@ -127,17 +151,18 @@ class Domain:
 
         normals = {"working": self.working, "film": self.film}
         arrays: dict[str, NDArray[Any]] = {"features": self.features.astype(np.float16)}
+        limits = {"features": self.features_limit}
         for name, normal in normals.items():
             if normal is not None:
                 arrays |= {f"{name}.{part}": getattr(normal, part)
                            for part in PARTS}  # fmt: skip
+                limits |= {name: normal.limit, f"{name} range": normal.reach}
         with atomic(folder / ARRAYS_FILE) as temporary:
             temporary.write_bytes(save(arrays))
-        limits = {name: normal.limit for name, normal in normals.items() if normal is not None}
         write_json(folder / FACTS_FILE, {
             "key": self.key,
             "statistics": list(STATISTICS),
-            "limits": {**limits, "features": self.features_limit},
+            "limits": limits,
             "sides": None if self.sides is None else list(self.sides),
         })  # fmt: skip
 
@@ -172,7 +197,8 @@ class Domain:
             for part, values in parts.items():
                 if values.shape != ((count, count) if part == "precision" else (count,)):
                     raise ValueError(f"{name}.{part} has the shape {values.shape}")
-            return Normal(**parts, limit=float(facts["limits"][name]))
+            limits = facts["limits"]
+            return Normal(**parts, limit=float(limits[name]), reach=float(limits[f"{name} range"]))
 
         working, sides = normal("working"), facts["sides"]
         if working is None or arrays["features"].ndim != 2:

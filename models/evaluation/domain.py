@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from images.files import SPREAD, read_image
 from images.statistics import film_statistics
 from models.data.loading import Split, load_split
-from models.domain import ARRAYS_FILE, FACTS_FILE, Domain, Normal, nearest, unit_length
+from models.domain import (
+    ARRAYS_FILE,
+    FACTS_FILE,
+    LEAST_SPREAD,
+    Domain,
+    Normal,
+    nearest,
+    unit_length,
+)
 from models.evaluation.scoring import ScoredRun, members_of
 from models.inference import Compute, TrainedModel, load_run, place, run_over, scoring_compute
 from models.networks import head_name, pooled, split_before
@@ -26,9 +34,9 @@ from pipeline.runs import MODEL_FILE
 FEWEST = 5  # training images, below which nothing can be said of others
 MOST = 400  # training images, and as many of validation: more would say the same
 FOLDS = 5  # parts of the training images that are left out in turn
-EXCEEDED = 0.001  # share of new images that may be beyond a limit
-LEAST_SPREAD = 0.01  # of a statistic: what does not vary in training may vary a little
-VERSION = 1  # a change of it makes what runs know anew
+EXCEEDED = 0.002  # share of new images that may be beyond a limit
+SEEN = 0.99  # share of the images that a limit was found with and that keep it, at least
+VERSION = 2  # a change of it makes what runs know anew
 
 
 def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress) -> None:
@@ -65,14 +73,17 @@ def learn_domain(scored: ScoredRun, workers: int, seed: int, progress: Progress)
             for name, part in parts.items()
         }
     films = {name: _films(scored, part.rows) for name, part in parts.items()}
-    patients = [row.patient_id for row in parts["train"].rows]
+    patients = {name: [row.patient_id for row in part.rows] for name, part in parts.items()}
     working = {name: _statistics(part.images) for name, part in parts.items()}
     Domain(
         working=_normal(working["train"], working["val"], patients),
         film=_film_normal(films, patients),
         sides=_sides(scored, parts["train"].rows),
         features=features["train"],
-        features_limit=_limit(nearest(features["val"], features["train"])),
+        features_limit=_limit(
+            nearest(features["val"], features["train"]),
+            len({row.patient_id for row in parts["val"].rows}),
+        ),
         key=key,
     ).save(scored.run.folder)
 
@@ -132,28 +143,34 @@ def _sides(scored: ScoredRun, rows: Sequence[Row]) -> tuple[int, int] | None:
 
 
 def _film_normal(
-    films: Mapping[str, NDArray[np.float64] | None], patients: Sequence[str]
+    films: Mapping[str, NDArray[np.float64] | None], patients: Mapping[str, Sequence[str]]
 ) -> Normal | None:
     train, val = films["train"], films["val"]
     return None if train is None or val is None else _normal(train, val, patients)
 
 
 def _normal(
-    train: NDArray[np.float64], val: NDArray[np.float64], patients: Sequence[str]
+    train: NDArray[np.float64], val: NDArray[np.float64], patients: Mapping[str, Sequence[str]]
 ) -> Normal:
-    """Fit (N, D) statistics of training images; the limit is what new images keep.
+    """Fit (N, D) statistics of training images; the limits are what new images keep.
 
     How far new images are follows from validation, and from training images of patients that were
     left out of the fit in turn: a few validation images alone would not show it.
     """
     fitted = _fit(train)
-    groups = np.unique(patients, return_inverse=True)[1] % FOLDS
-    new = [fitted.distance(values) for values in val]
+    groups = np.unique(patients["train"], return_inverse=True)[1] % FOLDS
+    new = [(fitted, values) for values in val]
     for fold in np.unique(groups):
         if np.count_nonzero(groups != fold) >= FEWEST // 2:
             without = _fit(train[groups != fold])
-            new += [without.distance(values) for values in train[groups == fold]]
-    return replace(fitted, limit=_limit(np.array(new)))
+            new += [(without, values) for values in train[groups == fold]]
+    # Images of one patient resemble each other, so patients count.
+    count = len({*patients["train"], *patients["val"]})
+    return replace(
+        fitted,
+        limit=_limit(np.array([normal.distance(values) for normal, values in new]), count),
+        reach=_limit(np.array([normal.excess(values).max() for normal, values in new]), count),
+    )
 
 
 def _fit(values: NDArray[np.float64]) -> Normal:
@@ -169,19 +186,23 @@ def _fit(values: NDArray[np.float64]) -> Normal:
     # What does not vary at all would make the smallest difference an endless distance.
     covariance = covariance + LEAST_SPREAD * np.eye(len(mean))
     precision = np.linalg.inv(covariance) / np.outer(spread, spread)
-    return Normal(mean, precision, values.min(axis=0), values.max(axis=0), limit=0.0)
+    return Normal(mean, precision, values.min(axis=0), values.max(axis=0), limit=0.0, reach=0.0)
 
 
-def _limit(distances: NDArray[Any]) -> float:
-    """Return the distance that one of a thousand new images exceeds, from those of new images.
+def _limit(distances: NDArray[Any], patients: int) -> float:
+    """Return the distance that one of five hundred new images exceeds, from those of new images.
 
     It is the one-sided prediction limit of a normal distribution of their logarithms, which allows
-    for how few they are; and it is above any of theirs.
+    for how few they are; and 99 of 100 of them keep it.
+
+    Args:
+        distances: (N,), of images that were not fitted.
+        patients: Whose they are: so many are independent.
     """
     from scipy.stats import t as student
 
     logs = np.log(np.maximum(distances.astype(np.float64), 1e-6))
-    count = len(logs)
-    spread = logs.std(ddof=1) if count > 1 else 1.0
+    count = min(len(logs), patients)
+    spread = logs.std(ddof=1) if len(logs) > 1 else 1.0
     reach = student.ppf(1 - EXCEEDED, max(1, count - 1)) * np.sqrt(1 + 1 / count)
-    return float(max(np.exp(logs.mean() + reach * spread), distances.max()))
+    return float(max(np.exp(logs.mean() + reach * spread), np.quantile(distances, SEEN)))

@@ -29,7 +29,7 @@ from pipeline.stages.export import Export
 from pipeline.stages.prediction import Predict
 from pipeline.stages.training import Train
 from tests.interrupts import interrupted_when, interrupts_itself
-from tests.models.prediction.films import unlike
+from tests.models.prediction.films import unlike, unlike_in_one_way
 from tests.models.prediction.workspace import make_workspace
 from tests.models.without_torch import run_without_torch
 
@@ -216,6 +216,22 @@ def test_unlike_images_are_named_as_such_and_like_ones_are_not(place, predicted,
     assert sum("inverted" in remarks for remarks in inverted) >= 3
     _, like = predicted(place / "dataset" / "test")
     assert sum(line["like_training"] == "no" for line in like.values()) <= 0.1 * len(like)
+
+
+def test_what_differs_from_a_film_in_one_way_alone_is_called_unlike(place, predicted, tmp_path):
+    paths = sorted((place / "dataset" / "test").rglob("*.png"))
+    made = tmp_path / "made"
+    made.mkdir()
+    for number, path in enumerate(paths[:3]):
+        film = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        third = film.shape[1] // 3
+        upright = film if film[:, :third].mean() > film[:, -third:].mean() else film[:, ::-1]
+        for name, image in unlike_in_one_way(np.ascontiguousarray(upright)).items():
+            cv2.imwrite(str(made / f"{name} {number}.png"), image)
+    result, lines = predicted(made)
+    silent = [name for name, line in by_id(lines).items() if line["like_training"] != "no"]
+    assert len(lines) + result.set_aside == 18
+    assert len(silent) <= 1, silent
 
 
 @pytest.mark.slow
