@@ -22,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.folds import read_rows
 from pipeline.paths import from_here, inside
 from pipeline.progress import Progress
+from pipeline.provenance import dataset_hash
 from pipeline.records import read_record
 from pipeline.runs import Run
 from pipeline.tables import read_table
@@ -190,9 +191,14 @@ def _images(run: Run, model: TrainedModel) -> tuple[list[str], NDArray[np.uint8]
 
 
 def _places(run: Run, model: TrainedModel) -> list[tuple[str, Path]]:
-    """Return ids and places of validation images, evenly spread; none where the data is gone."""
+    """Return ids and places of validation images, evenly spread; none where they are gone.
+
+    Those of a dataset that was made anew are no images of the run.
+    """
     data = from_here(Path(str(model.facts["data"])))
     try:
+        if dataset_hash(data) != model.facts["data_hash"]:
+            return []
         rows, _ = read_rows(data, read_record(data, "preprocess", "organize"), run.fold.number)
         places = [(row.image_id, inside(data, row.path)) for row in rows if row.split == "val"]
     except UserError:

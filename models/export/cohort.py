@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.paths import from_here
-from pipeline.provenance import NO_PATIENTS, collection_record, has_patients, locate
+from pipeline.provenance import NO_PATIENTS, collection_record, dataset_hash, has_patients, locate
 from pipeline.records import read_record
 from pipeline.stages.collections import CBIS_DDSM as CBIS
 from pipeline.stages.collections import CITED, COLLECTIONS, collection_name
@@ -43,6 +43,12 @@ UNKNOWN = Cohort(
     "Where the images came from is not known here: the dataset of the run is not on the machine "
     "that exported it.",
 )
+CHANGED = Cohort(
+    "unknown",
+    "unknown",
+    "Where the images came from is not known here: the dataset of the run was made anew since its "
+    "training.",
+)
 
 
 def cohort_of(facts: Mapping[str, Any]) -> Cohort:
@@ -54,6 +60,8 @@ def cohort_of(facts: Mapping[str, Any]) -> Cohort:
     try:
         place = from_here(Path(str(facts["data"])))
         record = read_record(place, "preprocess", "organize")
+        if facts.get("data_hash") not in (None, dataset_hash(place)):
+            return CHANGED
         if record["stage"] == "preprocess":
             place = locate(Path(record["options"]["data"]), place)
             record = read_record(place, "organize")

@@ -123,7 +123,7 @@ def _result(
     if apart := agreement.from_evaluation(facts["precision"]):
         notes.append(apart)
     if not agreement.real:
-        notes.append("the validation images are gone: compared on images of noise")
+        notes.append("the validation images are gone or made anew: compared on images of noise")
     if facts["without_timm"]:
         notes.append(f"{facts['without_timm']}: the network is there as ONNX alone")
     if Calibration.of(measured["calibration"]).method == "none":

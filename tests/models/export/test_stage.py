@@ -201,8 +201,19 @@ def test_without_its_dataset_a_run_is_compared_on_noise_and_that_is_said(run):
     change(run / "model.json", data=str(run / "gone"))
     result = exported(run)
     assert result.facts["validation_images"] is False
-    assert "the validation images are gone: compared on images of noise" in result.notes
+    assert (
+        "the validation images are gone or made anew: compared on images of noise" in result.notes
+    )
     assert "images of noise" in (result.folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_dataset_that_was_made_anew_is_not_taken_for_that_of_the_run(run):
+    change(run / "model.json", data_hash="another")
+    result = exported(run)
+    assert result.facts["validation_images"] is False
+    card = (result.folder / "README.md").read_text()
+    assert "the dataset of the run was made anew since its training" in card
 
 
 @pytest.mark.slow
