@@ -36,6 +36,7 @@ MOST = 400  # training images, and as many of validation: more would say the sam
 FOLDS = 5  # parts of the training images that are left out in turn
 EXCEEDED = 0.002  # share of new images that may be beyond a limit
 SEEN = 0.99  # share of the images that a limit was found with and that keep it, at least
+MARGIN = 5  # over the number of patients: how much wider limits are, as a fit to few is too narrow
 VERSION = 2  # a change of it makes what runs know anew
 
 
@@ -166,10 +167,11 @@ def _normal(
             new += [(without, values) for values in train[groups == fold]]
     # Images of one patient resemble each other, so patients count.
     count = len({*patients["train"], *patients["val"]})
+    distances = np.array([normal.distance(values) for normal, values in new])
+    excesses = np.array([normal.excess(values).max() for normal, values in new])
+    wider = 1 + MARGIN / count
     return replace(
-        fitted,
-        limit=_limit(np.array([normal.distance(values) for normal, values in new]), count),
-        reach=_limit(np.array([normal.excess(values).max() for normal, values in new]), count),
+        fitted, limit=wider * _limit(distances, count), reach=wider * _limit(excesses, count)
     )
 
 

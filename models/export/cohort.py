@@ -60,7 +60,7 @@ def cohort_of(facts: Mapping[str, Any]) -> Cohort:
     try:
         place = from_here(Path(str(facts["data"])))
         record = read_record(place, "preprocess", "organize")
-        if facts.get("data_hash") not in (None, dataset_hash(place)):
+        if "data_hash" in facts and facts["data_hash"] != dataset_hash(place):
             return CHANGED
         if record["stage"] == "preprocess":
             place = locate(Path(record["options"]["data"]), place)
