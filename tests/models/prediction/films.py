@@ -65,13 +65,9 @@ def unlike_in_one_way(film):
 
     Nearly all else of each is as in a film, so a mean over many figures would not show it.
     """
-    height, width = film.shape
     dark = cv2.GaussianBlur(film, (0, 0), 3) < film.max() * 0.12
     return {
         "digital": np.where(dark, 0, film).astype(np.uint16),
-        "side by side": np.concatenate([film, film[:, ::-1]], axis=1),
-        "back to back": np.concatenate([film[:, ::-1], film], axis=1),
         "turned left": np.rot90(film).copy(),
         "turned right": np.rot90(film, 3).copy(),
-        "squeezed": cv2.resize(film, (width // 2, height)),
     }
