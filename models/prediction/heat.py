@@ -14,7 +14,7 @@ from models.explanation.pictures import draw_reduced, reduced_size, write_pictur
 from models.prediction.inputs import stamp
 from models.prediction.network import NetworkScorer
 from models.prediction.predictor import Predictor
-from models.prediction.reading import FilmImage, ReadJob, open_film, read_film
+from models.prediction.reading import FilmImage, ReadJob, open_film, read_film, reading_code
 from models.prediction.results import HEAT_MAPS
 from pipeline.progress import Progress
 from pipeline.records import digest
@@ -105,7 +105,7 @@ def draw_films(
     with progress.track("Drawing heat-maps", len(paths), "images") as advance:
         for path in paths:
             # Two folders may hold files of one name.
-            key = digest(str(path.absolute()), stamp(path), predictor.key,
+            key = digest(str(path.absolute()), stamp(path), predictor.key, reading_code(),
                          *[one.record for one in scales if one])[:8]  # fmt: skip
             drawn[path] = f"{HEAT_MAPS}/{path.stem[:LONGEST]}-{key}.png"
             if not (folder / drawn[path]).is_file():

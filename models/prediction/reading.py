@@ -20,7 +20,7 @@ from images.archives import ImageFile, MemoryFile, open_binary, size_of
 from images.chain import preprocess_image
 from images.files import SPREAD, dicom_reader, is_dicom, read_bytes, read_image
 from images.frame import Frame
-from images.jobs import pixel_options, use_one_thread
+from images.jobs import code_digest, pixel_options, use_one_thread
 from images.square import fit_square
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
@@ -34,6 +34,12 @@ COLOUR = 0.02  # of the grey range: mean difference between colours, above which
 GREY_PNG_AT, GREY_PNG = 25, (b"\0", b"\4")  # colour type: grey, grey with alpha (PNG, 11.2.1)
 DEPTH = 2  # folders from an image up to its dataset: FOLDER/split/label/image.png
 Image = NDArray[np.uint8]
+
+
+@functools.cache
+def reading_code() -> str:
+    """Return a digest of the code that reads films: what an older version read is read again."""
+    return code_digest(*map(str, sorted(Path(png.__file__).parent.glob("*.py"))))
 
 
 @dataclass(frozen=True)

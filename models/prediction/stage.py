@@ -14,7 +14,7 @@ from models.prediction.predictor import (
     open_predictor,
     predict_each,
 )
-from models.prediction.reading import FilmImage, ReadJob, loading_readers, read_film
+from models.prediction.reading import FilmImage, ReadJob, loading_readers, read_film, reading_code
 from models.prediction.results import (
     Line,
     breast_lines,
@@ -27,7 +27,14 @@ from pipeline.errors import UserError
 from pipeline.labels import KEYS
 from pipeline.options import split_several
 from pipeline.progress import Progress, Result
-from pipeline.records import claim_folder, close_folder, digest, open_folder, write_set_aside
+from pipeline.records import (
+    SET_ASIDE,
+    claim_folder,
+    close_folder,
+    digest,
+    open_folder,
+    write_set_aside,
+)
 from pipeline.stages.prediction import Predict
 from pipeline.work import Ledger, run_all, worker_count
 
@@ -83,7 +90,7 @@ def predict(options: Predict, progress: Progress) -> Result:
                 done[entry.path] = facts
             advance(1)
     if not done:
-        raise UserError(f"none of the images can be read: {set_aside[0][0]}: {set_aside[0][1]}")
+        raise _nothing_read(options.out, set_aside)
     pictures = _draw(options, predictors, done, progress)
     lines = [
         Line(
@@ -110,10 +117,17 @@ def _each_once(opened: Sequence[Predictor]) -> list[Predictor]:
     ]
 
 
+def _nothing_read(folder: Path, set_aside: Sequence[tuple[str, str]]) -> UserError:
+    write_set_aside(folder, set_aside)
+    (path, reason), *further = set_aside
+    problem = f"none of the images can be read: {path}: {reason}"
+    return UserError(problem, f"all reasons are in {folder / SET_ASIDE}" if further else "")
+
+
 def _entry(path: Path, predictors: Sequence[Predictor]) -> _Entry:
     here = path.absolute()
     keys = [predictor.key for predictor in predictors]
-    return _Entry(path, digest(str(here)), digest(str(here), stamp(path), keys))
+    return _Entry(path, digest(str(here)), digest(str(here), stamp(path), keys, reading_code()))
 
 
 def _scored(

@@ -35,7 +35,7 @@ def is_here(folder: Path) -> bool:
 
 def may_be_here(folder: Path) -> bool:
     """Return whether a folder holds a table of images with labels, and images."""
-    fitting, _ = read_tables(find_tables(folder, None), "")
+    fitting, _, _ = read_tables(find_tables(folder, None), "")
     return any("label" in one.roles for one in fitting) and first_picture(folder)
 
 
@@ -48,7 +48,7 @@ def may_be_table(path: Path) -> bool:
     """Return whether a file is a table of images with labels, and no case description."""
     if not path.is_file() or re.search("case_description", path.name, re.IGNORECASE):
         return False
-    fitting, _ = read_tables([path], "")
+    fitting, _, _ = read_tables([path], "")
     return any("label" in one.roles and "ROI mask file path" not in one.table.columns
                for one in fitting)  # fmt: skip
 
@@ -59,7 +59,7 @@ def half_here(folder: Path) -> str:
     Raises:
         UserError: The table's columns, or the classes' names, are to be said by an option.
     """
-    fitting, others = read_tables(find_tables(folder, None), "")
+    fitting, others, _ = read_tables(find_tables(folder, None), "")
     if fitting and not first_picture(folder):
         return f"{fitting[0].table.path.name} names images, and none of them is there"
     if others and first_picture(folder):
@@ -100,7 +100,7 @@ def read(options: Organize, progress: Progress) -> "Records":
     if not found.pictures:
         raise _no_picture(options.source, found)
     classes = {picture.name: _class_of(picture) for picture in found.pictures}
-    tables, others = read_tables(find_tables(options.source, options.csv), options.columns)
+    tables, others, broken = read_tables(find_tables(options.source, options.csv), options.columns)
     asked = options.columns or options.csv
     known = any(map(diagnosis_of, classes.values())) or bool(options.classes)
     if not tables and others and (asked or not known):
@@ -117,6 +117,7 @@ def read(options: Organize, progress: Progress) -> "Records":
         entries, aside = _of_folders(found.pictures, classes)
         where, notes = options.source, []
     notes += [f"{table.path.name}: no column is known to name images; not used" for table in others]
+    notes += [f"{error.problem}; not used" for error in broken]
     if unread := unread_spreadsheets(options.source):
         notes.append(f"{unread}, and give it as --csv if it tells of the images")
     if not entries:

@@ -73,26 +73,29 @@ def find_tables(source: Path, csv: Path | None) -> list[Path]:
     return sorted(path for path in visible if path.suffix.lower() == ".csv")
 
 
-def read_tables(paths: Sequence[Path], given: str) -> tuple[list[LabelTable], list[TableFile]]:
-    """Read tables; return those that name images, and the others.
+def read_tables(
+    paths: Sequence[Path], given: str
+) -> tuple[list[LabelTable], list[TableFile], list[UserError]]:
+    """Read tables; return those that name images, the others, and why some cannot be read.
 
     Raises:
         UserError: What was said of the columns cannot be, or the only table is none.
     """
-    fitting, others = [], []
+    fitting, others, unread = [], [], []
     for path in paths:
         try:
             table = read_table(path)
-        except UserError:
+        except UserError as error:
             if len(paths) == 1 or given:
                 raise
+            unread.append(error)
             continue
         roles = roles_of(table, given)
         if "image" in roles:
             fitting.append(LabelTable(table, roles))
         else:
             others.append(table)
-    return fitting, others
+    return fitting, others, unread
 
 
 def roles_of(table: TableFile, given: str) -> dict[str, str]:

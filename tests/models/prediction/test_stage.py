@@ -252,6 +252,27 @@ def test_what_was_scored_before_is_taken_over_until_the_run_changes(place, predi
 
 
 @pytest.mark.slow
+def test_what_other_code_read_is_read_again(place, predicted, tmp_path, monkeypatch):
+    images, ledger = place / "dataset" / "test", tmp_path / "predictions" / "ledger.jsonl"
+    predicted(images)
+    keys = {json.loads(line)["key"] for line in ledger.read_text().splitlines() if line}
+    monkeypatch.setattr("models.prediction.stage.reading_code", lambda: "of the next version")
+    predicted(images)
+    last = json.loads(ledger.read_text().splitlines()[-1])
+    assert last["key"] not in keys
+
+
+def test_where_nothing_can_be_read_every_reason_is_kept(predicted, tmp_path):
+    (tmp_path / "films").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "films" / name).write_bytes(b"\x89PNG, cut off")
+    with pytest.raises(UserError, match=r"a\.png: .*; all reasons are in .*set_aside\.csv$"):
+        predicted(tmp_path / "films")
+    with (tmp_path / "predictions" / "set_aside.csv").open(encoding="utf-8") as file:
+        assert [line["what"][-5:] for line in csv.DictReader(file)] == ["a.png", "b.png"]
+
+
+@pytest.mark.slow
 def test_an_ensemble_gives_the_range_of_its_members(place, predicted, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(place / "runs", runs)

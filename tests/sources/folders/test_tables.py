@@ -130,6 +130,14 @@ def test_a_table_elsewhere_and_class_folders_with_a_table_of_patients(tmp_path):
     assert result.facts["patients"] == 8
 
 
+def test_a_table_that_cannot_be_read_is_told_of(tmp_path):
+    root = with_table(tmp_path / "raw", women(tmp_path / "raw"))
+    (root / "broken.csv").write_bytes(b"a,b\n\x00\x01\x02")
+    result = run(root, tmp_path / "out")
+    assert len(read_manifest(tmp_path / "out")) == 24
+    assert any("broken.csv: " in note and note.endswith("; not used") for note in result.notes)
+
+
 def test_spreadsheets_beside_the_images_are_told_of_and_those_saved_as_csv_are_not(tmp_path):
     root = class_folders(tmp_path / "raw")
     (root / "who.xlsx").write_bytes(b"PK\x03\x04")
