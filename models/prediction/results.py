@@ -267,10 +267,14 @@ def notes_on(found: Found, lines: Sequence[Line], predictors: Sequence[Predictor
     for predictor in predictors:
         yield f"{predictor.name}: called at {predictor.rule}; {worth(predictor)}"
         if predictor.domain is None:
-            again = "evaluate it" if predictor.has_network else "evaluate its run and export it"
+            again = (
+                f"evaluate it again with: python main.py evaluate --run {predictor.name}"
+                if predictor.has_network
+                else "evaluate its run and export it again"
+            )
             yield (
                 f"{predictor.name} does not know what its training images look like, so unlike "
-                f"images are not noticed; {again} again"
+                f"images are not noticed; {again}"
             )
     if any(one.is_detector for one in predictors):
         yield Z_IN_WORDS
