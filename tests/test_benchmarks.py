@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from tests.benchmarks import machine
+from models.registry import TARGET_LAYERS
+from tests.benchmarks import explanation, machine
 from tests.benchmarks.gpu.goals import NOT_MEASURED, judged, sorted_out
 from tests.benchmarks.gpu.memory import fault
 from tests.benchmarks.gpu.record import FAILED, NO_GPU, Record, read_lines
@@ -28,6 +29,12 @@ MODULES = sorted(
 def test_benchmarks_import_what_there_is():
     for module in MODULES:
         importlib.import_module(module)
+
+
+def test_the_cost_of_a_heat_map_is_measured_of_every_classifier():
+    rows = explanation.networks()
+    assert {row.architecture for row in rows} == set(TARGET_LAYERS)
+    assert not any(row.is_detector for row in rows)
 
 
 def test_the_processor_is_told_with_what_cannot_be_measured_on_it(monkeypatch, tmp_path):

@@ -60,10 +60,11 @@ def measure(row, size, rounds, compute, method="gradcam"):
 
 
 def networks():
-    """Return a row for each network that differs; what is trained of it costs a map nothing."""
+    """Return a row for each classifier that differs; what is trained of it costs a map nothing."""
     kinds = {}
     for row in MODELS.values():
-        kinds.setdefault((row.architecture, row.head), row)
+        if not row.is_detector:
+            kinds.setdefault((row.architecture, row.head), row)
     return list(kinds.values())
 
 
