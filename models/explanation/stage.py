@@ -290,7 +290,7 @@ def _notes(facts: Mapping[str, Any], found: Mapping[str, Found]) -> list[str]:
             "equally warm everywhere"
         )
     if facts["masks_set_aside"]:
-        notes.append(f"{facts['masks_set_aside']} images have masks that cannot be used")
+        notes.append(f"images with masks that cannot be used: {facts['masks_set_aside']}")
     for kind in BASELINES if facts["scored"] else ():
         low = facts["leads"][kind][ALL]["pointing"]["low"]
         if low is not None and low <= 0:
