@@ -219,8 +219,9 @@ def test_a_damaged_threshold_is_one_line(runs, tmp_path):
 
 
 def test_detectors_stand_beside_classifiers_once_they_were_compared(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "SIDES", (32, 64, 256))
+    monkeypatch.setattr(costs, "SIDES", (32, 64, 128))
     monkeypatch.setattr(costs, "COUNTS", (8, 16, 24))
+    monkeypatch.setattr(costs, "ROUNDS", 3)
     shutil.copytree(runs, tmp_path / "runs")
     out = tmp_path / "reports"
     options = Compare(runs=tmp_path / "runs", out=out / "comparison", anomaly=True, **QUICK)
