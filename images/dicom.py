@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from images import lookup
 from images.archives import ImageFile, inside, open_binary, size_of
-from images.identity import identifying_tags, says_burned_in, without_pixels
+from images.identity import guess_kind, identifying_tags, says_burned_in, without_pixels
 from images.lookup import WHITE, StoredValues
 from pipeline.errors import UserError
 
@@ -117,13 +117,7 @@ def read_pixels(path: ImageFile) -> NDArray[np.uint16]:
     Raises:
         UserError: As `read_header`; or for a `defect`; or the pixels cannot be decoded.
     """
-    with open_binary(path) as file:
-        header = _read_header(path, file)
-        if reason := defect(header, file.seek(0, io.SEEK_END)):
-            raise UserError(f"{path}: {reason}")
-        samples = _map(file, header) if _is_plain(header) else _decode(path, file, header)
-    if samples.shape[:2] != (header.rows, header.columns):
-        raise UserError(f"{path}: decodes to {samples.shape}, not to what its header says")
+    header, samples = _samples_of(path)
     if header.samples == 3:
         # pydicom's pixel_array has already converted YBR to RGB.
         samples = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
@@ -133,25 +127,32 @@ def read_pixels(path: ImageFile) -> NDArray[np.uint16]:
     return to_full_range(samples, header)
 
 
-def range_note(pixels: NDArray[np.uint16]) -> str:
-    """Say where an image spans a sixteenth of its range or less, as 12 bits in 16 do.
-
-    The image is not scaled to its own range: crops and mammograms would get different grey scales.
-    Whether its header states too many bits, or it is a dull film, is for a person to judge.
+def colour_spread(path: ImageFile) -> float:
+    """Return how far the colours of an image lie apart: highest less lowest, mean over its pixels.
 
     Args:
-        pixels: (H, W) uint16 in [0, 65535], as `read_pixels` gives it; not empty.
+        path: As for `read_pixels`, with three samples a pixel; many films are grey all the same.
 
     Returns:
-        The note; empty where the image spans more.
+        A share of the grey range: 0 for grey.
+
+    Raises:
+        UserError: As `read_pixels`.
     """
-    lowest, highest = int(pixels.min()), int(pixels.max())
-    if highest - lowest > lookup.NARROW:
-        return ""
-    return (
-        f"its grey values are {lowest:,} to {highest:,} of 0 to {WHITE:,}, a sixteenth or less: "
-        "does its header state too many bits?"
-    )
+    header, samples = _samples_of(path)
+    return float(np.ptp(samples, axis=2).mean()) / header.highest
+
+
+def _samples_of(path: ImageFile) -> tuple[Header, NDArray[Any]]:
+    """Return the header, and the samples, (H, W) or (H, W, 3) in RGB, as they are stored."""
+    with open_binary(path) as file:
+        header = _read_header(path, file)
+        if reason := defect(header, file.seek(0, io.SEEK_END)):
+            raise UserError(f"{path}: {reason}")
+        samples = _map(file, header) if _is_plain(header) else _decode(path, file, header)
+    if samples.shape[:2] != (header.rows, header.columns):
+        raise UserError(f"{path}: decodes to {samples.shape}, not to what its header says")
+    return header, samples
 
 
 def to_full_range(samples: NDArray[Any], header: StoredValues) -> NDArray[np.uint16]:
@@ -196,7 +197,7 @@ def _read_header(path: ImageFile, file: BinaryIO) -> Header:
         except UserError:
             raise
         except InvalidDicomError:
-            raise UserError(f"{path}: {_guess_kind(file)}") from None
+            raise UserError(f"{path}: {guess_kind(file)}") from None
         except zlib.error:
             raise UserError(f"{path}: its header claims deflated data, but it is not") from None
         except OSError as error:
@@ -207,17 +208,6 @@ def _read_header(path: ImageFile, file: BinaryIO) -> Header:
         name = _uid(_syntax(dataset)).name
         raise UserError(f"{path}: its header claims {name}, but its bytes are in the other order")
     raise UserError(f"{path}: {without_pixels(dataset)}")
-
-
-def _guess_kind(file: BinaryIO) -> str:
-    """Return what a file without the DICOM prefix seems to be."""
-    file.seek(0)
-    start = file.read(512)
-    if not start:
-        return "is empty"
-    if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
-        return "is a text file, not DICOM"
-    return "is not DICOM (the prefix DICM is missing)"
 
 
 def _header(

@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.records import atomic
 
 WHITE_8, WHITE_16 = 255, 65535
+NARROW = WHITE_16 // 16  # what 12 bits under a header of 16 span at most
 SPREAD = WHITE_16 // WHITE_8  # 257: 8-bit white becomes 16-bit white, exactly
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm")
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"  # PS3.10, section 7.1
@@ -249,3 +250,24 @@ def write_png(path: Path, image: NDArray[Any]) -> None:
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
         raise UserError(f"{path}: cannot be written ({error.strerror or error})", remedy) from None
+
+
+def range_note(pixels: NDArray[np.uint16]) -> str:
+    """Say where an image spans a sixteenth of its range or less, as 12 bits in 16 do.
+
+    The image is not scaled to its own range: crops and mammograms would get different grey scales.
+    Whether its header states too many bits, or it is a dull film, is for a person to judge.
+
+    Args:
+        pixels: (H, W) uint16 in [0, 65535], as `read_image` gives it; not empty.
+
+    Returns:
+        The note; empty where the image spans more.
+    """
+    lowest, highest = int(pixels.min()), int(pixels.max())
+    if highest - lowest > NARROW:
+        return ""
+    return (
+        f"its grey values are {lowest:,} to {highest:,} of 0 to {WHITE_16:,}, a sixteenth or less: "
+        "does its header state too many bits?"
+    )

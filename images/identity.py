@@ -1,6 +1,6 @@
 """What a DICOM file is, and what its header says of persons: never values, only names of tags."""
 
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom import FileDataset
 from pydicom.config import IGNORE
@@ -53,3 +53,14 @@ def without_pixels(dataset: FileDataset) -> str:
     if kind.name != kind and "Image" not in kind.name:
         return f"is no image ({kind.name})"
     return "is cut off before its pixel data, or is no image"
+
+
+def guess_kind(file: BinaryIO) -> str:
+    """Return what a file without the DICOM prefix seems to be."""
+    file.seek(0)
+    start = file.read(512)
+    if not start:
+        return "is empty"
+    if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
+        return "is a text file, not DICOM"
+    return "is not DICOM (the prefix DICM is missing)"

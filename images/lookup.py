@@ -14,10 +14,10 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 
+from images.files import NARROW
 from images.voi import Window, is_seen_through_voi, read_window
 
 WHITE = 65535
-NARROW = WHITE // 16  # what 12 bits under a header of 16 span at most
 DESCRIPTOR, DATA = 0x00283002, 0x00283006  # of a look-up table
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

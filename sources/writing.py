@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from images.dicom import range_note
-from images.files import SPREAD, write_png
+from images.files import SPREAD, range_note, write_png
 from images.thumbnails import thumbnail
 from pipeline.errors import UserError
 from pipeline.manifest import THUMBNAILS

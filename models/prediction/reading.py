@@ -229,8 +229,9 @@ def _facts_of(path: ImageFile, header: Any) -> dict[str, Any]:
         return {"colour": _is_coloured(path)}
     # A digest: no identifier of a header goes any further.
     study = hashlib.sha256(header.study_uid.encode()).hexdigest()[:16] if header.study_uid else ""
+    coloured = header.samples > 1 and dicom_reader().colour_spread(path) > COLOUR
     return {"laterality": header.laterality, "view": header.view, "study": study,
-            "colour": header.samples > 1}  # fmt: skip
+            "colour": coloured}  # fmt: skip
 
 
 def _is_coloured(path: ImageFile) -> bool:

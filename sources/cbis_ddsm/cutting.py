@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from images.dicom import range_note
-from images.files import write_png
+from images.files import range_note, write_png
 from images.frame import Box
 from pipeline.paths import inside
 from pipeline.records import digest

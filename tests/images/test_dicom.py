@@ -5,7 +5,8 @@ import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
-from images.dicom import defect, read_header, read_pixels
+from images.dicom import colour_spread, defect, read_header, read_pixels
+from models.prediction.reading import open_film
 from tests.images.dicom_files import RAMP, REAL, WRITABLE, write
 
 
@@ -81,6 +82,18 @@ def test_colour_becomes_luma(path, syntax):
     pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)
     image = read_pixels(write(path, pixels, syntax))
     assert list(image[0] / 257) == pytest.approx([76, 150, 29, 9], abs=0.5)  # ITU-R BT.601
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless])
+def test_films_that_are_stored_in_colour_are_told_from_those_in_colour(path, syntax):
+    grey = np.repeat(RAMP[..., None] >> 8, 3, axis=2).astype(np.uint8)
+    assert colour_spread(write(path, grey, syntax)) == 0
+    _, facts = open_film(path)
+    assert facts["colour"] is False
+    grey[..., 0] //= 2
+    assert colour_spread(write(path, grey, syntax)) == pytest.approx(0.25, abs=0.01)
+    _, facts = open_film(path)
+    assert facts["colour"] is True
 
 
 def test_pixels_are_the_callers_own(path):

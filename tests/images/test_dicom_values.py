@@ -7,7 +7,8 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from images.dicom import defect, range_note, read_header, read_pixels
+from images.dicom import defect, read_header, read_pixels
+from images.files import range_note
 from pipeline.errors import UserError
 from tests.images.dicom_files import RAMP, REAL, WRITABLE, lookup_table, refusals, write
 
