@@ -20,6 +20,7 @@ STRIP_SHARE = 0.5  # of the side's length that shows that step
 BLACK_SHARE = 0.98  # of the side's length that is darker than the film's own background
 BAR_SPREAD, DARKEST_BAR = 0.006, 0.2  # of the grey range, within a bar; how light one is at most
 BAR_STEP = 0.5  # of the side's length that is lighter where a bar ends
+HIDDEN = 0.02  # share of a side: narrower bars are black strips of the scanner
 # Of the edge of a film that lies turned in the scanner; lengths are shares of the longer side.
 STEEPEST, DEEPEST = 0.07, 0.13  # its slope (4 degrees) against, and distance to, the image's side
 EVEN = 0.9  # of the white beside it: all of that is at least so bright
@@ -74,10 +75,13 @@ def find_border_box(image: NDArray[np.uint16]) -> Box:
         for side, mask in zip(_sides(grey), _sides(bright), strict=True)
     )
     film = grey[top : grey.shape[0] - bottom, left : grey.shape[1] - right]
+    # A bright strip that is longer than the film's side hid the bar beside the film.
+    hidden = [bar if bar >= HIDDEN * max(grey.shape) else 0 for bar in map(_bar, _sides(film))]
+    film = film[hidden[0] : film.shape[0] - hidden[1], hidden[2] : film.shape[1] - hidden[3]]
     # Relative to the film's own background: how dark unexposed film is differs by scanner.
     # The first percentile of the inner part: single dead pixels and dust do not set the level.
     dark = film < 0.5 * float(np.percentile(_inner(film), 1))
-    more = [_black_strip(side) for side in _sides(dark)]
+    more = [bar + _black_strip(side) for bar, side in zip(hidden, _sides(dark), strict=True)]
     # A reduced pixel across the edge of a bright strip may still be bright: it goes as well.
     upper, lower = bars.y, small.shape[0] - bars.y - bars.height
     before = upper, lower, bars.x, small.shape[1] - bars.x - bars.width

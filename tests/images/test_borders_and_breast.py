@@ -156,6 +156,18 @@ def test_dark_bars_that_fill_a_film_up_to_a_square_go(bar):
     assert (breast & ~breast_mask(box.of(square))).mean() < 1e-4
 
 
+def test_a_bar_is_found_behind_a_white_strip_that_is_longer_than_the_film():
+    image, breast = film()
+    square = np.zeros((HEIGHT, HEIGHT), np.uint16)
+    square[:, 60 : 60 + WIDTH] = image
+    square[-12:, 60 : 60 + WIDTH + 30] = 65535
+    box = find_border_box(square)
+    assert (box.x, box.y, box.width) == (60, 0, WIDTH)
+    assert box.height == pytest.approx(HEIGHT - 12, abs=2)
+    kept = breast[: box.height]
+    assert (kept & ~breast_mask(box.of(square))).mean() < 1e-4
+
+
 def test_a_dark_background_without_a_straight_edge_is_no_bar():
     image, breast = film()
     image[~breast] = 0
