@@ -102,15 +102,10 @@ def _decode(path: ImageFile, content: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 def _scaled(path: ImageFile, image: NDArray[Any], white: int, binary: bool) -> NDArray[Any]:
-    """Scale a PGM or PPM file, whose header says which value is white.
-
-    OpenCV has scaled text of 8 bits to 255, and nothing else.
-    """
-    if (
-        white in (WHITE_8, WHITE_16)
-        or not (0 < white < WHITE_16)
-        or not (binary or white > WHITE_8)
-    ):
+    """Scale a PGM or PPM file, whose header says which value is white."""
+    # OpenCV has scaled text of 8 bits to 255, and nothing else.
+    scaled_already = white <= WHITE_8 and not binary
+    if scaled_already or white in (0, WHITE_8) or white >= WHITE_16:
         return image
     if image.max() > white:
         raise UserError(

@@ -243,7 +243,10 @@ class Screen:
         return self._text_of(self._drawn(table))
 
     def _drawn(self, table: Table) -> RichTable:
-        drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
+        # A title may be wider than its table, but not than the terminal.
+        fits = len(table.title) <= self.console.width
+        title = Text(table.title, "bold", no_wrap=fits, overflow="ignore" if fits else "fold")
+        drawn = RichTable(title=title, title_justify="left")
         drawn.box = SIMPLE_HEAD
         for index, name in enumerate(table.columns):
             numeric = all(not isinstance(row[index], str) for row in table.rows)

@@ -117,3 +117,12 @@ def test_with_json_everything_is_drawn_on_stderr(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "hello\n"
+
+
+@pytest.mark.parametrize("width", [80, 30])
+def test_a_title_wider_than_its_table_is_broken_by_the_terminal_alone(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    title = "ResNet18_CFT: malignant from 0.306 on"
+    lines = Screen().text_of_table(Table(title, ("Image",), (("a.png",),))).splitlines()
+    assert (lines[0].rstrip() == title) == (width == 80)
+    assert max(map(len, lines)) <= width
